@@ -1,0 +1,159 @@
+"""From one record to a batch.
+
+Given two functions, one that draws for records and one that works on a record, `batched` returns
+the function that works on a batch. It derives a key for each record, runs the records at once or
+one after the other, and counts them. It knows nothing of dropout.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from dropax.checks import is_array, must, require_kind
+from dropax.config import OperatorConfig
+from dropax.containers import Batch, leading_size
+from dropax.keys import record_keys
+from dropax.state import OperatorState
+
+AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Any])
+Drawn = dict[str, Any] | None
+
+
+class ApplyBatch(Protocol):
+    """What `batched` returns."""
+
+    def __call__(
+        self,
+        config: Any,
+        op_state: OperatorState,
+        batch: AnyBatch,
+        stats: dict[str, Any] | None = None,
+    ) -> tuple[AnyBatch, OperatorState]:
+        """Works on a batch; see `dropax.apply_batch` for the arguments."""
+        ...
+
+
+def batched(
+    generate_random_params: Callable[[Any, jax.Array, Any], Drawn],
+    apply: Callable[..., tuple[Any, Any, Any]],
+    *,
+    is_active: Callable[[Any], Any] | None = None,
+) -> ApplyBatch:
+    """Builds an `apply_batch` out of anybody's two functions.
+
+    The result is pure and goes into any `jit`. In a stochastic config the key of the call is
+    `fold_in(op_state.key, op_state.step)`, record i draws from `fold_in(that, i)`, and the step
+    then advances by one. What a record draws depends on nothing else: not on the batch size, the
+    strategy, or the number of devices.
+
+    Args:
+      generate_random_params: `(config, keys, data_shapes) -> params`, with keys of shape (n,) and a
+        tree of shapes that start with n. Each leaf of the params has a leading axis of n. Under
+        "scan", n is 1. Only called in a stochastic config.
+      apply: `(config, data, state, metadata, random_params, stats) -> (data, state, metadata)` on
+        one record. Metadata stays on the host, so it is given an empty dict.
+      is_active: `(config) -> bool scalar`: whether the config changes anything at all. Records are
+        counted as skipped where it is false. None for always.
+
+    Returns:
+      The function `(config, op_state, batch, stats=None) -> (batch, op_state)`. `batch` is a
+      `Batch` or a dict of arrays of shape (B, ...), and so is what comes back.
+
+    Example:
+      >>> from dropax import OperatorConfig, new_state
+      >>> def draw(config, keys, data_shapes):
+      ...     return {"gain": jax.vmap(lambda key: jax.random.uniform(key, (), minval=0.5))(keys)}
+      >>> def scale(config, data, state, metadata, random_params=None, stats=None):
+      ...     return {"image": data["image"] * random_params["gain"]}, state, metadata
+      >>> apply_batch = batched(draw, scale)
+      >>> state = new_state(jax.random.key(0))
+      >>> images = {"image": jnp.ones((4, 8, 8, 3))}
+      >>> out, state = apply_batch(OperatorConfig(stochastic=True), state, images)
+      >>> out["image"].shape, int(state.step)
+      ((4, 8, 8, 3), 1)
+    """
+
+    def apply_batch(
+        config: OperatorConfig,
+        op_state: OperatorState,
+        batch: Any,
+        stats: dict[str, Any] | None = None,
+    ) -> tuple[Any, OperatorState]:
+        require_kind("apply_batch.op_state", op_state, OperatorState, "an OperatorState")
+        if isinstance(batch, Batch):
+            data, states = batch.data, batch.states
+            if not jax.tree.leaves((data, states)):
+                return batch, op_state
+        else:
+            require_kind("apply_batch.batch", batch, dict, "a dropax.Batch or a dict of arrays")
+            data, states = batch, {}
+        size = leading_size({"data": data, "states": states}, "apply_batch.batch")
+        if stats is None:
+            stats = op_state.statistics
+
+        keys = None
+        if config.stochastic:
+            _refuse_local_positions(op_state.key, data)
+            keys = record_keys(op_state.next_key(), size, "apply_batch.op_state.key")
+            op_state = op_state.advance()
+        run = _run_scan if config.batch_strategy == "scan" else _run_vmap
+        data, states = run(generate_random_params, apply, config, keys, data, states, stats)
+
+        active = jnp.asarray(True if is_active is None else is_active(config))
+        applied = jnp.where(active, jnp.uint32(size), jnp.uint32(0))
+        op_state = op_state.count(applied, jnp.uint32(size) - applied)
+        return (batch.with_parts(data, states) if isinstance(batch, Batch) else data), op_state
+
+    return apply_batch
+
+
+def _run_vmap(
+    generate: Any, apply: Any, config: Any, keys: Any, data: Any, states: Any, stats: Any
+) -> tuple[Any, Any]:
+    params = None if keys is None else generate(config, keys, _shapes(data))
+
+    def one(params: Any, data: Any, state: Any) -> tuple[Any, Any]:
+        data, state, _ = apply(config, data, state, {}, params, stats)
+        return data, state
+
+    return jax.vmap(one)(params, data, states)
+
+
+def _run_scan(
+    generate: Any, apply: Any, config: Any, keys: Any, data: Any, states: Any, stats: Any
+) -> tuple[Any, Any]:
+    def one(carry: None, record: Any) -> tuple[None, tuple[Any, Any]]:
+        key, data, state = record
+        params = None
+        if key is not None:
+            shapes = jax.tree.map(lambda leaf: (1, *leaf.shape), data)
+            params = jax.tree.map(lambda leaf: leaf[0], generate(config, key[None], shapes))
+        data, state, _ = apply(config, data, state, {}, params, stats)
+        return carry, (data, state)
+
+    return jax.lax.scan(one, None, (keys, data, states))[1]
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: tuple(leaf.shape), tree)
+
+
+def _refuse_local_positions(key: jax.Array, data: Any) -> None:
+    """Refuses to give the same masks to every shard inside manual axes, where JAX lets us see it."""
+    manual = frozenset().union(*(_manual_axes(leaf) for leaf in jax.tree.leaves(data)))
+    shared = sorted(manual - _manual_axes(key))
+    if shared:
+        axis = shared[0]
+        cure = (
+            f"Every shard would draw the same masks. Give each its own key: "
+            f"op_state.replace(key=jax.random.fold_in(op_state.key, "
+            f"jax.lax.axis_index({axis!r})))."
+        )
+        owner = "apply_batch.op_state.key"
+        raise ValueError(must(owner, f"vary over the manual axis {axis!r} as the data does", key, cure))
+
+
+def _manual_axes(leaf: Any) -> frozenset[str]:
+    return frozenset(getattr(jax.typeof(leaf), "vma", ())) if is_array(leaf) else frozenset()

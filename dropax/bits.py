@@ -1,0 +1,159 @@
+"""Bernoulli masks: JAX's own bits at close to the speed of a copy.
+
+Given a key, a rate and a shape, returns where to keep. The stream is JAX's partitionable Threefry
+stream, whatever the `jax_threefry_partitionable` flag says: a mask is, bit for bit,
+`jax.random.bernoulli(key, float32(1) - float32(rate), shape)`.
+
+JAX lowers Threefry on CPU to a loop over rounds with whole arrays in memory. Here the rounds are
+written out on the same counters, so that XLA fuses counter, rounds, compare and select into one
+loop that stores nothing. Threefry-2x32-20 is due to Salmon, Moraes, Dror and Shaw, 2011, "Parallel
+random numbers: as easy as 1, 2, 3", doi:10.1145/2063384.2063405.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dropax.keys import fold_in_each, is_counter_based
+
+STREAM_VERSION = 1
+"""Masks are the same for the same key as long as this number is. A change of it is breaking."""
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = np.uint32(0x1BD11BDA)
+_GRID = 2**23  # float32 draws in [0, 1) lie on multiples of 2^-23
+
+
+def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.Array:
+    """Draws a keep mask as large as the values that it decides on.
+
+    Made for masks that are used where they are drawn, element by element: XLA draws them inside the
+    loop that uses them and never stores them. The mask is bit for bit
+    `jax.random.bernoulli(key, float32(1) - float32(rate), shape)` of the partitionable stream, for
+    threefry keys. Keys of other implementations go through that very function.
+
+    Args:
+      key: one typed key. Consumed; do not reuse.
+      rate: fraction dropped: a float, or a scalar array that may be traced. At 0 and below all is
+        kept, at 1 and above all is dropped.
+      shape: the mask's shape. May hold more than 2^32 elements.
+
+    Returns:
+      Keep mask, bool, True where kept.
+
+    Example:
+      >>> key = jax.random.key(0)
+      >>> mask = sample_bernoulli(key, 0.25, (4, 5))
+      >>> bool((mask == jax.random.bernoulli(key, np.float32(0.75), (4, 5))).all())
+      True
+    """
+    if not is_counter_based(key):
+        return jax.random.bernoulli(key, _keep_probability(rate), shape)
+    coordinates = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(len(shape))]
+    first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
+    bits = jnp.broadcast_to(first ^ second, shape)
+    return (bits >> np.uint32(9)) < keep_threshold(rate)
+
+
+def sample_uniform_grid(key: jax.Array, count: int) -> jax.Array:
+    """Draws a few uniform numbers that many values will share, and stores them.
+
+    They are `2^23 * jax.random.uniform(key, (count,))` of the partitionable stream, as integers.
+    Drawn by JAX's own rolled loop, which XLA does not fuse into, and so does not compute again for,
+    each of the values that share a number.
+
+    Args:
+      key: one typed key. Consumed; do not reuse.
+      count: how many.
+
+    Returns:
+      Integers in [0, 2^23), uint32, shape (count,). Kept where below `keep_threshold(rate)`.
+    """
+    if is_counter_based(key):
+        # fold_in(key, n) is the Threefry block of counter n, the block that draw n is made of.
+        words = jax.random.key_data(fold_in_each(key, jnp.arange(count, dtype=jnp.uint32)))
+        bits = words[:, 0] ^ words[:, 1]
+    else:
+        bits = jax.random.bits(key, (count,))
+    return bits >> np.uint32(9)
+
+
+def keep_threshold(rate: Any) -> jax.Array:
+    """Returns how many of the 2^23 equally likely draws mean "kept".
+
+    Args:
+      rate: fraction dropped, a float or a scalar array that may be traced.
+
+    Returns:
+      uint32 scalar: `ceil((float32(1) - float32(rate)) * 2^23)` within [0, 2^23], so that
+      comparing integers is comparing `uniform(key) < 1 - rate` exactly. NaN gives 0.
+    """
+    scaled = jnp.ceil(_keep_probability(rate) * np.float32(_GRID))
+    # max and min in this order send NaN to 0, as JAX's own `uniform < nan` does.
+    saturated = jnp.where(scaled > 0, jnp.minimum(scaled, np.float32(_GRID)), np.float32(0))
+    return saturated.astype(jnp.uint32)
+
+
+def counter_words(
+    coordinates: Sequence[jax.Array], shape: tuple[int, ...]
+) -> tuple[jax.Array | np.uint32, jax.Array | np.uint32]:
+    """Returns the row-major index of elements as two words.
+
+    Args:
+      coordinates: one uint32 array for each axis of `shape`; they broadcast against each other.
+      shape: of the array that the coordinates lie in.
+
+    Returns:
+      (high, low), uint32. `high` is a plain 0 where `shape` has no more than 2^32 elements.
+
+    Example:
+      >>> high, low = counter_words([jnp.uint32(5), jnp.uint32(7)], (2**20, 2**30))
+      >>> (int(high) << 32) + int(low) == 5 * 2**30 + 7
+      True
+    """
+    high: jax.Array | np.uint32 = np.uint32(0)
+    low: jax.Array | np.uint32 = np.uint32(0)
+    if int(np.prod(shape, dtype=object)) <= 2**32:
+        stride = 1
+        for coordinate, size in zip(reversed(coordinates), reversed(shape), strict=True):
+            low = low + coordinate * np.uint32(stride % 2**32)
+            stride *= size
+        return high, low
+    for coordinate, size in zip(coordinates, shape, strict=True):
+        high, low = _multiply_add(high, low, size, coordinate)
+    return high, low
+
+
+def _multiply_add(high: Any, low: Any, factor: int, term: jax.Array) -> tuple[Any, Any]:
+    """Returns `(high, low) * factor + term` of 64-bit numbers in two words, by 16-bit halves."""
+    half, mask = np.uint32(16), np.uint32(0xFFFF)
+    factor_high, factor_low = np.uint32(factor >> 16), np.uint32(factor & 0xFFFF)
+    low_high, low_low = low >> half, low & mask
+    cross_a, cross_b = low_low * factor_high, low_high * factor_low
+    middle = ((low_low * factor_low) >> half) + (cross_a & mask) + (cross_b & mask)
+    carried = low_high * factor_high + (cross_a >> half) + (cross_b >> half) + (middle >> half)
+    product = low * np.uint32(factor)
+    total = product + term
+    overflow = (total < term).astype(jnp.uint32)
+    return high * np.uint32(factor) + carried + overflow, total
+
+
+def _threefry(key_words: jax.Array, high: Any, low: Any) -> tuple[jax.Array, jax.Array]:
+    """Encrypts counters by Threefry-2x32 with 20 rounds."""
+    schedule = (key_words[0], key_words[1], key_words[0] ^ key_words[1] ^ _PARITY)
+    first, second = schedule[0] + high, schedule[1] + low
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            first = first + second
+            left, right = np.uint32(rotation), np.uint32(32 - rotation)
+            second = first ^ ((second << left) | (second >> right))
+        first = first + schedule[(group + 1) % 3]
+        second = second + schedule[(group + 2) % 3] + np.uint32(group + 1)
+    return first, second
+
+
+def _keep_probability(rate: Any) -> jax.Array:
+    return jnp.float32(1) - jnp.asarray(rate).astype(jnp.float32)

@@ -1,0 +1,334 @@
+"""What is fixed: the configs.
+
+Frozen dataclasses, checked when they are made, equal and hashed by value, and registered as pytrees.
+Only the rate is a leaf, so it may be traced, scheduled or mapped over without a new compilation;
+everything else is static. Unflattening goes round the constructor, so that `tree.map`, `vmap` axes
+and `device_get` may put anything into a leaf.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import jax
+import numpy as np
+from jax.tree_util import GetAttrKey, register_pytree_with_keys
+
+from dropax.checks import (
+    is_array,
+    is_number,
+    must,
+    require_choice,
+    require_kind,
+    require_number,
+    require_whole,
+)
+from dropax.regions import ChannelAxis, Region, as_region
+
+
+class _Copied:
+    """A field whose container is copied in and read back as a copy, so that no one can change it."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, config: Any, owner: type | None = None) -> Any:
+        return None if config is None else _copy_containers(vars(config)[self._name])
+
+    def __set__(self, config: Any, value: Any) -> None:
+        vars(config)[self._name] = _copy_containers(value)
+
+
+class _Static:
+    """The static part of a config, hashed and compared by value."""
+
+    def __init__(self, config: "OperatorConfig") -> None:
+        self.values = {name: value for name, value in vars(config).items() if name[0] != "_"}
+        for name in config.dynamic_fields:
+            del self.values[name]
+        parts = (
+            (name, _digest(value) if isinstance(value, dict) else value)
+            for name, value in sorted(self.values.items())
+        )
+        self.key = tuple(
+            (name, tuple(value) if isinstance(value, list) else value) for name, value in parts
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Static) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+def _register(cls: "type[OperatorConfig]") -> None:
+    def leaves(config: "OperatorConfig") -> tuple[Any, ...]:
+        return tuple(vars(config)[name] for name in config.dynamic_fields)
+
+    register_pytree_with_keys(
+        cls,
+        lambda config: (
+            tuple(zip(map(GetAttrKey, config.dynamic_fields), leaves(config), strict=True)),
+            config._static(),
+        ),
+        lambda static, children: _unflatten(cls, static, children),
+        lambda config: (leaves(config), config._static()),
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class OperatorConfig:
+    """What every operator is configured by.
+
+    Attributes:
+      cacheable: whether what does not change between calls may be kept; see `reset_cache`.
+      batch_stats_fn: a function of data that returns a dict of statistics, or None.
+      precomputed_stats: such a dict, known beforehand, or None. Arrays in it are copied.
+      stochastic: whether each record gets its own mask at each call. Otherwise one fixed pattern.
+      stream_name: which stream of the `rngs` a stochastic operator draws its key from; None for the
+        default one.
+      batch_strategy: "vmap" runs a batch at once, "scan" record by record in less memory. The
+        masks are the same.
+
+    Raises:
+      TypeError: if an argument is of another kind.
+      ValueError: if a deterministic config names a stream, `batch_strategy` is unknown, or both
+        `batch_stats_fn` and `precomputed_stats` are given.
+    """
+
+    cacheable: bool = False
+    batch_stats_fn: Callable[..., Any] | None = None
+    precomputed_stats: dict[str, Any] | None = _Copied()  # type: ignore[assignment]
+    stochastic: bool = False
+    stream_name: str | None = None
+    batch_strategy: str = "vmap"
+
+    dynamic_fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _register(cls)
+
+    def __post_init__(self) -> None:
+        require_kind(self._owner("cacheable"), self.cacheable, bool, "a bool")
+        require_kind(self._owner("stochastic"), self.stochastic, bool, "a bool")
+        require_choice(self._owner("batch_strategy"), self.batch_strategy, ("vmap", "scan"))
+        self._require_name("stream_name", optional=True)
+        if self.stream_name is not None and not self.stochastic:
+            owner = self._owner("stream_name")
+            cure = "A deterministic operator draws no keys; pass stochastic=True to draw some."
+            raise ValueError(must(owner, "be None where stochastic is False", self.stream_name, cure))
+        if self.batch_stats_fn is not None and not callable(self.batch_stats_fn):
+            owner = self._owner("batch_stats_fn")
+            raise TypeError(must(owner, "be callable or None", self.batch_stats_fn))
+        stats = vars(self)["precomputed_stats"]
+        if stats is not None:
+            owner = self._owner("precomputed_stats")
+            require_kind(owner, stats, dict, "a dict or None")
+            if self.batch_stats_fn is not None:
+                raise ValueError(must(owner, "be None where batch_stats_fn is given", stats))
+
+    def replace(self, **changes: Any) -> Any:
+        """Returns a new config, checked again, with some attributes replaced."""
+        return dataclasses.replace(self, **changes)
+
+    def _owner(self, name: str) -> str:
+        return f"{type(self).__name__}.{name}"
+
+    def _require_name(self, name: str, *, optional: bool) -> None:
+        value = getattr(self, name)
+        if value is None and optional:
+            return
+        require_kind(self._owner(name), value, str, "a string")
+        if not value:
+            raise ValueError(must(self._owner(name), "not be empty", value))
+
+    def _static(self) -> _Static:
+        static = vars(self).get("_cached_static")
+        if static is None:
+            static = vars(self)["_cached_static"] = _Static(self)
+        return static
+
+    def _leaf_values(self) -> tuple[Any, ...]:
+        leaves = [vars(self)[name] for name in self.dynamic_fields]
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            raise TypeError(
+                f"{type(self).__name__} holds a traced value, so it can be neither hashed nor "
+                "compared. Pass it to the jitted function as an argument: it is a pytree."
+            )
+        return tuple(leaf.item() if is_array(leaf) else leaf for leaf in leaves)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, OperatorConfig) or type(self) is not type(other):
+            return NotImplemented
+        return self._static() == other._static() and self._leaf_values() == other._leaf_values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._static(), self._leaf_values()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name[0] != "_"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if not _is_default(getattr(self, field.name), field.default)
+        )
+        return f"{type(self).__name__}({shown})"
+
+
+_register(OperatorConfig)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ModalityOperatorConfig(OperatorConfig):
+    """What every operator on one field of an element is configured by.
+
+    Attributes:
+      field_key: the field to work on, a name or a dotted path into nested dicts.
+      target_key: where the result goes, a name or a dotted path; None for `field_key` itself.
+      auxiliary_fields: further fields that go along with `field_key`.
+      clip_range: lowest and highest value of the result, or None. May be infinite.
+      preserve_auxiliary: whether auxiliary fields are in the output.
+      validate_domain_constraints: whether to check what can be checked without values.
+
+    Raises:
+      TypeError: if an argument is of another kind.
+      ValueError: if a name is empty, or `clip_range` is not low < high.
+    """
+
+    _: dataclasses.KW_ONLY
+    field_key: str
+    target_key: str | None = None
+    auxiliary_fields: list[str] | None = _Copied()  # type: ignore[assignment]
+    clip_range: tuple[float, float] | None = None
+    preserve_auxiliary: bool = True
+    validate_domain_constraints: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_name("field_key", optional=False)
+        self._require_name("target_key", optional=True)
+        for name in ("preserve_auxiliary", "validate_domain_constraints"):
+            require_kind(self._owner(name), getattr(self, name), bool, "a bool")
+        fields = self.auxiliary_fields
+        if fields is not None:
+            owner = self._owner("auxiliary_fields")
+            require_kind(owner, fields, list, "a list of field names or None")
+            for position, field in enumerate(fields):
+                require_kind(f"{owner}[{position}]", field, str, "a string")
+        if self.clip_range is not None:
+            self._check_clip_range(self.clip_range)
+
+    def _check_clip_range(self, bounds: Any) -> None:
+        owner = self._owner("clip_range")
+        if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
+            cure = "Pass a tuple such as (0.0, 1.0)."
+            raise TypeError(must(owner, "be a tuple of two numbers or None", bounds, cure))
+        if len(bounds) != 2 or not bounds[0] < bounds[1]:  # NaN fails the comparison too
+            raise ValueError(must(owner, "be (low, high) with low < high", bounds))
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class DropoutOperatorConfig(ModalityOperatorConfig):
+    """What is dropped, how much of it, and what takes its place.
+
+    Static: all but `dropout_rate`. Dynamic: `dropout_rate`, which may be traced.
+
+    Attributes:
+      dropout_rate: expected fraction of the element that is dropped, in [0.0, 1.0]. A Python or
+        NumPy number, or a JAX scalar; a JAX scalar is not checked and saturates: 0 and below keeps
+        all, 1 and above drops all.
+      mode: "pixel" or "channel", or a region object such as `Pixel(per_channel=False)` or
+        `Channel(min_kept=1)`. A name stands for the object's defaults.
+      fill: the finite number that dropped values become. An integer dtype must hold it exactly.
+      channel_axis: the axis of the channels of an element; None for none; "auto" is the last axis
+        of an element of three axes or more, and none where there are fewer. An element without a
+        channel axis counts as one channel.
+      seed: of the fixed pattern of a deterministic operator, in [0, 2^32).
+
+    Raises:
+      TypeError: if an argument is of another kind.
+      ValueError: if an argument is out of range.
+
+    Example:
+      >>> config = DropoutOperatorConfig(field_key="image", dropout_rate=0.2, mode="pixel")
+      >>> config
+      DropoutOperatorConfig(field_key='image', dropout_rate=0.2)
+      >>> jax.tree.leaves(config)
+      [0.2]
+    """
+
+    _: dataclasses.KW_ONLY
+    dropout_rate: float | jax.Array = 0.1
+    mode: Literal["pixel", "channel"] | Region = "pixel"
+    fill: float = 0.0
+    channel_axis: ChannelAxis = "auto"
+    seed: int = 0
+
+    dynamic_fields: ClassVar[tuple[str, ...]] = ("dropout_rate",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        vars(self)["dropout_rate"] = self._checked_rate(self.dropout_rate)
+        as_region(self.mode, self._owner("mode"))
+        require_number(self._owner("fill"), self.fill)
+        require_whole(self._owner("seed"), self.seed, 0, 2**32)
+        if self.channel_axis is not None and self.channel_axis != "auto":
+            require_kind(self._owner("channel_axis"), self.channel_axis, int, "an int, 'auto' or None")
+
+    @property
+    def region(self) -> Region:
+        """The region object that `mode` stands for."""
+        return as_region(self.mode, self._owner("mode"))
+
+    def _checked_rate(self, rate: Any) -> Any:
+        owner = self._owner("dropout_rate")
+        if isinstance(rate, np.ndarray) and rate.shape == ():
+            rate = rate.item()
+        if isinstance(rate, jax.Array):
+            real = jax.numpy.issubdtype(rate.dtype, np.floating) or jax.numpy.issubdtype(
+                rate.dtype, np.integer
+            )
+            if not real or rate.shape != ():
+                raise TypeError(must(owner, "be a number or a real scalar array", rate))
+            return rate
+        if not is_number(rate):
+            raise TypeError(must(owner, "be a number or a real scalar array", rate))
+        if not 0.0 <= rate <= 1.0:  # NaN fails the comparison too
+            raise ValueError(must(owner, "be in [0.0, 1.0]", rate))
+        return float(rate)
+
+
+
+def _unflatten(cls: type[Any], static: _Static, leaves: Any) -> Any:
+    config = object.__new__(cls)
+    vars(config).update(static.values, _cached_static=static)
+    vars(config).update(zip(cls.dynamic_fields, leaves, strict=True))
+    return config
+
+
+def _copy_containers(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree)
+
+
+def _digest(tree: Any) -> tuple[str, str]:
+    """Returns what stands for a tree's values in a hash: its structure and a digest of its leaves."""
+    leaves, structure = jax.tree.flatten(tree)
+    digest = hashlib.sha256()
+    for leaf in leaves:
+        if is_array(leaf):
+            array = np.asarray(leaf)
+            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+        else:
+            digest.update(f"{type(leaf).__qualname__}{leaf!r};".encode())
+    return str(structure), digest.hexdigest()
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return value is default or (type(value) is type(default) and bool(value == default))

@@ -1,0 +1,222 @@
+"""Random keys: where they come from, and one for each record.
+
+Given a seed, a key or a stream, returns typed keys. Keys of every implementation are taken, legacy
+`uint32` ones included. `threefry2x32` is counter-based: `vmap` over its keys is the same as a loop.
+Other implementations promise no such thing, so they are always mapped over one by one.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from dropax.checks import must, require_kind
+
+Out = TypeVar("Out")
+
+
+def as_keys(key: Any, owner: str) -> jax.Array:
+    """Returns typed keys for typed or legacy ones.
+
+    Args:
+      key: a typed key array of any shape, or a legacy `uint32` array of shape
+        `(..., words of a key)` for JAX's default implementation.
+      owner: the argument's name for the error.
+
+    Returns:
+      A typed key array.
+
+    Raises:
+      TypeError: if `key` is neither.
+    """
+    if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    if getattr(key, "dtype", None) == jnp.uint32 and getattr(key, "ndim", 0) >= 1:
+        try:
+            return jax.random.wrap_key_data(key)
+        except TypeError:
+            pass  # the wrong number of words: the error below says what is wanted
+    raise TypeError(
+        must(owner, "be a PRNG key", key, "Make one with jax.random.key(0), or pass legacy keys.")
+    )
+
+
+def as_key(key: Any, owner: str) -> jax.Array:
+    """Returns one typed key, as `as_keys` does, and refuses several.
+
+    Args:
+      key: a typed or legacy key.
+      owner: the argument's name for the error.
+
+    Returns:
+      A typed key of shape ().
+
+    Raises:
+      TypeError: if `key` is no key.
+      ValueError: if it is an array of keys.
+    """
+    typed = as_keys(key, owner)
+    if typed.shape != ():
+        raise ValueError(must(owner, "be one key, of shape ()", typed))
+    return typed
+
+
+def record_keys(key: Any, batch_size: int, owner: str) -> jax.Array:
+    """Returns one key for each record of a batch.
+
+    Args:
+      key: one key for the batch, of which record i gets `fold_in(key, i)`; or `(batch_size,)` keys,
+        which are returned as they are.
+      batch_size: how many records there are.
+      owner: the argument's name for the error.
+
+    Returns:
+      Typed keys, shape `(batch_size,)`.
+
+    Raises:
+      TypeError: if `key` is no key.
+      ValueError: if there are several keys, but not one for each record.
+    """
+    keys = as_keys(key, owner)
+    if keys.shape == ():
+        return fold_in_each(keys, jnp.arange(batch_size, dtype=jnp.uint32))
+    if keys.shape != (batch_size,):
+        raise ValueError(must(owner, f"have shape () or ({batch_size},), one per record", keys))
+    return keys
+
+
+def fold_in_each(key: jax.Array, numbers: jax.Array) -> jax.Array:
+    """Returns `jax.random.fold_in(key, n)` for each number, in the numbers' shape.
+
+    Args:
+      key: one typed key. Deriving from it does not use it up for other numbers.
+      numbers: uint32, any shape.
+
+    Returns:
+      Typed keys in that shape.
+    """
+    flat = map_records(
+        lambda n: jax.random.fold_in(key, n), numbers.reshape(-1), is_counter_based(key)
+    )
+    return flat.reshape(numbers.shape)
+
+
+def map_keys(draw: Callable[[jax.Array], Out], keys: jax.Array) -> Out:
+    """Calls a function on each key and stacks what it returns.
+
+    Args:
+      draw: a function of one typed key.
+      keys: typed keys, shape (n,).
+
+    Returns:
+      What `draw` returns, with a leading axis of n: the same whatever n is.
+    """
+    return map_records(draw, keys, is_counter_based(keys))
+
+
+def map_records(function: Callable[[Any], Out], records: Any, at_once: bool) -> Out:
+    """Calls a function on each record, at once (`vmap`) or one after the other (`lax.map`)."""
+    return jax.vmap(function)(records) if at_once else jax.lax.map(function, records)
+
+
+def is_counter_based(key: jax.Array) -> bool:
+    """Says whether `vmap` over keys of this implementation equals a loop."""
+    return str(jax.random.key_impl(key)) == "threefry2x32"
+
+
+class Rngs:
+    """Named streams of random keys, each a seed key and a count.
+
+    With `Operator` the only mutable object of the package. Each call of a stream gives a fresh key,
+    `fold_in(stream key, count)`, and adds one to its count. A stream that was not named falls back
+    to the default one, which `rngs()` draws from.
+
+    Args:
+      default: an int seed or a key for the default stream, or None for no such stream.
+      **streams: an int seed or a key for each named stream.
+
+    Raises:
+      TypeError: if a seed is neither an int nor a key.
+      ValueError: if no stream is given.
+
+    Example:
+      >>> rngs = Rngs(0, augment=1)
+      >>> first, second = rngs.augment(), rngs["augment"]()
+      >>> bool((first == second).any())
+      False
+      >>> rngs
+      Rngs(default: 0 drawn, augment: 2 drawn)
+    """
+
+    def __init__(self, default: Any = None, **streams: Any) -> None:
+        if default is not None:
+            streams = {"default": default, **streams}
+        if not streams:
+            raise ValueError("Rngs must have a stream; got none. Pass a seed: Rngs(0).")
+        self._keys = {name: _seed_key(seed, f"Rngs.{name}") for name, seed in streams.items()}
+        self._counts = dict.fromkeys(streams, 0)
+
+    def __call__(self) -> jax.Array:
+        return self["default"]()
+
+    def __getitem__(self, stream: str) -> Callable[[], jax.Array]:
+        name = stream if stream in self._keys else "default"
+        if name not in self._keys:
+            listed = ", ".join(map(repr, self._keys))
+            raise KeyError(f"RNG stream {stream!r} not found, nor a default one: Rngs has {listed}.")
+        return lambda: self._draw(name)
+
+    def __getattr__(self, stream: str) -> Callable[[], jax.Array]:
+        # Only reached for what is no attribute. Names with underscores are Python's own look-ups.
+        if stream.startswith("_"):
+            raise AttributeError(stream)
+        try:
+            return self[stream]
+        except KeyError as error:
+            raise AttributeError(error.args[0]) from None
+
+    def __contains__(self, stream: str) -> bool:
+        return stream in self._keys or "default" in self._keys
+
+    def _draw(self, name: str) -> jax.Array:
+        count = self._counts[name]
+        self._counts[name] = count + 1
+        return jax.random.fold_in(self._keys[name], count)
+
+    def __repr__(self) -> str:
+        return f"Rngs({', '.join(f'{name}: {n} drawn' for name, n in self._counts.items())})"
+
+
+def draw_key(rngs: Any, stream: str | None, owner: str) -> jax.Array:
+    """Draws one fresh key.
+
+    Args:
+      rngs: an `Rngs`, an int seed, a key, or anything that gives a key when its stream is called:
+        `rngs.<stream>()`, or `rngs()` where it has no such stream.
+      stream: the stream's name, or None for the default one.
+      owner: the argument's name for the error.
+
+    Returns:
+      One typed key. A seed or a key given as such counts as a stream never drawn from.
+
+    Raises:
+      TypeError: if `rngs` is none of these, or gives something that is not a key.
+      KeyError: if it is an `Rngs` with neither that stream nor a default one.
+    """
+    if isinstance(rngs, Rngs):
+        return rngs[stream or "default"]()
+    if callable(rngs):
+        return as_key(getattr(rngs, stream or "", rngs)(), f"{owner} when called")
+    if isinstance(rngs, int) or hasattr(rngs, "dtype"):
+        return Rngs(rngs)()
+    raise TypeError(must(owner, "be a dropax.Rngs, an int seed or a key", rngs))
+
+
+def _seed_key(seed: Any, owner: str) -> jax.Array:
+    if hasattr(seed, "dtype"):
+        return as_key(seed, owner)
+    require_kind(owner, seed, int, "an int seed or a key")
+    if not 0 <= seed < 2**32:
+        raise ValueError(must(owner, "be in [0, 4294967296)", seed))
+    return jax.random.key(seed)

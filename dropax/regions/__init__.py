@@ -1,0 +1,40 @@
+"""Which values drop together: one region object for each mode, and its name."""
+
+from typing import Any
+
+from dropax.checks import must, require_choice
+from dropax.regions.base import ChannelAxis, Layout, Region
+from dropax.regions.channels import Channel
+from dropax.regions.pixels import Pixel
+
+__all__ = ["MODES", "Channel", "ChannelAxis", "Layout", "Pixel", "Region", "as_region"]
+
+MODES: dict[str, Region] = {"pixel": Pixel(), "channel": Channel()}
+
+
+def as_region(mode: Any, owner: str) -> Region:
+    """Returns the region object of a mode.
+
+    Args:
+      mode: a mode's name, which stands for its object's defaults, or a region object.
+      owner: the argument's name for the error.
+
+    Returns:
+      The region object.
+
+    Raises:
+      ValueError: if there is no mode of that name.
+      TypeError: if it is neither a string nor a hashable object with a `sample` method.
+    """
+    if isinstance(mode, Region) and not isinstance(mode, type):
+        try:
+            hash(mode)
+        except TypeError:
+            raise TypeError(
+                must(owner, "be hashable by value", mode, "Make its class a frozen dataclass.")
+            ) from None
+        return mode
+    if not isinstance(mode, str):
+        raise TypeError(must(owner, "be a mode's name or a region object such as Pixel()", mode))
+    require_choice(owner, mode, MODES)
+    return MODES[mode]

@@ -1,0 +1,62 @@
+"""Channels that drop as a whole: `Channel`."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dropax.bits import keep_threshold, sample_uniform_grid
+from dropax.checks import must, require_whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Channel:
+    """Drops whole channels, each on its own.
+
+    Known elsewhere as SpatialDropout (Tompson et al., 2015, arXiv:1411.4280) and ChannelDropout.
+
+    Attributes:
+      min_kept: at least so many channels are kept in every record. Where the draw leaves fewer, the
+        channels that were nearest to being kept are kept too, so that less than the rate drops.
+
+    Raises:
+      TypeError: if `min_kept` is no int.
+      ValueError: if it is negative; when sampling, if it exceeds the number of channels.
+
+    Example:
+      >>> mask = Channel(min_kept=1).sample(jax.random.key(0), (4, 4, 3), 1.0)
+      >>> mask.shape, int(mask.sum())
+      ((3,), 1)
+    """
+
+    min_kept: int = 0
+
+    def __post_init__(self) -> None:
+        require_whole("Channel.min_kept", self.min_kept, 0)
+
+    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Draws the keep mask of one record.
+
+        Args:
+          key: one typed key. Consumed; do not reuse.
+          element_shape: `(..., channels)`.
+          rate: the fraction dropped in expectation, exactly where `min_kept` is 0.
+
+        Returns:
+          Keep mask, bool, of shape `(channels,)`: with `min_kept` 0, bit for bit
+          `jax.random.bernoulli(key, float32(1) - float32(rate), (channels,))`.
+
+        Raises:
+          ValueError: if there are fewer than `min_kept` channels.
+        """
+        channels = element_shape[-1]
+        if self.min_kept > channels:
+            raise ValueError(
+                must("Channel.min_kept", f"be at most the {channels} channels", self.min_kept)
+            )
+        draws = sample_uniform_grid(key, channels)
+        kept = draws < keep_threshold(rate)
+        if self.min_kept == 0:
+            return kept
+        return kept | (draws <= jnp.sort(draws)[self.min_kept - 1])

@@ -1,0 +1,48 @@
+"""Values that drop one by one: `Pixel`."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from dropax.bits import sample_bernoulli
+from dropax.checks import require_kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixel:
+    """Drops each value, or each whole pixel, on its own.
+
+    Attributes:
+      per_channel: True drops every value of every channel independently, False drops a pixel's
+        channels together. Known elsewhere as PixelDropout.
+
+    Raises:
+      TypeError: if `per_channel` is no bool.
+
+    Example:
+      >>> Pixel().sample(jax.random.key(0), (4, 4, 3), 0.1).shape
+      (4, 4, 3)
+      >>> Pixel(per_channel=False).sample(jax.random.key(0), (4, 4, 3), 0.1).shape
+      (4, 4, 1)
+    """
+
+    per_channel: bool = True
+
+    def __post_init__(self) -> None:
+        require_kind("Pixel.per_channel", self.per_channel, bool, "a bool")
+
+    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Draws the keep mask of one record.
+
+        Args:
+          key: one typed key. Consumed; do not reuse.
+          element_shape: `(..., channels)`.
+          rate: the fraction dropped in expectation, exactly.
+
+        Returns:
+          Keep mask, bool, of `element_shape`, or of size 1 along the channels. Bit for bit
+          `jax.random.bernoulli(key, float32(1) - float32(rate), shape)`.
+        """
+        shape = element_shape if self.per_channel else (*element_shape[:-1], 1)
+        return sample_bernoulli(key, rate, shape)

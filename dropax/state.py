@@ -1,0 +1,217 @@
+"""What an operator carries from call to call, and how it is saved and restored.
+
+`OperatorState` is a frozen pytree: it goes through `jit`, `scan`, donation and checkpoints like any
+other tree of arrays.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dropax.checks import is_array, is_traced, must, names
+from dropax.containers import summarize
+from dropax.keys import as_key
+
+CHECKPOINT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class OperatorState:
+    """Base key, step, counts and statistics. Made by `init_state`.
+
+    Attributes:
+      key: one typed key. With `step` it is all the randomness of an operator.
+      step: uint32, how many times randomness was drawn. After 2^32 draws it starts again.
+      applied_count: records that dropout ran on, in two uint32 words (high, low).
+      skipped_count: records that were left alone, in two uint32 words (high, low).
+      statistics: a dict for `apply`'s `stats`, or None.
+    """
+
+    key: jax.Array
+    step: jax.Array
+    applied_count: jax.Array
+    skipped_count: jax.Array
+    statistics: dict[str, Any] | None = None
+
+    def replace(self, **changes: Any) -> "OperatorState":
+        """Returns a new state with some attributes replaced."""
+        return dataclasses.replace(self, **changes)
+
+    def next_key(self) -> jax.Array:
+        """Returns the key of the current step: `fold_in(key, step)`."""
+        return jax.random.fold_in(self.key, self.step)
+
+    def advance(self) -> "OperatorState":
+        """Returns the state of the next step."""
+        return self.replace(step=self.step + np.uint32(1))
+
+    def count(self, applied: Any, skipped: Any) -> "OperatorState":
+        """Returns the state with records added to its counts.
+
+        Args:
+          applied: how many dropout ran on, uint32 scalar.
+          skipped: how many were left alone, uint32 scalar.
+
+        Returns:
+          The new state.
+        """
+        return self.replace(
+            applied_count=_add(self.applied_count, applied),
+            skipped_count=_add(self.skipped_count, skipped),
+        )
+
+    def __repr__(self) -> str:
+        parts = {name: getattr(self, name) for name in _FIELDS}
+        if all(isinstance(part, jax.Array) for part in jax.tree.leaves(self)) and not is_traced(self):
+            parts["key"] = f"{jax.random.key_impl(self.key)}{np.array(jax.random.key_data(self.key))}"
+            parts["step"] = int(self.step)
+            parts["applied_count"] = word_count(self.applied_count)
+            parts["skipped_count"] = word_count(self.skipped_count)
+        shown = ", ".join(f"{name}={summarize(part)}" for name, part in parts.items())
+        return f"OperatorState({shown})"
+
+
+_FIELDS = [field.name for field in dataclasses.fields(OperatorState)]
+jax.tree_util.register_dataclass(OperatorState, data_fields=_FIELDS, meta_fields=[])
+
+
+def new_state(key: jax.Array, statistics: dict[str, Any] | None = None) -> OperatorState:
+    """Makes the state of an operator that has not run.
+
+    Args:
+      key: one typed key; copied, so that donating the state deletes nobody's key.
+      statistics: to start with, or None.
+
+    Returns:
+      The state, at step 0 with counts of zero.
+    """
+    zero = jnp.zeros((), jnp.uint32)
+    words = jnp.zeros((2,), jnp.uint32)
+    return OperatorState(own_key(key), zero, words, words + words, copy_tree(statistics))
+
+
+def own_key(key: jax.Array) -> jax.Array:
+    """Returns a key in a buffer of its own."""
+    data = jnp.array(jax.random.key_data(key), copy=True)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+
+
+def copy_tree(tree: Any) -> Any:
+    """Copies a tree's containers and arrays, and shares whatever else it holds."""
+    return jax.tree.map(
+        lambda leaf: leaf.copy() if is_array(leaf) and hasattr(leaf, "copy") else leaf, tree
+    )
+
+
+def copy_state(state: OperatorState) -> OperatorState:
+    """Returns an equal state in buffers of its own."""
+    return copy_tree(state.replace(key=jnp.zeros(()))).replace(key=own_key(state.key))
+
+
+def word_count(words: Any) -> int:
+    """Returns the number in two words (high, low) as a Python int."""
+    high, low = (int(word) for word in np.asarray(words))
+    return (high << 32) + low
+
+
+def save_state(state: OperatorState) -> dict[str, Any]:
+    """Turns a state into plain arrays, numbers and strings.
+
+    Args:
+      state: a concrete state.
+
+    Returns:
+      A dict that `numpy.savez`, pickle, msgpack or Orbax can store: `version`, `key_data`,
+      `key_impl`, `step`, `applied_count`, `skipped_count`, and `statistics` where there are any.
+
+    Raises:
+      ValueError: if the state is traced.
+    """
+    if is_traced(state):
+        raise ValueError("get_state must be called outside of jit; the state is traced.")
+    saved: dict[str, Any] = {
+        "version": CHECKPOINT_VERSION,
+        "key_data": np.array(jax.random.key_data(state.key)),
+        "key_impl": str(jax.random.key_impl(state.key)),
+        "step": int(state.step),
+        "applied_count": word_count(state.applied_count),
+        "skipped_count": word_count(state.skipped_count),
+    }
+    if state.statistics is not None:
+        saved["statistics"] = jax.tree.map(
+            lambda leaf: np.array(leaf) if is_array(leaf) else leaf, state.statistics
+        )
+    return saved
+
+
+def load_state(saved: Any) -> OperatorState:
+    """Makes a state of what `save_state` returned. Strict: nothing is guessed.
+
+    Args:
+      saved: the dict, or one that was stored and read back; numbers and strings may have become
+        arrays without axes.
+
+    Returns:
+      The state.
+
+    Raises:
+      TypeError: if `saved` is no dict.
+      ValueError: if an entry is missing, unknown, or not what it must be; the message names it.
+    """
+    if not isinstance(saved, dict):
+        raise TypeError(must("set_state.state", "be a dict as get_state returns it", saved))
+    wanted = ("version", "key_data", "key_impl", "step", "applied_count", "skipped_count")
+    for name in wanted:
+        if name not in saved:
+            raise ValueError(f"state entry {name!r} not found: the state has {names(saved)}.")
+    for name in saved:
+        if name not in (*wanted, "statistics"):
+            raise ValueError(f"state entry {name!r} is unknown: expected {', '.join(wanted)}.")
+    version = _saved_int(saved, "version")
+    if version != CHECKPOINT_VERSION:
+        raise ValueError(must("state entry 'version'", f"be {CHECKPOINT_VERSION}", version))
+    statistics = saved.get("statistics")
+    if statistics is not None and not isinstance(statistics, dict):
+        raise ValueError(must("state entry 'statistics'", "be a dict or None", statistics))
+    return OperatorState(
+        _saved_key(saved),
+        jnp.asarray(_saved_int(saved, "step", 32), jnp.uint32),
+        _words(_saved_int(saved, "applied_count", 64)),
+        _words(_saved_int(saved, "skipped_count", 64)),
+        copy_tree(statistics),
+    )
+
+
+def _add(words: jax.Array, number: Any) -> jax.Array:
+    low = words[1] + number
+    carry = (low < words[1]).astype(jnp.uint32)
+    return jnp.stack([words[0] + carry, low])
+
+
+def _words(number: int) -> jax.Array:
+    return jnp.asarray([number >> 32, number & 0xFFFFFFFF], jnp.uint32)
+
+
+def _saved_int(saved: dict[str, Any], name: str, bits: int = 32) -> int:
+    value = saved[name]
+    kind = np.asarray(value).dtype if is_array(value) or isinstance(value, int) else None
+    whole = kind is not None and np.issubdtype(kind, np.integer) and np.shape(value) == ()
+    if not whole or not 0 <= int(value) < 2**bits:
+        raise ValueError(must(f"state entry {name!r}", f"be an int in [0, 2^{bits})", value))
+    return int(value)
+
+
+def _saved_key(saved: dict[str, Any]) -> jax.Array:
+    impl, data = saved["key_impl"], saved["key_data"]
+    impl = str(impl) if np.ndim(impl) == 0 else impl
+    if getattr(data, "dtype", None) != np.uint32:
+        raise ValueError(must("state entry 'key_data'", "be an array of dtype uint32", data))
+    try:
+        key = jax.random.wrap_key_data(jnp.array(data, copy=True), impl=impl)
+        return as_key(key, "state entry 'key_data'")
+    except (TypeError, ValueError) as error:
+        message = must("state entries 'key_impl' and 'key_data'", "make one key", (impl, data))
+        raise ValueError(f"{message} {error}") from None

@@ -1,0 +1,346 @@
+"""Dropout itself, as pure functions.
+
+Given a config, keys, state and data, returns new data and new state. Nothing here is kept or
+changed, so every function goes into the user's own `jit`, `vmap`, `scan` and `grad`.
+Draw, then do: all randomness is in the random params.
+"""
+
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from dropax.batching import AnyBatch, batched
+from dropax.checks import is_array, must, require_kind, require_whole
+from dropax.config import DropoutOperatorConfig, OperatorConfig
+from dropax.fields import get_field, set_field
+from dropax.fills import clip_to_range, fill_dropped, require_in_range
+from dropax.keys import as_key, fold_in_each, map_keys, record_keys
+from dropax.regions import Channel, ChannelAxis, Layout, Region
+from dropax.state import OperatorState, new_state
+
+
+def init_state(config: OperatorConfig, key: Any = None) -> OperatorState:
+    """Makes the state that `apply_batch` threads through.
+
+    Args:
+      config: static field used: `stochastic`. Its `precomputed_stats` are the first statistics.
+      key: one typed or legacy key; all randomness of the state comes from it. Copied, and not to be
+        used elsewhere. A deterministic config needs none.
+
+    Returns:
+      The state at step 0, in buffers of its own, so that donating it deletes nobody's key.
+
+    Raises:
+      TypeError: if `key` is no key, or is left out where the config is stochastic.
+      ValueError: if it is an array of keys.
+
+    Example:
+      >>> config = DropoutOperatorConfig(field_key="image", stochastic=True)
+      >>> init_state(config, jax.random.key(0)).step
+      Array(0, dtype=uint32)
+    """
+    require_kind("init_state.config", config, OperatorConfig, "a config")
+    if key is None and not config.stochastic:
+        key = jax.random.key(0, impl="threefry2x32")
+    return new_state(as_key(key, "init_state.key"), config.precomputed_stats)
+
+
+def generate_random_params(
+    config: DropoutOperatorConfig, key: Any, data_shapes: dict[str, Any]
+) -> dict[str, jax.Array]:
+    """Draws the keep masks of a batch.
+
+    Record i draws from `fold_in(key, i)`. Its mask depends on that key, the mode, the element's
+    shape and the rate; never on the batch. In pixel mode it is bit for bit
+    `jax.random.bernoulli(record_key, float32(1) - float32(rate), element_shape)`, with the channels
+    last. Whether the config is stochastic makes no difference here.
+
+    Args:
+      config: static fields used: `field_key`, `mode`, `channel_axis`. Dynamic: `dropout_rate`.
+      key: one typed or legacy key for the batch, or `(batch_size,)` of them, one for each record.
+        Consumed; do not reuse.
+      data_shapes: the shape of each field, (B, ...); nested as the data is, or by dotted path.
+
+    Returns:
+      `{"keep_mask": mask}`, bool, True where kept: of shape (B, H, W, C) in pixel mode and (B, C) in
+      channel mode.
+
+    Raises:
+      KeyError: if `field_key` is not in `data_shapes`.
+      TypeError: if `key` is no key, or the shape is none.
+      ValueError: if there are several keys but not one for each record, or the element lacks an
+        axis that the mode needs.
+
+    Example:
+      >>> config = DropoutOperatorConfig(field_key="image", mode="channel")
+      >>> params = generate_random_params(config, jax.random.key(0), {"image": (8, 32, 32, 3)})
+      >>> params["keep_mask"].shape
+      (8, 3)
+    """
+    owner = "generate_random_params"
+    shape = get_field(data_shapes, config.field_key)
+    if not isinstance(shape, tuple | list) or not all(isinstance(size, int) for size in shape):
+        raise TypeError(must(f"{owner}.data_shapes[{config.field_key!r}]", "be a shape", shape))
+    if not shape:
+        constraint = "have a leading batch axis"
+        raise ValueError(must(f"{owner}.data_shapes[{config.field_key!r}]", constraint, shape))
+    batch_size, element_shape = shape[0], tuple(shape[1:])
+    keys = record_keys(key, batch_size, f"{owner}.key")
+    return {"keep_mask": map_keys(lambda key: sample_mask(config, key, element_shape), keys)}
+
+
+def apply(
+    config: DropoutOperatorConfig,
+    data: dict[str, Any],
+    state: Any,
+    metadata: Any,
+    random_params: dict[str, Any] | None = None,
+    stats: dict[str, Any] | None = None,
+) -> tuple[dict[str, Any], Any, Any]:
+    """Drops values of one element.
+
+    Deterministic in its arguments: the mask is `random_params["keep_mask"]` where the config is
+    stochastic, and else the one fixed pattern of `config.seed` for the element's shape and mode,
+    whatever `random_params` holds. Dropped values become `config.fill` by a select, then
+    `clip_range` holds; the dtype never changes.
+
+    Args:
+      config: static fields used: all but `stream_name`, `batch_strategy`, `cacheable`. Dynamic:
+        `dropout_rate`, where the config is deterministic.
+      data: nested dicts of arrays; must hold `field_key`. Left as it is.
+      state: passed through.
+      metadata: passed through.
+      random_params: `{"keep_mask": mask}`, bool or number (kept where not zero), of any shape that
+        broadcasts to the element without changing its shape; in channel mode a mask with one axis
+        lies along the channel axis.
+      stats: not used by dropout.
+
+    Returns:
+      (data, state, metadata): the data with the result under `target_key`, or `field_key`.
+
+    Raises:
+      KeyError: if `field_key` is not in `data`, or "keep_mask" not in `random_params`.
+      TypeError: if the field is no array of numbers or bools.
+      ValueError: if the config is stochastic and there are no `random_params`, the mask does not
+        fit, or an integer dtype cannot hold `fill`.
+
+    Example:
+      >>> config = DropoutOperatorConfig(field_key="image", dropout_rate=0.5)
+      >>> data, _, _ = apply(config, {"image": jnp.ones((2, 3, 1))}, {}, {})
+      >>> data["image"].dtype, data["image"].shape
+      (dtype('float32'), (2, 3, 1))
+    """
+    del stats
+    require_kind("apply.data", data, dict, "a dict of arrays")
+    image = get_field(data, config.field_key)
+    if not is_array(image):
+        raise TypeError(must(f"field {config.field_key!r}", "be an array", image))
+    if config.stochastic:
+        keep_mask = _given_mask(random_params)
+    else:
+        keep_mask = fixed_mask(config, image.shape)
+    return drop(config, data, keep_mask), state, metadata
+
+
+def apply_batch(
+    config: DropoutOperatorConfig,
+    op_state: OperatorState,
+    batch: AnyBatch,
+    stats: dict[str, Any] | None = None,
+) -> tuple[AnyBatch, OperatorState]:
+    """Drops values of each record of a batch.
+
+    The call's key is `fold_in(op_state.key, op_state.step)`; record i draws from `fold_in(that, i)`
+    as `generate_random_params` says, and the step advances by one. A deterministic config draws
+    nothing and gives every record the same pattern.
+
+    Args:
+      config: as for `apply`, and static field `batch_strategy`.
+      op_state: from `init_state`, or from the call before.
+      batch: a `Batch`, or a dict of arrays of shape (B, ...).
+      stats: not used by dropout.
+
+    Returns:
+      (batch, op_state): a batch of the same kind, and the state of the next step, with B records
+      counted as applied, or as skipped where the rate is 0 or below.
+
+    Raises:
+      KeyError: if `field_key` is not in the batch.
+      TypeError: if `batch` is neither, or the field is no array of numbers or bools.
+      ValueError: if leading axes differ, an integer dtype cannot hold `fill`, or the data varies
+        over a manual axis (`shard_map`) that the key does not vary over.
+
+    Example:
+      >>> config = DropoutOperatorConfig(field_key="image", stochastic=True)
+      >>> state = init_state(config, jax.random.key(0))
+      >>> step = jax.jit(lambda state, batch: apply_batch(config, state, batch))
+      >>> batch, state = step(state, {"image": jnp.ones((8, 32, 32, 3))})
+      >>> batch["image"].shape, int(state.step)
+      ((8, 32, 32, 3), 1)
+    """
+    return _apply_batch(config, op_state, batch, stats)
+
+
+def dropout(
+    key: Any,
+    images: Any,
+    *,
+    rate: float | jax.Array = 0.1,
+    mode: Literal["pixel", "channel"] | Region = "pixel",
+    fill: float = 0.0,
+    clip_range: tuple[float, float] | None = None,
+    channel_axis: ChannelAxis = "auto",
+    element_ndim: int = 3,
+) -> jax.Array:
+    """Drops values of bare arrays.
+
+    One record draws from the key itself, so in pixel mode it is kept where
+    `jax.random.bernoulli(key, float32(1) - float32(rate), images.shape)`. Of several records, the
+    one at row-major position i of the leading axes draws from `fold_in(key, i)`.
+
+    Args:
+      key: one typed or legacy key. Consumed; do not reuse.
+      images: an array of numbers or bools. The last `element_ndim` axes are the element's, those
+        before them are batch axes. With fewer axes, the whole is one element.
+      rate: expected fraction dropped, in [0, 1]. May be traced.
+      mode: "pixel", "channel", or a region object.
+      fill: what dropped values become.
+      clip_range: lowest and highest value of the result, or None.
+      channel_axis: as in `DropoutOperatorConfig`, of an element.
+      element_ndim: how many axes an element has: 3 for (H, W, C), 4 for (T, H, W, C).
+
+    Returns:
+      An array of the same shape and dtype.
+
+    Raises:
+      TypeError: if an argument is of another kind.
+      ValueError: if an argument is out of range, or an integer dtype cannot hold `fill`.
+
+    Example:
+      >>> images = jnp.ones((8, 32, 32, 3), jnp.uint8)
+      >>> dropout(jax.random.key(0), images, rate=0.2).dtype
+      dtype('uint8')
+    """
+    config = DropoutOperatorConfig(
+        stochastic=True,
+        field_key="images",
+        clip_range=clip_range,
+        dropout_rate=rate,
+        mode=mode,
+        fill=fill,
+        channel_axis=channel_axis,
+    )
+    require_whole("dropout.element_ndim", element_ndim, 0)
+    if not is_array(images):
+        raise TypeError(must("dropout.images", "be an array", images))
+    return _dropout(config, as_key(key, "dropout.key"), images, element_ndim)
+
+
+@functools.partial(jax.jit, static_argnames="element_ndim")
+def _dropout(
+    config: DropoutOperatorConfig, key: jax.Array, images: jax.Array, element_ndim: int
+) -> jax.Array:
+    batch_shape = images.shape[: max(0, images.ndim - element_ndim)]
+    element_shape = images.shape[len(batch_shape) :]
+    if not batch_shape:
+        return _select(config, images, sample_mask(config, key, element_shape))
+    numbers = jnp.arange(_count(batch_shape), dtype=jnp.uint32)
+    keys = fold_in_each(key, numbers)
+    masks = map_keys(lambda key: sample_mask(config, key, element_shape), keys)
+    masks = masks.reshape(batch_shape + masks.shape[1:])
+    select = functools.partial(_select, config)
+    for _ in batch_shape:
+        select = jax.vmap(select)
+    return select(images, masks)
+
+
+def sample_mask(
+    config: DropoutOperatorConfig, key: jax.Array, element_shape: tuple[int, ...]
+) -> jax.Array:
+    """Draws the keep mask of one record, in the shape that `apply` takes."""
+    layout = Layout.of(element_shape, config.channel_axis, "DropoutOperatorConfig.channel_axis")
+    mask = config.region.sample(key, layout.channel_last_shape, config.dropout_rate)
+    return mask if isinstance(config.region, Channel) else layout.place(mask)
+
+
+def fixed_mask(config: DropoutOperatorConfig, element_shape: tuple[int, ...]) -> jax.Array:
+    """Draws the one pattern of a deterministic config for elements of a shape.
+
+    Not from `key(seed)` itself: of the usual seeds, that of 0 drops the channel of every image that
+    has just one, at any rate above 0.0523.
+    """
+    key = jax.random.key(config.seed, impl="threefry2x32")
+    return sample_mask(config, jax.random.fold_in(key, 1), element_shape)
+
+
+def drop(config: DropoutOperatorConfig, data: dict[str, Any], keep_mask: Any) -> dict[str, Any]:
+    """Returns the data of one element with a mask applied, as `apply` says."""
+    image = _select(config, get_field(data, config.field_key), keep_mask)
+    return set_field(data, config.target_key or config.field_key, image)
+
+
+def is_active(config: DropoutOperatorConfig) -> Any:
+    """Says whether a config drops anything at all."""
+    return jnp.asarray(config.dropout_rate) > 0
+
+
+_apply_batch = batched(generate_random_params, apply, is_active=is_active)
+
+
+def _select(config: DropoutOperatorConfig, image: Any, keep_mask: Any) -> jax.Array:
+    owner = type(config).__name__
+    _check_dtype(config, image, owner)
+    image = jnp.asarray(image)
+    if config.validate_domain_constraints:
+        require_in_range(config.fill, image.dtype, f"{owner}.fill")
+    mask = _fitted(config, keep_mask, image.shape)
+    image = fill_dropped(image, mask, config.fill, f"{owner}.fill")
+    if config.clip_range is not None:
+        image = clip_to_range(image, config.clip_range, f"{owner}.clip_range")
+    return image
+
+
+def _check_dtype(config: DropoutOperatorConfig, image: Any, owner: str) -> None:
+    known = jnp.issubdtype(image.dtype, jnp.number) or image.dtype == jnp.bool_
+    if not known:
+        raise TypeError(
+            must(f"field {config.field_key!r}", "have a numeric or bool dtype", image)
+        )
+
+
+def _given_mask(random_params: Any) -> Any:
+    if random_params is None:
+        raise ValueError(
+            "apply.random_params must hold 'keep_mask' where the config is stochastic; got None. "
+            "Draw it: params = generate_random_params(config, key, {field_key: (1, *image.shape)}), "
+            "then pass {'keep_mask': params['keep_mask'][0]}; or call apply_batch, which draws."
+        )
+    require_kind("apply.random_params", random_params, dict, "a dict with 'keep_mask'")
+    mask = get_field(random_params, "keep_mask")
+    if not is_array(mask):
+        raise TypeError(must("apply.random_params['keep_mask']", "be an array", mask))
+    return mask
+
+
+def _fitted(config: DropoutOperatorConfig, mask: Any, shape: tuple[int, ...]) -> jax.Array:
+    """Returns a mask as bools, with the axes of an element of that shape."""
+    owner = "apply.random_params['keep_mask']"
+    if isinstance(config.region, Channel) and mask.ndim == 1:
+        layout = Layout.of(shape, config.channel_axis, f"{type(config).__name__}.channel_axis")
+        channels = layout.channel_last_shape[-1]
+        if mask.shape != (channels,):
+            raise ValueError(must(owner, f"have shape ({channels},), one per channel", mask))
+        mask = layout.place(jnp.asarray(mask))
+    if mask.ndim > len(shape) or any(
+        size not in (1, full)
+        for size, full in zip(mask.shape[::-1], shape[::-1], strict=False)
+    ):
+        raise ValueError(must(owner, f"broadcast to the element's shape {shape}", mask))
+    mask = jnp.asarray(mask).astype(jnp.bool_)
+    return mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape)
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return functools.reduce(lambda total, size: total * size, shape, 1)
