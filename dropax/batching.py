@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropax.checks import is_array, must, require_kind
 from dropax.config import OperatorConfig
@@ -101,12 +102,16 @@ def batched(
         run = _run_scan if config.batch_strategy == "scan" else _run_vmap
         data, states = run(generate_random_params, apply, config, keys, data, states, stats)
 
-        active = jnp.asarray(True if is_active is None else is_active(config))
-        applied = jnp.where(active, jnp.uint32(size), jnp.uint32(0))
-        op_state = op_state.count(applied, jnp.uint32(size) - applied)
+        op_state = count_records(op_state, size, True if is_active is None else is_active(config))
         return (batch.with_parts(data, states) if isinstance(batch, Batch) else data), op_state
 
     return apply_batch
+
+
+def count_records(op_state: OperatorState, size: int, active: Any) -> OperatorState:
+    """Counts records as applied, or as skipped where `active`, a bool scalar, is false."""
+    applied = jnp.where(active, np.uint32(size), np.uint32(0))
+    return op_state.count(applied, np.uint32(size) - applied)
 
 
 def _run_vmap(
@@ -141,8 +146,10 @@ def _shapes(tree: Any) -> Any:
 
 
 def _refuse_local_positions(key: jax.Array, data: Any) -> None:
-    """Refuses to give the same masks to every shard inside manual axes, where JAX lets us see it."""
-    manual = frozenset().union(*(_manual_axes(leaf) for leaf in jax.tree.leaves(data)))
+    """Refuses to give every shard of manual axes the same masks, where JAX lets us see it."""
+    manual: frozenset[str] = frozenset().union(
+        *(_manual_axes(leaf) for leaf in jax.tree.leaves(data))
+    )
     shared = sorted(manual - _manual_axes(key))
     if shared:
         axis = shared[0]
@@ -152,7 +159,9 @@ def _refuse_local_positions(key: jax.Array, data: Any) -> None:
             f"jax.lax.axis_index({axis!r})))."
         )
         owner = "apply_batch.op_state.key"
-        raise ValueError(must(owner, f"vary over the manual axis {axis!r} as the data does", key, cure))
+        raise ValueError(
+            must(owner, f"vary over the manual axis {axis!r} as the data does", key, cure)
+        )
 
 
 def _manual_axes(leaf: Any) -> frozenset[str]:

@@ -1,9 +1,9 @@
 """What is fixed: the configs.
 
-Frozen dataclasses, checked when they are made, equal and hashed by value, and registered as pytrees.
-Only the rate is a leaf, so it may be traced, scheduled or mapped over without a new compilation;
-everything else is static. Unflattening goes round the constructor, so that `tree.map`, `vmap` axes
-and `device_get` may put anything into a leaf.
+Frozen dataclasses, checked when they are made, equal and hashed by value, and registered as
+pytrees. Only the rate is a leaf, so it may be traced, scheduled or mapped over without a new
+compilation; everything else is static. Unflattening goes round the constructor, so that `tree.map`,
+`vmap` axes and `device_get` may put anything into a leaf.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from dropax.regions import ChannelAxis, Region, as_region
 
 
 class _Copied:
-    """A field whose container is copied in and read back as a copy, so that no one can change it."""
+    """A field whose container is copied in, and read back as a copy: no one can change it."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -118,10 +118,12 @@ class OperatorConfig:
         if self.stream_name is not None and not self.stochastic:
             owner = self._owner("stream_name")
             cure = "A deterministic operator draws no keys; pass stochastic=True to draw some."
-            raise ValueError(must(owner, "be None where stochastic is False", self.stream_name, cure))
-        if self.batch_stats_fn is not None and not callable(self.batch_stats_fn):
-            owner = self._owner("batch_stats_fn")
-            raise TypeError(must(owner, "be callable or None", self.batch_stats_fn))
+            raise ValueError(
+                must(owner, "be None where stochastic is False", self.stream_name, cure)
+            )
+        function: Any = self.batch_stats_fn
+        if function is not None and not callable(function):
+            raise TypeError(must(self._owner("batch_stats_fn"), "be callable or None", function))
         stats = vars(self)["precomputed_stats"]
         if stats is not None:
             owner = self._owner("precomputed_stats")
@@ -132,6 +134,10 @@ class OperatorConfig:
     def replace(self, **changes: Any) -> Any:
         """Returns a new config, checked again, with some attributes replaced."""
         return dataclasses.replace(self, **changes)
+
+    def same_statistics(self, other: "OperatorConfig") -> bool:
+        """Says whether another config has equal `precomputed_stats`."""
+        return _digest(self.precomputed_stats) == _digest(other.precomputed_stats)
 
     def _owner(self, name: str) -> str:
         return f"{type(self).__name__}.{name}"
@@ -280,7 +286,9 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         require_number(self._owner("fill"), self.fill)
         require_whole(self._owner("seed"), self.seed, 0, 2**32)
         if self.channel_axis is not None and self.channel_axis != "auto":
-            require_kind(self._owner("channel_axis"), self.channel_axis, int, "an int, 'auto' or None")
+            require_kind(
+                self._owner("channel_axis"), self.channel_axis, int, "an int, 'auto' or None"
+            )
 
     @property
     def region(self) -> Region:
@@ -305,7 +313,6 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         return float(rate)
 
 
-
 def _unflatten(cls: type[Any], static: _Static, leaves: Any) -> Any:
     config = object.__new__(cls)
     vars(config).update(static.values, _cached_static=static)
@@ -318,7 +325,7 @@ def _copy_containers(tree: Any) -> Any:
 
 
 def _digest(tree: Any) -> tuple[str, str]:
-    """Returns what stands for a tree's values in a hash: its structure and a digest of its leaves."""
+    """Returns what stands for a tree's values: its structure and a digest of its leaves."""
     leaves, structure = jax.tree.flatten(tree)
     digest = hashlib.sha256()
     for leaf in leaves:

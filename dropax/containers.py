@@ -138,7 +138,12 @@ class Batch:
 
     @classmethod
     def unchecked(
-        cls, data: Any, states: Any, batch_state: Any, batch_metadata: Any, metadata: Any
+        cls,
+        data: Any,
+        states: Any,
+        batch_state: Any = None,
+        batch_metadata: Any = None,
+        metadata: Any = None,
     ) -> "Batch":
         """Makes a batch of parts that are known to fit, or of a tree's odd leaves."""
         batch = object.__new__(cls)
@@ -273,7 +278,8 @@ class _Text(str):
 def _stack(trees: list[Any], part: str) -> Any:
     if not trees:
         return {}
-    paths, structure = tree_flatten_with_path(trees[0])
+    paths = tree_flatten_with_path(trees[0])[0]
+    structure: Any = jax.tree.structure(trees[0])
     columns: list[list[Any]] = [[] for _ in paths]
     for position, tree in enumerate(trees):
         leaves, other = jax.tree.flatten(tree)
@@ -301,6 +307,6 @@ _BATCH_CHILDREN = ("data", "states", "batch_state")
 register_pytree_with_keys(
     Batch,
     lambda b: (tuple((GetAttrKey(name), getattr(b, name)) for name in _BATCH_CHILDREN), None),
-    lambda _, children: Batch.unchecked(*children, None, None),
+    lambda _, parts: Batch.unchecked(**dict(zip(_BATCH_CHILDREN, parts, strict=True))),
     lambda b: (tuple(getattr(b, name) for name in _BATCH_CHILDREN), None),
 )

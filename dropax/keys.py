@@ -30,7 +30,7 @@ def as_keys(key: Any, owner: str) -> jax.Array:
     Raises:
       TypeError: if `key` is neither.
     """
-    if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
     if getattr(key, "dtype", None) == jnp.uint32 and getattr(key, "ndim", 0) >= 1:
         try:
@@ -158,13 +158,16 @@ class Rngs:
         self._counts = dict.fromkeys(streams, 0)
 
     def __call__(self) -> jax.Array:
+        """Draws a fresh key from the default stream."""
         return self["default"]()
 
     def __getitem__(self, stream: str) -> Callable[[], jax.Array]:
         name = stream if stream in self._keys else "default"
         if name not in self._keys:
             listed = ", ".join(map(repr, self._keys))
-            raise KeyError(f"RNG stream {stream!r} not found, nor a default one: Rngs has {listed}.")
+            raise KeyError(
+                f"RNG stream {stream!r} not found, nor a default one: Rngs has {listed}."
+            )
         return lambda: self._draw(name)
 
     def __getattr__(self, stream: str) -> Callable[[], jax.Array]:

@@ -65,8 +65,12 @@ class OperatorState:
 
     def __repr__(self) -> str:
         parts = {name: getattr(self, name) for name in _FIELDS}
-        if all(isinstance(part, jax.Array) for part in jax.tree.leaves(self)) and not is_traced(self):
-            parts["key"] = f"{jax.random.key_impl(self.key)}{np.array(jax.random.key_data(self.key))}"
+        if all(isinstance(part, jax.Array) for part in jax.tree.leaves(self)) and not is_traced(
+            self
+        ):
+            parts["key"] = (
+                f"{jax.random.key_impl(self.key)}{np.array(jax.random.key_data(self.key))}"
+            )
             parts["step"] = int(self.step)
             parts["applied_count"] = word_count(self.applied_count)
             parts["skipped_count"] = word_count(self.skipped_count)

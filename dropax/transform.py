@@ -6,6 +6,7 @@ Draw, then do: all randomness is in the random params.
 """
 
 import functools
+import math
 from typing import Any, Literal
 
 import jax
@@ -64,8 +65,8 @@ def generate_random_params(
       data_shapes: the shape of each field, (B, ...); nested as the data is, or by dotted path.
 
     Returns:
-      `{"keep_mask": mask}`, bool, True where kept: of shape (B, H, W, C) in pixel mode and (B, C) in
-      channel mode.
+      `{"keep_mask": mask}`, bool, True where kept: of shape (B, H, W, C) in pixel mode and
+      (B, C) in channel mode.
 
     Raises:
       KeyError: if `field_key` is not in `data_shapes`.
@@ -133,14 +134,8 @@ def apply(
       (dtype('float32'), (2, 3, 1))
     """
     del stats
-    require_kind("apply.data", data, dict, "a dict of arrays")
-    image = get_field(data, config.field_key)
-    if not is_array(image):
-        raise TypeError(must(f"field {config.field_key!r}", "be an array", image))
-    if config.stochastic:
-        keep_mask = _given_mask(random_params)
-    else:
-        keep_mask = fixed_mask(config, image.shape)
+    image = get_image(config, data)
+    keep_mask = given_mask(random_params) if config.stochastic else fixed_mask(config, image.shape)
     return drop(config, data, keep_mask), state, metadata
 
 
@@ -233,8 +228,7 @@ def dropout(
         channel_axis=channel_axis,
     )
     require_whole("dropout.element_ndim", element_ndim, 0)
-    if not is_array(images):
-        raise TypeError(must("dropout.images", "be an array", images))
+    _require_image(images, "dropout.images")
     return _dropout(config, as_key(key, "dropout.key"), images, element_ndim)
 
 
@@ -245,12 +239,12 @@ def _dropout(
     batch_shape = images.shape[: max(0, images.ndim - element_ndim)]
     element_shape = images.shape[len(batch_shape) :]
     if not batch_shape:
-        return _select(config, images, sample_mask(config, key, element_shape))
-    numbers = jnp.arange(_count(batch_shape), dtype=jnp.uint32)
+        return drop_values(config, images, sample_mask(config, key, element_shape))
+    numbers = jnp.arange(math.prod(batch_shape), dtype=jnp.uint32)
     keys = fold_in_each(key, numbers)
     masks = map_keys(lambda key: sample_mask(config, key, element_shape), keys)
     masks = masks.reshape(batch_shape + masks.shape[1:])
-    select = functools.partial(_select, config)
+    select = functools.partial(drop_values, config)
     for _ in batch_shape:
         select = jax.vmap(select)
     return select(images, masks)
@@ -275,10 +269,47 @@ def fixed_mask(config: DropoutOperatorConfig, element_shape: tuple[int, ...]) ->
     return sample_mask(config, jax.random.fold_in(key, 1), element_shape)
 
 
+def get_image(config: DropoutOperatorConfig, data: Any) -> Any:
+    """Returns the field to work on, which must be an array of numbers or bools."""
+    require_kind("apply.data", data, dict, "a dict of arrays")
+    image = get_field(data, config.field_key)
+    _require_image(image, f"field {config.field_key!r}")
+    return image
+
+
+def given_mask(random_params: Any) -> Any:
+    """Returns the keep mask of random params, which must be there."""
+    if random_params is None:
+        raise ValueError(
+            "apply.random_params must hold 'keep_mask' where the config is stochastic; got None. "
+            "Draw them: generate_random_params(config, key, {field_key: (1, *image.shape)}), then "
+            "pass {'keep_mask': params['keep_mask'][0]}; or call apply_batch, which draws."
+        )
+    require_kind("apply.random_params", random_params, dict, "a dict with 'keep_mask'")
+    mask = get_field(random_params, "keep_mask")
+    if not is_array(mask):
+        raise TypeError(must("apply.random_params['keep_mask']", "be an array", mask))
+    return mask
+
+
 def drop(config: DropoutOperatorConfig, data: dict[str, Any], keep_mask: Any) -> dict[str, Any]:
     """Returns the data of one element with a mask applied, as `apply` says."""
-    image = _select(config, get_field(data, config.field_key), keep_mask)
+    image = drop_values(config, get_field(data, config.field_key), keep_mask)
     return set_field(data, config.target_key or config.field_key, image)
+
+
+def drop_values(config: DropoutOperatorConfig, image: Any, keep_mask: Any) -> jax.Array:
+    """Returns the image of one element with a mask applied, as `apply` says."""
+    owner = type(config).__name__
+    image = jnp.asarray(image)
+    if config.validate_domain_constraints:
+        require_in_range(config.fill, image.dtype, f"{owner}.fill")
+    image = fill_dropped(
+        image, _fitted(config, keep_mask, image.shape), config.fill, f"{owner}.fill"
+    )
+    if config.clip_range is not None:
+        image = clip_to_range(image, config.clip_range, f"{owner}.clip_range")
+    return image
 
 
 def is_active(config: DropoutOperatorConfig) -> Any:
@@ -289,39 +320,11 @@ def is_active(config: DropoutOperatorConfig) -> Any:
 _apply_batch = batched(generate_random_params, apply, is_active=is_active)
 
 
-def _select(config: DropoutOperatorConfig, image: Any, keep_mask: Any) -> jax.Array:
-    owner = type(config).__name__
-    _check_dtype(config, image, owner)
-    image = jnp.asarray(image)
-    if config.validate_domain_constraints:
-        require_in_range(config.fill, image.dtype, f"{owner}.fill")
-    mask = _fitted(config, keep_mask, image.shape)
-    image = fill_dropped(image, mask, config.fill, f"{owner}.fill")
-    if config.clip_range is not None:
-        image = clip_to_range(image, config.clip_range, f"{owner}.clip_range")
-    return image
-
-
-def _check_dtype(config: DropoutOperatorConfig, image: Any, owner: str) -> None:
-    known = jnp.issubdtype(image.dtype, jnp.number) or image.dtype == jnp.bool_
-    if not known:
-        raise TypeError(
-            must(f"field {config.field_key!r}", "have a numeric or bool dtype", image)
-        )
-
-
-def _given_mask(random_params: Any) -> Any:
-    if random_params is None:
-        raise ValueError(
-            "apply.random_params must hold 'keep_mask' where the config is stochastic; got None. "
-            "Draw it: params = generate_random_params(config, key, {field_key: (1, *image.shape)}), "
-            "then pass {'keep_mask': params['keep_mask'][0]}; or call apply_batch, which draws."
-        )
-    require_kind("apply.random_params", random_params, dict, "a dict with 'keep_mask'")
-    mask = get_field(random_params, "keep_mask")
-    if not is_array(mask):
-        raise TypeError(must("apply.random_params['keep_mask']", "be an array", mask))
-    return mask
+def _require_image(image: Any, owner: str) -> None:
+    if not is_array(image):
+        raise TypeError(must(owner, "be an array", image))
+    if not (jnp.issubdtype(image.dtype, jnp.number) or image.dtype == jnp.bool_):
+        raise TypeError(must(owner, "have a numeric or bool dtype", image))
 
 
 def _fitted(config: DropoutOperatorConfig, mask: Any, shape: tuple[int, ...]) -> jax.Array:
@@ -334,13 +337,8 @@ def _fitted(config: DropoutOperatorConfig, mask: Any, shape: tuple[int, ...]) ->
             raise ValueError(must(owner, f"have shape ({channels},), one per channel", mask))
         mask = layout.place(jnp.asarray(mask))
     if mask.ndim > len(shape) or any(
-        size not in (1, full)
-        for size, full in zip(mask.shape[::-1], shape[::-1], strict=False)
+        size not in (1, full) for size, full in zip(mask.shape[::-1], shape[::-1], strict=False)
     ):
         raise ValueError(must(owner, f"broadcast to the element's shape {shape}", mask))
     mask = jnp.asarray(mask).astype(jnp.bool_)
     return mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape)
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    return functools.reduce(lambda total, size: total * size, shape, 1)

@@ -1,0 +1,328 @@
+"""Operators as objects.
+
+Each method is the pure function of the same name with the operator's config and state in front, and
+stores the state that comes back.
+"""
+
+import logging
+from typing import Any
+
+import jax
+
+from dropax import transform
+from dropax.batching import AnyBatch, batched, count_records
+from dropax.checks import is_array, is_traced, require_kind
+from dropax.config import DropoutOperatorConfig
+from dropax.containers import Batch, Element, leading_size
+from dropax.fields import get_field, set_field
+from dropax.shells import Shell
+from dropax.state import OperatorState
+
+logger = logging.getLogger(__name__)
+
+_MISSING: Any = object()
+
+
+class ModalityOperator(Shell):
+    """An operator on elements: the base to write others on.
+
+    A subclass defines `apply`, and, if it can be stochastic, `generate_random_params`. What it
+    needs belongs into its config: config and state are what goes through `jit` as a pytree. A
+    stochastic operator draws one key from its stream when it is made; that key and the number of
+    draws since are all its randomness.
+
+    Args:
+      config: what is fixed.
+      rngs: where a stochastic operator gets its key from: a `dropax.Rngs`, an int seed, a key, or
+        anything that gives a key when its stream is called. A deterministic one needs none.
+      name: for people to read.
+
+    Attributes:
+      config: as given.
+      rngs: as given; None after the operator went through a pytree.
+      name: as given.
+
+    Raises:
+      TypeError: if an argument is of another kind.
+      ValueError: if the config is stochastic and `rngs` is None.
+      KeyError: if `rngs` has neither the config's stream nor a default one.
+    """
+
+    # What a subclass defines.
+
+    def generate_random_params(
+        self, rng: jax.Array, data_shapes: dict[str, Any]
+    ) -> dict[str, jax.Array] | None:
+        """Draws what `apply` needs, for a whole batch. None unless a subclass says otherwise.
+
+        Args:
+          rng: one key for the batch, or one for each record.
+          data_shapes: the shape of each field, (B, ...).
+
+        Returns:
+          Arrays of shape (B, ...), or None where the operator is deterministic.
+
+        Raises:
+          NotImplementedError: if the operator is stochastic and its class does not define this.
+        """
+        del rng, data_shapes
+        if self.stochastic:
+            raise NotImplementedError(
+                f"{type(self).__name__} is stochastic, so it must define generate_random_params."
+            )
+        return None
+
+    def apply(
+        self,
+        data: dict[str, Any],
+        state: Any,
+        metadata: Any,
+        random_params: dict[str, Any] | None = None,
+        stats: dict[str, Any] | None = None,
+    ) -> tuple[dict[str, Any], Any, Any]:
+        """Works on one element. A subclass must define it.
+
+        Raises:
+          NotImplementedError: always, here.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define apply.")
+
+    def _run_batch(
+        self, op_state: OperatorState, batch: Batch, stats: dict[str, Any] | None
+    ) -> tuple[Batch, OperatorState]:
+        run = batched(
+            lambda _, keys, shapes: self.generate_random_params(keys, shapes),
+            lambda _, *arguments: self.apply(*arguments),
+        )
+        return run(self.config, op_state, batch, stats)
+
+    # Batches.
+
+    def apply_batch(
+        self, batch: Any, stats: dict[str, Any] | None = None, metadata: Any = _MISSING
+    ) -> Any:
+        """Works on each record of a batch, and advances the operator's state.
+
+        Called as `apply_batch(batch, stats=None)` it takes a `Batch` or a dict of arrays and
+        returns the same kind. Called with a third argument, as `apply_batch(data, states,
+        metadata)`, it returns the three.
+
+        Args:
+          batch: a `Batch`, or a dict of arrays of shape (B, ...).
+          stats: for `apply`; None for `get_statistics()`. In the second form, the records' states:
+            a dict of arrays of shape (B, ...), which may be empty.
+          metadata: in the second form, anything; returned as it is.
+
+        Returns:
+          The batch, with the same structure and metadata; or (data, states, metadata).
+
+        Raises:
+          KeyError: if a field is missing.
+          TypeError: if the batch is neither, or holds something that is no array.
+          ValueError: if leading axes differ; or if the operator is stochastic and was captured in
+            a closure under `jit`, which would bake one mask into the compiled code.
+        """
+        if metadata is not _MISSING:
+            out = self.apply_batch(Batch.from_parts(batch, stats or {}))
+            return out.data, out.states if stats else stats, metadata
+        if isinstance(batch, dict):
+            return self.apply_batch(Batch.from_parts(batch), stats).data
+        owner = f"{type(self).__name__}.apply_batch.batch"
+        require_kind(owner, batch, Batch, "a dropax.Batch or a dict of arrays")
+        if not jax.tree.leaves((batch.data, batch.states)):
+            return batch
+        leading_size({"data": batch.data, "states": batch.states}, owner)
+        bare = self._state.replace(statistics=None)
+        stats = self.get_statistics() if stats is None else stats
+        out, new_state = self._run_batch(bare, batch, stats)
+        self._store(new_state, "apply_batch", drew=self.stochastic)
+        return batch.with_parts(out.data, out.states)
+
+    def __call__(self, batch: AnyBatch, stats: dict[str, Any] | None = None) -> AnyBatch:
+        """Works on a batch, as `apply_batch` does."""
+        result: AnyBatch = self.apply_batch(batch, stats)
+        return result
+
+    def get_output_structure(self, sample_data: Any, sample_state: Any) -> tuple[Any, Any]:
+        """Returns the structure of what `apply` returns, with None for leaves.
+
+        Args:
+          sample_data: the data of one element, or its shapes (`jax.ShapeDtypeStruct`).
+          sample_state: the state of one element; may hold anything.
+
+        Returns:
+          (data, state), trees with None leaves.
+        """
+        data, state = self._trace(sample_data, sample_state)
+        return jax.tree.map(lambda _: None, data), state
+
+    def output_spec(self, input_spec: Any) -> Any:
+        """Returns what `apply` makes of an element, as shapes and dtypes.
+
+        Args:
+          input_spec: the data of one element as `jax.ShapeDtypeStruct`, or an `Element` of these.
+
+        Returns:
+          The same kind, with every field that `apply` adds.
+        """
+        if isinstance(input_spec, Element):
+            return input_spec.replace(data=self._trace(input_spec.data, input_spec.state)[0])
+        return self._trace(input_spec, {})[0]
+
+    def _trace(self, data: Any, state: Any) -> tuple[Any, Any]:
+        """Returns the spec of the data that `apply` returns, and the structure of the state."""
+        leaves, structure = jax.tree.flatten(state)
+        arrays = [leaf if is_array(leaf) else None for leaf in leaves]
+
+        def run(data: Any, arrays: list[Any], key: jax.Array) -> tuple[Any, Any]:
+            pairs = zip(leaves, arrays, strict=True)
+            state = jax.tree.unflatten(
+                structure, [leaf if array is None else array for leaf, array in pairs]
+            )
+            params = None
+            if self.stochastic:
+                shapes = jax.tree.map(lambda leaf: (1, *leaf.shape), data)
+                params = self.generate_random_params(key, shapes)
+                params = jax.tree.map(lambda leaf: leaf[0], params)
+            data, state, _ = self.apply(data, state, {}, params, self.get_statistics())
+            return data, jax.tree.map(lambda _: None, state)
+
+        spec: tuple[Any, Any] = jax.eval_shape(run, data, arrays, jax.random.key(0))
+        return spec
+
+
+class DropoutOperator(ModalityOperator):
+    """Drops pixels or channels of images.
+
+    Args:
+      config: what is dropped, how much of it, and what takes its place.
+      rngs: where a stochastic operator gets its key from; see `ModalityOperator`.
+      name: for people to read.
+
+    Raises:
+      TypeError: if an argument is of another kind.
+      ValueError: if the config is stochastic and `rngs` is None.
+      KeyError: if `rngs` has neither the config's stream nor a default one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from dropax import Rngs
+      >>> config = DropoutOperatorConfig(field_key="image", dropout_rate=0.2, stochastic=True)
+      >>> operator = DropoutOperator(config, rngs=Rngs(0))
+      >>> batch = operator.apply_batch({"image": jnp.ones((8, 32, 32, 3))})
+      >>> batch["image"].shape, operator.get_operation_stats()
+      ((8, 32, 32, 3), {'applied_count': 8, 'skipped_count': 0})
+    """
+
+    config_type = DropoutOperatorConfig
+    config: DropoutOperatorConfig
+
+    def __init__(
+        self, config: DropoutOperatorConfig, *, rngs: Any, name: str | None = None
+    ) -> None:
+        super().__init__(config, rngs=rngs, name=name)
+
+    def generate_random_params(
+        self, rng: jax.Array, data_shapes: dict[str, Any]
+    ) -> dict[str, jax.Array]:
+        """Draws the keep masks of a batch; see `dropax.generate_random_params`."""
+        return transform.generate_random_params(self.config, rng, data_shapes)
+
+    def apply(
+        self,
+        data: dict[str, Any],
+        state: Any,
+        metadata: Any,
+        random_params: dict[str, Any] | None = None,
+        stats: dict[str, Any] | None = None,
+    ) -> tuple[dict[str, Any], Any, Any]:
+        """Drops values of one element; see `dropax.apply`.
+
+        A stochastic operator without `random_params` draws them from its own state: the mask is
+        that of record 0 of the current step, and the step advances.
+
+        Args:
+          data: nested dicts of arrays; must hold the config's `field_key`.
+          state: passed through.
+          metadata: passed through.
+          random_params: `{"keep_mask": mask}`, or None.
+          stats: not used.
+
+        Returns:
+          (data, state, metadata).
+
+        Raises:
+          KeyError, TypeError, ValueError: as `dropax.apply`; ValueError too if a mask would be
+            drawn under `jit` from an operator that was captured in a closure.
+        """
+        del stats
+        image = transform.get_image(self.config, data)
+        mask = self._kept_mask(image.shape) if self._caches(image) else None
+        if self.stochastic and random_params is not None:
+            mask = transform.given_mask(random_params)
+        bare = self._state.replace(statistics=None)
+        image, new_state = _apply(self.config, bare, image, mask)
+        self._store(new_state, "apply", drew=self.stochastic and mask is None)
+        return self._with_result(data, image), state, metadata
+
+    def _run_batch(
+        self, op_state: OperatorState, batch: Batch, stats: dict[str, Any] | None
+    ) -> tuple[Batch, OperatorState]:
+        # Only the image enters the compiled function: the other fields stay the very objects.
+        image = transform.get_image(self.config, batch.data)
+        mask = self._kept_mask(image.shape[1:]) if self._caches(image) else None
+        image, op_state = _apply_batch(self.config, op_state, image, mask)
+        return batch.with_parts(self._with_result(batch.data, image), batch.states), op_state
+
+    def _with_result(self, data: dict[str, Any], image: jax.Array) -> dict[str, Any]:
+        return set_field(data, self.config.target_key or self.config.field_key, image)
+
+    def _caches(self, image: Any) -> bool:
+        if self.stochastic or not self.config.cacheable:
+            return False
+        return not is_traced((self.config, image, self._state))
+
+    def _kept_mask(self, element_shape: tuple[int, ...]) -> jax.Array:
+        if element_shape not in self._cache:
+            self._cache[element_shape] = transform.fixed_mask(self.config, element_shape)
+        return self._cache[element_shape]
+
+
+# One compiled function for all operators: the config is an argument, and only its static part and
+# the shapes select what is compiled.
+
+
+@jax.jit
+def _apply_batch(
+    config: DropoutOperatorConfig,
+    op_state: OperatorState,
+    image: jax.Array,
+    keep_mask: jax.Array | None,
+) -> tuple[jax.Array, OperatorState]:
+    def apply_kept(
+        config: Any, data: Any, state: Any, metadata: Any, params: Any, stats: Any
+    ) -> tuple[Any, Any, Any]:
+        return transform.drop(config, data, keep_mask), state, metadata
+
+    run = transform.apply_batch
+    if keep_mask is not None:
+        run = batched(transform.generate_random_params, apply_kept, is_active=transform.is_active)
+    data, op_state = run(config, op_state, set_field({}, config.field_key, image))
+    return get_field(data, config.target_key or config.field_key), op_state
+
+
+@jax.jit
+def _apply(
+    config: DropoutOperatorConfig,
+    op_state: OperatorState,
+    image: jax.Array,
+    keep_mask: jax.Array | None,
+) -> tuple[jax.Array, OperatorState]:
+    if keep_mask is None and config.stochastic:
+        key = jax.random.fold_in(op_state.next_key(), 0)
+        keep_mask = transform.sample_mask(config, key, image.shape)
+        op_state = op_state.advance()
+    elif keep_mask is None:
+        keep_mask = transform.fixed_mask(config, image.shape)
+    image = transform.drop_values(config, image, keep_mask)
+    return image, count_records(op_state, 1, transform.is_active(config))

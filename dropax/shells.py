@@ -1,0 +1,290 @@
+"""What an operator object holds: a config, a state, and where its key came from.
+
+Everything here is about carrying: counts, statistics, copies, checkpoints. With `Rngs`, these
+objects are the only mutable ones of the package.
+"""
+
+import copy
+import logging
+from collections.abc import Iterable
+from typing import Any, Self
+
+import jax
+from jax.tree_util import GetAttrKey, register_pytree_with_keys
+
+from dropax import transform
+from dropax.checks import is_traced, must, require_kind
+from dropax.config import OperatorConfig
+from dropax.keys import draw_key
+from dropax.state import (
+    OperatorState,
+    copy_state,
+    copy_tree,
+    load_state,
+    save_state,
+    word_count,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Shell:
+    """Holds the config and the state of an operator. A registered pytree of these two.
+
+    Args:
+      config: what is fixed.
+      rngs: where a stochastic operator gets its key from; see `ModalityOperator`.
+      name: for people to read.
+
+    Raises:
+      TypeError: if an argument is of another kind.
+      ValueError: if the config is stochastic and `rngs` is None.
+      KeyError: if `rngs` has neither the config's stream nor a default one.
+    """
+
+    config_type: type[OperatorConfig] = OperatorConfig
+
+    config: Any
+    rngs: Any
+    name: str | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _register(cls)
+
+    def __init__(self, config: Any, *, rngs: Any = None, name: str | None = None) -> None:
+        self._configure(config, rngs, name)
+        self._state = transform.init_state(config, self._draw_key() if self.stochastic else None)
+        self._cache: dict[Any, jax.Array] = {}
+
+    def _configure(self, config: Any, rngs: Any, name: str | None) -> None:
+        owner = type(self).__name__
+        kind = self.config_type
+        require_kind(f"{owner}.config", config, kind, f"a {kind.__name__}")
+        if name is not None:
+            require_kind(f"{owner}.name", name, str, "a string or None")
+        self.config, self.rngs, self.name = config, rngs, name
+
+    def _draw_key(self) -> jax.Array:
+        owner = f"{type(self).__name__}.rngs"
+        if self.rngs is None:
+            cure = "Pass rngs=dropax.Rngs(0)."
+            raise ValueError(must(owner, "be given where the config is stochastic", None, cure))
+        return draw_key(self.rngs, self.stream_name, owner)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether each record gets its own mask at each call."""
+        return bool(self.config.stochastic)
+
+    @property
+    def stream_name(self) -> str | None:
+        """Which stream of `rngs` the key came from; None for the default one."""
+        name: str | None = self.config.stream_name
+        return name
+
+    @property
+    def state(self) -> OperatorState:
+        """The operator's state, as the pure functions take it."""
+        return self._state
+
+    def _store(self, new_state: OperatorState, method: str, *, drew: bool) -> None:
+        """Keeps a new state, unless that would leave a tracer in a concrete operator."""
+        if is_traced(new_state) and not is_traced(self._state):
+            if drew:
+                raise ValueError(
+                    f"{type(self).__name__}.{method} was called under jit on a stochastic operator "
+                    "from outside: its mask would be drawn once and be the same in every call. "
+                    "Pass the operator as an argument and return it, "
+                    "jax.jit(lambda op, batch: (op.apply_batch(batch), op)), or use "
+                    "dropax.apply_batch(op.config, op.state, batch), which returns the new state."
+                )
+            return
+        self._state = new_state.replace(statistics=self._state.statistics)
+
+    def get_operation_stats(self) -> dict[str, int]:
+        """Returns how many records were worked on and how many were left alone.
+
+        Returns:
+          `{"applied_count": ..., "skipped_count": ...}`.
+
+        Raises:
+          ValueError: if the operator is traced.
+        """
+        if is_traced(self._state):
+            raise ValueError("get_operation_stats must be called outside of jit.")
+        return {
+            "applied_count": word_count(self._state.applied_count),
+            "skipped_count": word_count(self._state.skipped_count),
+        }
+
+    def reset_operation_stats(self) -> None:
+        """Sets both counts to zero."""
+        zero = self._state.applied_count ^ self._state.applied_count
+        self._state = self._state.replace(applied_count=zero, skipped_count=zero ^ zero)
+
+    def compute_statistics(self, data: Any) -> dict[str, Any] | None:
+        """Computes statistics of data with the config's `batch_stats_fn`, and keeps them.
+
+        Args:
+          data: what that function takes.
+
+        Returns:
+          The statistics, or None if there is no such function.
+
+        Raises:
+          TypeError: if the function returns no dict.
+          ValueError: if the statistics are traced and the operator is not.
+        """
+        if self.config.batch_stats_fn is None:
+            return None
+        self._keep_statistics(self.config.batch_stats_fn(data), "what batch_stats_fn returns")
+        return self.get_statistics()
+
+    def get_statistics(self) -> dict[str, Any] | None:
+        """Returns the statistics that were set or computed last, else the precomputed ones.
+
+        Returns:
+          A dict of its own, or None if there are none, or if they were reset since.
+        """
+        return jax.tree.map(lambda leaf: leaf, self._state.statistics)
+
+    def set_statistics(self, stats: dict[str, Any]) -> None:
+        """Sets the statistics, also after a reset.
+
+        Args:
+          stats: a dict; its containers are copied.
+
+        Raises:
+          TypeError: if it is no dict.
+          ValueError: if it is traced and the operator is not.
+        """
+        self._keep_statistics(stats, "set_statistics.stats")
+
+    def reset_statistics(self) -> None:
+        """Forgets the statistics, precomputed ones included, until some are set or computed."""
+        self._state = self._state.replace(statistics=None)
+
+    def _keep_statistics(self, stats: Any, owner: str) -> None:
+        owner = f"{type(self).__name__}: {owner}"
+        require_kind(owner, stats, dict, "a dict")
+        if is_traced(stats) and not is_traced(self._state):
+            cure = "Compute them outside of jit, or pass the operator to it as an argument."
+            raise ValueError(must(owner, "not be traced", "tracers", cure))
+        self._state = self._state.replace(statistics=jax.tree.map(lambda leaf: leaf, stats))
+
+    def reset_cache(self) -> None:
+        """Forgets the masks that a cacheable operator kept."""
+        self._cache.clear()
+
+    def copy(self, *, config: Any = None, rngs: Any = None, name: str | None = None) -> Self:
+        """Makes a copy, with some parts changed.
+
+        Args:
+          config: another config, or None for this one. If it brings other precomputed statistics,
+            the copy starts with them.
+          rngs: where to draw a new key from; None keeps the key, the step and the counts.
+          name: another name, or None for this one.
+
+        Returns:
+          A new operator that shares no state with this one.
+
+        Raises:
+          TypeError: if an argument is of another kind.
+          ValueError: if a key is to be drawn and there is nothing to draw it from.
+        """
+        twin = copy.copy(self)
+        twin._configure(
+            self.config if config is None else config,
+            self.rngs if rngs is None else rngs,
+            self.name if name is None else name,
+        )
+        twin._cache = {}
+        if twin.stochastic and (rngs is not None or not self.stochastic):
+            twin._state = transform.init_state(twin.config, twin._draw_key())
+        else:
+            twin._state = copy_state(self._state)
+        if twin.config.same_statistics(self.config):
+            twin._state = twin._state.replace(statistics=copy_tree(self._state.statistics))
+        else:
+            twin._state = twin._state.replace(statistics=twin.config.precomputed_stats)
+        return twin
+
+    def clone(self) -> Self:
+        """Makes a copy with the same state, that draws the same masks from here on."""
+        twin = self.copy()
+        twin.rngs = copy.deepcopy(self.rngs)
+        return twin
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the state as plain arrays, numbers and strings, for a checkpoint.
+
+        Returns:
+          A dict that `numpy.savez`, pickle, msgpack or Orbax can store; see `set_state`.
+
+        Raises:
+          ValueError: if the operator is traced.
+        """
+        return save_state(self._state)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores a state, also one of an operator made with another seed.
+
+        Strict: if anything does not fit, the operator stays as it was.
+
+        Args:
+          state: what `get_state` returned.
+
+        Raises:
+          TypeError: if `state` is no dict.
+          ValueError: if an entry is missing, unknown or not what it must be; the message names it.
+        """
+        self._state = load_state(state)
+        logger.debug("%r: state restored", self)
+
+    def requires_rng_streams(self) -> list[str] | None:
+        """Returns the streams that the operator draws from; None for a deterministic one."""
+        return [self.stream_name or "default"] if self.stochastic else None
+
+    def ensure_rng_streams(self, stream_names: Iterable[str]) -> None:
+        """Checks that the streams the operator draws from are there.
+
+        Args:
+          stream_names: the names that are there. "default" stands in for any other.
+
+        Raises:
+          TypeError: if it is no list of strings.
+          ValueError: if a required stream is missing.
+        """
+        owner = f"{type(self).__name__}.ensure_rng_streams.stream_names"
+        if isinstance(stream_names, str) or not isinstance(stream_names, Iterable):
+            raise TypeError(must(owner, "be a list of strings", stream_names))
+        there = list(stream_names)
+        for stream in self.requires_rng_streams() or ():
+            if stream not in there and "default" not in there:
+                raise ValueError(f"RNG stream {stream!r} is required; got {there}.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_cache": {}}
+
+    def __repr__(self) -> str:
+        name = "" if self.name is None else f", name={self.name!r}"
+        return f"{type(self).__name__}({self.config!r}{name}, state={self._state!r})"
+
+
+def _register(cls: type[Shell]) -> None:
+    def unflatten(name: str | None, children: Any) -> Shell:
+        operator = object.__new__(cls)
+        operator.config, operator._state = children
+        operator.rngs, operator.name, operator._cache = None, name, {}
+        return operator
+
+    register_pytree_with_keys(
+        cls,
+        lambda op: (
+            ((GetAttrKey("config"), op.config), (GetAttrKey("state"), op._state)),
+            op.name,
+        ),
+        unflatten,
+        lambda op: ((op.config, op._state), op.name),
+    )
