@@ -24,7 +24,8 @@ from dropax.checks import (
     require_number,
     require_whole,
 )
-from dropax.regions import ChannelAxis, Region, as_region
+from dropax.layouts import ChannelAxis
+from dropax.regions import Region, as_region
 
 
 class _Copied:
@@ -198,14 +199,15 @@ class ModalityOperatorConfig(OperatorConfig):
     Attributes:
       field_key: the field to work on, a name or a dotted path into nested dicts.
       target_key: where the result goes, a name or a dotted path; None for `field_key` itself.
-      auxiliary_fields: further fields that go along with `field_key`.
+      auxiliary_fields: further fields that go along with `field_key`, or None.
       clip_range: lowest and highest value of the result, or None. May be infinite.
-      preserve_auxiliary: whether auxiliary fields are in the output.
+      preserve_auxiliary: whether auxiliary fields are in the output; if so, shape and dtype stay.
       validate_domain_constraints: whether to check what can be checked without values.
 
     Raises:
       TypeError: if an argument is of another kind.
-      ValueError: if a name is empty, or `clip_range` is not low < high.
+      ValueError: if a name is empty, an auxiliary field is `field_key` itself, or `clip_range` is
+        not low < high.
     """
 
     _: dataclasses.KW_ONLY
@@ -228,6 +230,8 @@ class ModalityOperatorConfig(OperatorConfig):
             require_kind(owner, fields, list, "a list of field names or None")
             for position, field in enumerate(fields):
                 require_kind(f"{owner}[{position}]", field, str, "a string")
+            if self.field_key in fields:
+                raise ValueError(must(owner, "not name field_key itself", fields))
         if self.clip_range is not None:
             self._check_clip_range(self.clip_range)
 

@@ -62,6 +62,30 @@ def set_field(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return _with(data, _split(data, path), value, path)
 
 
+def remove_field(data: dict[str, Any], path: str) -> dict[str, Any]:
+    """Returns a copy of nested dicts without what lies at a dotted path.
+
+    Args:
+      data: nested dicts with string keys; left as it is.
+      path: leads to what is to be left out.
+
+    Returns:
+      A new outermost dict, of the same type.
+
+    Raises:
+      KeyError: if the path leads nowhere.
+
+    Example:
+      >>> remove_field({"image": 1, "aux": {"depth": 2, "pose": 3}}, "aux.depth")
+      {'image': 1, 'aux': {'pose': 3}}
+    """
+    get_field(data, path)
+    *parents, name = _split(data, path)
+    parent = copy.copy(get_field(data, ".".join(parents)) if parents else data)
+    del parent[name]
+    return set_field(data, ".".join(parents), parent) if parents else parent
+
+
 def _split(data: Any, path: str) -> list[str]:
     return [path] if isinstance(data, Mapping) and path in data else path.split(".")
 

@@ -14,7 +14,8 @@ from dropax.batching import AnyBatch, batched, count_records
 from dropax.checks import is_array, is_traced, require_kind
 from dropax.config import DropoutOperatorConfig
 from dropax.containers import Batch, Element, leading_size
-from dropax.fields import get_field, set_field
+from dropax.dropping import drop, merge_fields, select_fields
+from dropax.fields import get_field
 from dropax.shells import Shell
 from dropax.state import OperatorState
 
@@ -256,73 +257,77 @@ class DropoutOperator(ModalityOperator):
             drawn under `jit` from an operator that was captured in a closure.
         """
         del stats
-        image = transform.get_image(self.config, data)
-        mask = self._kept_mask(image.shape) if self._caches(image) else None
+        require_kind(f"{type(self).__name__}.apply.data", data, dict, "a dict of arrays")
+        fields = select_fields(self.config, data)
+        mask = self._kept_mask(fields, batch_axes=0)
         if self.stochastic and random_params is not None:
             mask = transform.given_mask(random_params)
         bare = self._state.replace(statistics=None)
-        image, new_state = _apply(self.config, bare, image, mask)
+        dropped, new_state = _apply(self.config, bare, fields, mask)
         self._store(new_state, "apply", drew=self.stochastic and mask is None)
-        return self._with_result(data, image), state, metadata
+        return merge_fields(self.config, data, dropped), state, metadata
 
     def _run_batch(
         self, op_state: OperatorState, batch: Batch, stats: dict[str, Any] | None
     ) -> tuple[Batch, OperatorState]:
-        # Only the image enters the compiled function: the other fields stay the very objects.
-        image = transform.get_image(self.config, batch.data)
-        mask = self._kept_mask(image.shape[1:]) if self._caches(image) else None
-        image, op_state = _apply_batch(self.config, op_state, image, mask)
-        return batch.with_parts(self._with_result(batch.data, image), batch.states), op_state
+        # Only what is dropped enters the compiled function: other fields stay the very objects.
+        fields = select_fields(self.config, batch.data)
+        mask = self._kept_mask(fields, batch_axes=1)
+        dropped, op_state = _apply_batch(self.config, op_state, fields, mask)
+        data = merge_fields(self.config, batch.data, dropped)
+        return batch.with_parts(data, batch.states), op_state
 
-    def _with_result(self, data: dict[str, Any], image: jax.Array) -> dict[str, Any]:
-        return set_field(data, self.config.target_key or self.config.field_key, image)
-
-    def _caches(self, image: Any) -> bool:
+    def _kept_mask(self, fields: dict[str, Any], *, batch_axes: int) -> jax.Array | None:
+        """Returns the fixed mask of a cacheable operator, drawn once for each shape."""
         if self.stochastic or not self.config.cacheable:
-            return False
-        return not is_traced((self.config, image, self._state))
-
-    def _kept_mask(self, element_shape: tuple[int, ...]) -> jax.Array:
-        if element_shape not in self._cache:
-            self._cache[element_shape] = transform.fixed_mask(self.config, element_shape)
-        return self._cache[element_shape]
+            return None
+        element_shape = get_field(fields, self.config.field_key).shape[batch_axes:]
+        mask = self._cache.get(element_shape)
+        if mask is None:
+            mask = _fixed_mask(self.config, element_shape)
+            if not is_traced(mask):
+                self._cache[element_shape] = mask
+        return mask
 
 
 # One compiled function for all operators: the config is an argument, and only its static part and
 # the shapes select what is compiled.
+
+_fixed_mask = jax.jit(transform.fixed_mask, static_argnums=1)
 
 
 @jax.jit
 def _apply_batch(
     config: DropoutOperatorConfig,
     op_state: OperatorState,
-    image: jax.Array,
+    fields: dict[str, Any],
     keep_mask: jax.Array | None,
-) -> tuple[jax.Array, OperatorState]:
+) -> tuple[dict[str, Any], OperatorState]:
     def apply_kept(
         config: Any, data: Any, state: Any, metadata: Any, params: Any, stats: Any
     ) -> tuple[Any, Any, Any]:
-        return transform.drop(config, data, keep_mask), state, metadata
+        return drop(config, data, keep_mask), state, metadata
 
     run = transform.apply_batch
     if keep_mask is not None:
         run = batched(transform.generate_random_params, apply_kept, is_active=transform.is_active)
-    data, op_state = run(config, op_state, set_field({}, config.field_key, image))
-    return get_field(data, config.target_key or config.field_key), op_state
+    return run(config, op_state, fields)
 
 
 @jax.jit
 def _apply(
     config: DropoutOperatorConfig,
     op_state: OperatorState,
-    image: jax.Array,
+    fields: dict[str, Any],
     keep_mask: jax.Array | None,
-) -> tuple[jax.Array, OperatorState]:
-    if keep_mask is None and config.stochastic:
-        key = jax.random.fold_in(op_state.next_key(), 0)
-        keep_mask = transform.sample_mask(config, key, image.shape)
-        op_state = op_state.advance()
-    elif keep_mask is None:
-        keep_mask = transform.fixed_mask(config, image.shape)
-    image = transform.drop_values(config, image, keep_mask)
-    return image, count_records(op_state, 1, transform.is_active(config))
+) -> tuple[dict[str, Any], OperatorState]:
+    if keep_mask is None:
+        element_shape = get_field(fields, config.field_key).shape
+        if config.stochastic:
+            key = jax.random.fold_in(op_state.next_key(), 0)
+            keep_mask = transform.sample_mask(config, key, element_shape)
+            op_state = op_state.advance()
+        else:
+            keep_mask = transform.fixed_mask(config, element_shape)
+    dropped = drop(config, fields, keep_mask)
+    return dropped, count_records(op_state, 1, transform.is_active(config))

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from dropax.batching import AnyBatch, batched
 from dropax.checks import is_array, must, require_kind, require_whole
 from dropax.config import DropoutOperatorConfig, OperatorConfig
-from dropax.fields import get_field, set_field
-from dropax.fills import clip_to_range, fill_dropped, require_in_range
+from dropax.dropping import drop, drop_values, merge_fields, require_numbers, select_fields
+from dropax.fields import get_field
 from dropax.keys import as_key, fold_in_each, map_keys, record_keys
-from dropax.regions import Channel, ChannelAxis, Layout, Region
+from dropax.layouts import ChannelAxis, Layout
+from dropax.regions import Channel, Region
 from dropax.state import OperatorState, new_state
 
 
@@ -134,9 +135,13 @@ def apply(
       (dtype('float32'), (2, 3, 1))
     """
     del stats
-    image = get_image(config, data)
-    keep_mask = given_mask(random_params) if config.stochastic else fixed_mask(config, image.shape)
-    return drop(config, data, keep_mask), state, metadata
+    require_kind("apply.data", data, dict, "a dict of arrays")
+    selected = select_fields(config, data)
+    if config.stochastic:
+        keep_mask = given_mask(random_params)
+    else:
+        keep_mask = fixed_mask(config, get_field(selected, config.field_key).shape)
+    return merge_fields(config, data, drop(config, selected, keep_mask)), state, metadata
 
 
 def apply_batch(
@@ -228,7 +233,7 @@ def dropout(
         channel_axis=channel_axis,
     )
     require_whole("dropout.element_ndim", element_ndim, 0)
-    _require_image(images, "dropout.images")
+    require_numbers(images, "dropout.images")
     return _dropout(config, as_key(key, "dropout.key"), images, element_ndim)
 
 
@@ -238,16 +243,20 @@ def _dropout(
 ) -> jax.Array:
     batch_shape = images.shape[: max(0, images.ndim - element_ndim)]
     element_shape = images.shape[len(batch_shape) :]
+    layout = Layout.of(element_shape, config.channel_axis, "dropout.channel_axis")
+
+    def draw(key: jax.Array) -> jax.Array:
+        return layout.place(
+            config.region.sample(key, layout.channel_last_shape, config.dropout_rate)
+        )
+
     if not batch_shape:
-        return drop_values(config, images, sample_mask(config, key, element_shape))
+        return drop_values(config, images, draw(key))
     numbers = jnp.arange(math.prod(batch_shape), dtype=jnp.uint32)
     keys = fold_in_each(key, numbers)
-    masks = map_keys(lambda key: sample_mask(config, key, element_shape), keys)
+    masks = map_keys(draw, keys)
     masks = masks.reshape(batch_shape + masks.shape[1:])
-    select = functools.partial(drop_values, config)
-    for _ in batch_shape:
-        select = jax.vmap(select)
-    return select(images, masks)
+    return drop_values(config, images, masks)
 
 
 def sample_mask(
@@ -269,14 +278,6 @@ def fixed_mask(config: DropoutOperatorConfig, element_shape: tuple[int, ...]) ->
     return sample_mask(config, jax.random.fold_in(key, 1), element_shape)
 
 
-def get_image(config: DropoutOperatorConfig, data: Any) -> Any:
-    """Returns the field to work on, which must be an array of numbers or bools."""
-    require_kind("apply.data", data, dict, "a dict of arrays")
-    image = get_field(data, config.field_key)
-    _require_image(image, f"field {config.field_key!r}")
-    return image
-
-
 def given_mask(random_params: Any) -> Any:
     """Returns the keep mask of random params, which must be there."""
     if random_params is None:
@@ -292,53 +293,9 @@ def given_mask(random_params: Any) -> Any:
     return mask
 
 
-def drop(config: DropoutOperatorConfig, data: dict[str, Any], keep_mask: Any) -> dict[str, Any]:
-    """Returns the data of one element with a mask applied, as `apply` says."""
-    image = drop_values(config, get_field(data, config.field_key), keep_mask)
-    return set_field(data, config.target_key or config.field_key, image)
-
-
-def drop_values(config: DropoutOperatorConfig, image: Any, keep_mask: Any) -> jax.Array:
-    """Returns the image of one element with a mask applied, as `apply` says."""
-    owner = type(config).__name__
-    image = jnp.asarray(image)
-    if config.validate_domain_constraints:
-        require_in_range(config.fill, image.dtype, f"{owner}.fill")
-    image = fill_dropped(
-        image, _fitted(config, keep_mask, image.shape), config.fill, f"{owner}.fill"
-    )
-    if config.clip_range is not None:
-        image = clip_to_range(image, config.clip_range, f"{owner}.clip_range")
-    return image
-
-
 def is_active(config: DropoutOperatorConfig) -> Any:
     """Says whether a config drops anything at all."""
     return jnp.asarray(config.dropout_rate) > 0
 
 
 _apply_batch = batched(generate_random_params, apply, is_active=is_active)
-
-
-def _require_image(image: Any, owner: str) -> None:
-    if not is_array(image):
-        raise TypeError(must(owner, "be an array", image))
-    if not (jnp.issubdtype(image.dtype, jnp.number) or image.dtype == jnp.bool_):
-        raise TypeError(must(owner, "have a numeric or bool dtype", image))
-
-
-def _fitted(config: DropoutOperatorConfig, mask: Any, shape: tuple[int, ...]) -> jax.Array:
-    """Returns a mask as bools, with the axes of an element of that shape."""
-    owner = "apply.random_params['keep_mask']"
-    if isinstance(config.region, Channel) and mask.ndim == 1:
-        layout = Layout.of(shape, config.channel_axis, f"{type(config).__name__}.channel_axis")
-        channels = layout.channel_last_shape[-1]
-        if mask.shape != (channels,):
-            raise ValueError(must(owner, f"have shape ({channels},), one per channel", mask))
-        mask = layout.place(jnp.asarray(mask))
-    if mask.ndim > len(shape) or any(
-        size not in (1, full) for size, full in zip(mask.shape[::-1], shape[::-1], strict=False)
-    ):
-        raise ValueError(must(owner, f"broadcast to the element's shape {shape}", mask))
-    mask = jnp.asarray(mask).astype(jnp.bool_)
-    return mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape)

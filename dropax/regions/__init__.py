@@ -3,11 +3,11 @@
 from typing import Any
 
 from dropax.checks import must, require_choice
-from dropax.regions.base import ChannelAxis, Layout, Region
+from dropax.regions.base import Region
 from dropax.regions.channels import Channel
 from dropax.regions.pixels import Pixel
 
-__all__ = ["MODES", "Channel", "ChannelAxis", "Layout", "Pixel", "Region", "as_region"]
+__all__ = ["MODES", "Channel", "Pixel", "Region", "as_region"]
 
 MODES: dict[str, Region] = {"pixel": Pixel(), "channel": Channel()}
 

@@ -1,0 +1,137 @@
+"""How masks lie on elements.
+
+Given an element's shape and its channel axis, a `Layout` says which shape a region sees (channels
+last), puts the region's mask back onto the element's own axes, and says whether a mask given by the
+user, or a field that goes along, fits.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from dropax.checks import must
+
+ChannelAxis = int | Literal["auto"] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The axes of one element.
+
+    Attributes:
+      shape: the element's shape.
+      channel_axis: the axis of its channels, from 0, or None where it counts as one channel.
+    """
+
+    shape: tuple[int, ...]
+    channel_axis: int | None
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], channel_axis: ChannelAxis, owner: str) -> "Layout":
+        """Finds the channel axis of an element.
+
+        Args:
+          shape: the element's shape.
+          channel_axis: an axis; None for none; "auto" for the last of three axes or more.
+          owner: the argument's name for the error.
+
+        Returns:
+          The layout.
+
+        Raises:
+          ValueError: if the element has no such axis.
+        """
+        shape, rank = tuple(shape), len(shape)
+        if channel_axis is None or (channel_axis == "auto" and rank < 3):
+            return cls(shape, None)
+        axis = -1 if channel_axis == "auto" else channel_axis
+        if not -rank <= axis < rank:
+            constraint = f"name an axis of an element of shape {shape}"
+            raise ValueError(must(owner, constraint, channel_axis))
+        return cls(shape, axis % rank)
+
+    @property
+    def channel_last_shape(self) -> tuple[int, ...]:
+        """The shape that a region sees: the channels last, and always present."""
+        if self.channel_axis is None:
+            return (*self.shape, 1)
+        axis = self.channel_axis
+        return (*self.shape[:axis], *self.shape[axis + 1 :], self.shape[axis])
+
+    def place(self, mask: jax.Array) -> jax.Array:
+        """Puts a mask that broadcasts to `channel_last_shape` onto the element's own axes.
+
+        Args:
+          mask: what a region drew.
+
+        Returns:
+          The mask with as many axes as the element, still of size 1 where it was.
+        """
+        full_rank = len(self.channel_last_shape)
+        mask = mask.reshape((1,) * (full_rank - mask.ndim) + mask.shape)
+        if self.channel_axis is None:
+            return mask.reshape(mask.shape[:-1])
+        return jnp.moveaxis(mask, -1, self.channel_axis)
+
+    def fit(self, mask: Any, owner: str, *, by_channel: bool) -> jax.Array:
+        """Returns a mask as bools with the element's axes.
+
+        Args:
+          mask: an array, kept where not zero, that broadcasts to the element.
+          owner: the argument's name for the error.
+          by_channel: whether a mask with one axis lies along the channel axis.
+
+        Returns:
+          The mask with as many axes as the element, still of size 1 where it was.
+
+        Raises:
+          ValueError: if it does not broadcast to the element, or would change its shape.
+        """
+        if by_channel and mask.ndim == 1:
+            channels = self.channel_last_shape[-1]
+            if mask.shape != (channels,):
+                raise ValueError(must(owner, f"have shape ({channels},), one per channel", mask))
+            return self.place(jnp.asarray(mask).astype(jnp.bool_))
+        pairs = zip(reversed(mask.shape), reversed(self.shape), strict=False)
+        if mask.ndim > len(self.shape) or any(size not in (1, full) for size, full in pairs):
+            raise ValueError(must(owner, f"broadcast to the element's shape {self.shape}", mask))
+        mask = jnp.asarray(mask).astype(jnp.bool_)
+        return mask.reshape((1,) * (len(self.shape) - mask.ndim) + mask.shape)
+
+    def follow(self, mask: jax.Array, shape: tuple[int, ...], owner: str) -> jax.Array:
+        """Returns the mask for another field of the same record.
+
+        Args:
+          mask: the element's mask, as `fit` returns it.
+          shape: the other field's: the element's own; its spatial shape; or its spatial shape with
+            other channels along the same axis.
+          owner: the other field's name for the error.
+
+        Returns:
+          A mask that broadcasts to the other field.
+
+        Raises:
+          ValueError: if the field has none of these shapes, or if it has other channels than the
+            element and the mask differs from channel to channel.
+        """
+        if tuple(shape) == self.shape:
+            return mask
+        axis = self.channel_axis
+        spatial = self.shape if axis is None else self.channel_last_shape[:-1]
+        other = tuple(shape)
+        if other != spatial:
+            at = len(other) - 1 if axis is None else axis
+            if len(other) != len(spatial) + 1 or other[:at] + other[at + 1 :] != spatial:
+                constraint = f"have the spatial axes {spatial} of the image it goes along with"
+                raise ValueError(must(owner, constraint, other))
+        if axis is not None and mask.shape[axis] != 1:
+            constraint = (
+                f"have the image's own shape {self.shape}, as each channel drops on its own"
+            )
+            cure = "Drop whole pixels instead: mode=Pixel(per_channel=False)."
+            raise ValueError(must(owner, constraint, other, cure))
+        if axis is None:
+            return mask if other == spatial else mask[..., None]
+        return mask.squeeze(axis) if other == spatial else mask

@@ -1,0 +1,36 @@
+"""The one table of cases that every cross-cutting test runs through: a new mode is a new row."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from dropax import Channel, DropoutOperatorConfig, Pixel
+
+MODES = {
+    "pixel": "pixel",
+    "whole pixel": Pixel(per_channel=False),
+    "channel": "channel",
+    "channel, one kept": Channel(min_kept=1),
+}
+
+DTYPES = [
+    jnp.dtype(name)
+    for name in ("float32", "bfloat16", "float16", "uint8", "int32", "int16", "bool")
+]
+
+# Elements of one to four axes, odd sizes among them.
+SHAPES = [(17,), (5, 7), (6, 5, 3), (2, 5, 4, 3)]
+
+
+def config_of(mode, **options):
+    """A stochastic config on the field "image"."""
+    options = {"field_key": "image", "stochastic": True, "dropout_rate": 0.4, **options}
+    return DropoutOperatorConfig(mode=mode, **options)
+
+
+def image_of(shape, dtype=np.float32):
+    """Values of which none is zero, so that every dropped one shows."""
+    dtype = jnp.dtype(dtype)
+    if dtype == jnp.bool_:
+        return jnp.ones(shape, dtype)
+    count = int(np.prod(shape))
+    return jnp.asarray((np.arange(count) % 100 + 1).reshape(shape)).astype(dtype)
