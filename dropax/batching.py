@@ -150,7 +150,7 @@ def _refuse_local_positions(key: jax.Array, data: Any) -> None:
     manual: frozenset[str] = frozenset().union(
         *(_manual_axes(leaf) for leaf in jax.tree.leaves(data))
     )
-    shared = sorted(manual - _manual_axes(key))
+    shared = sorted(manual - _manual_axes(jax.random.key_data(key)))
     if shared:
         axis = shared[0]
         cure = (
@@ -165,4 +165,8 @@ def _refuse_local_positions(key: jax.Array, data: Any) -> None:
 
 
 def _manual_axes(leaf: Any) -> frozenset[str]:
-    return frozenset(getattr(jax.typeof(leaf), "vma", ())) if is_array(leaf) else frozenset()
+    """Returns the manual axes that an array is known to vary over, as its type says."""
+    if not is_array(leaf):
+        return frozenset()
+    axes = getattr(jax.typeof(leaf), "manual_axis_type", None)
+    return frozenset(getattr(axes, "varying", ()))

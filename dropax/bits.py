@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dropax.checks import must
 from dropax.keys import fold_in_each, is_counter_based
 
 STREAM_VERSION = 1
@@ -109,6 +110,9 @@ def counter_words(
     Returns:
       (high, low), uint32. `high` is a plain 0 where `shape` has no more than 2^32 elements.
 
+    Raises:
+      ValueError: if a single axis has more than 2^32 positions.
+
     Example:
       >>> high, low = counter_words([jnp.uint32(5), jnp.uint32(7)], (2**20, 2**30))
       >>> (int(high) << 32) + int(low) == 5 * 2**30 + 7
@@ -122,6 +126,8 @@ def counter_words(
             low = low + coordinate * np.uint32(stride % 2**32)
             stride *= size
         return high, low
+    if max(shape) > 2**32:
+        raise ValueError(must("an element's axis", "have at most 2^32 positions", max(shape)))
     for coordinate, size in zip(coordinates, shape, strict=True):
         high, low = _multiply_add(high, low, size, coordinate)
     return high, low
@@ -135,10 +141,10 @@ def _multiply_add(high: Any, low: Any, factor: int, term: jax.Array) -> tuple[An
     cross_a, cross_b = low_low * factor_high, low_high * factor_low
     middle = ((low_low * factor_low) >> half) + (cross_a & mask) + (cross_b & mask)
     carried = low_high * factor_high + (cross_a >> half) + (cross_b >> half) + (middle >> half)
-    product = low * np.uint32(factor)
-    total = product + term
+    wrapped = np.uint32(factor % 2**32)
+    total = low * wrapped + term
     overflow = (total < term).astype(jnp.uint32)
-    return high * np.uint32(factor) + carried + overflow, total
+    return high * wrapped + carried + overflow, total
 
 
 def _threefry(key_words: jax.Array, high: Any, low: Any) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,162 @@
+"""The stream is JAX's own: equality, bit for bit, is the whole test."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dropax.bits import counter_words, keep_threshold, sample_bernoulli, sample_uniform_grid
+
+SHAPES = [(), (0,), (1,), (7,), (5, 6), (4, 5, 3), (2, 3, 4, 5), (2, 1, 3, 1, 5)]
+RATES = [0.0, 1e-9, 0.1, 1 / 3, 0.5, 0.9, 1 - 1e-7, 1.0]
+IMPLS = ["threefry2x32", "rbg", "unsafe_rbg"]
+
+
+def jax_mask(key, rate, shape):
+    return jax.random.bernoulli(key, jnp.float32(1) - jnp.float32(rate), shape)
+
+
+def assert_same(ours, theirs):
+    assert ours.dtype == jnp.bool_
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_masks_equal_those_of_jax_in_every_shape(shape, key):
+    for rate in RATES:
+        assert_same(sample_bernoulli(key, rate, shape), jax_mask(key, rate, shape))
+
+
+@given(seed=st.integers(0, 2**32 - 1), rate=st.floats(0, 1), length=st.integers(0, 40))
+def test_masks_equal_those_of_jax_for_any_seed_and_rate(seed, rate, length):
+    key = jax.random.key(seed)
+    assert_same(sample_bernoulli(key, rate, (length, 3)), jax_mask(key, rate, (length, 3)))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_masks_equal_those_of_jax_for_keys_of_every_implementation(impl):
+    key = jax.random.key(5, impl=impl)
+    assert_same(sample_bernoulli(key, 0.3, (4, 5, 3)), jax_mask(key, 0.3, (4, 5, 3)))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_the_few_stored_draws_are_the_same_stream(impl):
+    key = jax.random.key(5, impl=impl)
+    for count in (0, 1, 3, 64):
+        draws = sample_uniform_grid(key, count)
+        expected = jax.random.uniform(key, (count,)) * np.float32(2**23)
+        np.testing.assert_array_equal(draws, expected.astype(jnp.uint32))
+
+
+def test_masks_are_the_same_eager_jitted_vmapped_and_scanned(key):
+    keys = jax.random.split(key, 5)
+    draw = lambda key: sample_bernoulli(key, 0.3, (4, 5, 3))  # noqa: E731
+    one_by_one = jnp.stack([draw(key) for key in keys])
+    assert_same(jax.jit(jax.vmap(draw))(keys), one_by_one)
+    assert_same(jax.vmap(draw)(keys), one_by_one)
+    assert_same(jax.lax.map(draw, keys), one_by_one)
+
+
+def test_a_traced_rate_gives_the_bits_of_a_python_rate(key):
+    jitted = jax.jit(lambda rate: sample_bernoulli(key, rate, (64,)))
+    for rate in RATES:
+        assert_same(jitted(rate), sample_bernoulli(key, rate, (64,)))
+
+
+def test_the_partitionable_flag_makes_no_difference(key):
+    expected = sample_bernoulli(key, 0.3, (4, 5)), sample_uniform_grid(key, 7)
+    with jax.threefry_partitionable(False):
+        assert not bool((jax_mask(key, 0.3, (4, 5)) == expected[0]).all())
+        assert_same(sample_bernoulli(key, 0.3, (4, 5)), expected[0])
+        np.testing.assert_array_equal(sample_uniform_grid(key, 7), expected[1])
+
+
+def test_64_bit_mode_makes_no_difference(key):
+    expected = [sample_bernoulli(key, rate, (4, 5)) for rate in RATES]
+    with jax.enable_x64(True):
+        for rate, mask in zip(RATES, expected, strict=True):
+            assert_same(sample_bernoulli(key, rate, (4, 5)), mask)
+            assert_same(jax.jit(lambda r: sample_bernoulli(key, r, (4, 5)))(rate), mask)
+            assert_same(sample_bernoulli(key, np.float64(rate), (4, 5)), mask)
+
+
+def test_rates_saturate():
+    assert [int(keep_threshold(jnp.float32(rate))) for rate in (-1.0, 0.0, 1.0, 2.0)] == [
+        2**23,
+        2**23,
+        0,
+        0,
+    ]
+    assert int(keep_threshold(jnp.float32(np.nan))) == 0
+    assert int(keep_threshold(jnp.float32(-np.inf))) == 2**23
+    assert int(keep_threshold(0.25)) == 3 * 2**21
+
+
+def test_counters_are_the_row_major_index(key):
+    shape = (3, 4, 5)
+    coordinates = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.uint32) for n in shape), indexing="ij")
+    high, low = counter_words(coordinates, shape)
+    assert int(high) == 0
+    np.testing.assert_array_equal(low, np.arange(60).reshape(shape))
+
+
+# No such array fits into memory, so the words are tested where they matter: on both sides of each
+# carry, and at the last element.
+@pytest.mark.parametrize(
+    "shape",
+    [(3, 2**32), (5, 2**31, 7), (2**16 + 1, 2**16 + 1, 3), (3, 2**32 - 1), (2**20, 2**20, 2**20)],
+    ids=str,
+)
+def test_counters_of_large_records_carry_into_the_high_word(shape):
+    edges = [sorted({0, 1, n // 2, min(n, 2**32) - 1}) for n in shape]
+    for point in itertools.product(*edges):
+        coordinates = [jnp.uint32(i) for i in point]
+        high, low = counter_words(coordinates, shape)
+        index = 0
+        for i, n in zip(point, shape, strict=True):
+            index = index * n + i
+        assert (int(high) << 32) + int(low) == index
+
+
+def test_a_record_of_exactly_2_to_32_elements_needs_one_word():
+    high, low = counter_words([jnp.uint32(2**16 - 1)] * 2, (2**16, 2**16))
+    assert (int(high), int(low)) == (0, 2**32 - 1)
+
+
+def test_an_axis_that_no_word_can_count_is_refused():
+    with pytest.raises(
+        ValueError, match=r"an element's axis must have at most 2\^32 positions; got"
+    ):
+        counter_words([jnp.uint32(0)], (2**32 + 1,))
+
+
+def test_the_high_word_reaches_the_bits(key):
+    # The block of counter (high, low), by JAX's own primitive.
+    from jax.extend.random import threefry_2x32
+
+    from dropax.bits import _threefry
+
+    words = jax.random.key_data(key)
+    high, low = jnp.arange(4, dtype=jnp.uint32), jnp.arange(9, 13, dtype=jnp.uint32)
+    expected = threefry_2x32(words, jnp.concatenate([high, low])).reshape(2, 4)
+    np.testing.assert_array_equal(jnp.stack(_threefry(words, high, low)), expected)
+
+
+def compiled_batch(shape, dtype):
+    def step(keys, images):
+        masks = jax.vmap(lambda key: sample_bernoulli(key, 0.1, shape[1:]))(keys)
+        return jnp.where(masks, images, jnp.zeros((), dtype))
+
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape[0]))
+    return jax.jit(step).lower(keys, jax.ShapeDtypeStruct(shape, dtype)).compile()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.uint8], ids=lambda d: d.__name__)
+def test_a_drawn_and_used_mask_is_never_stored(dtype):
+    shape = (32, 64, 64, 3)
+    memory = compiled_batch(shape, dtype).memory_analysis()
+    assert memory.temp_size_in_bytes < 0.02 * np.prod(shape)

@@ -1,0 +1,86 @@
+"""What a mask does to the fields of an element: the image, and those that go along."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cases import MODES, config_of, image_of
+from dropax import Pixel, apply, apply_batch, init_state
+from dropax.dropping import drop
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        ([1, 2], TypeError, r"field 'image' must be an array; got \[1, 2\]\."),
+        (np.array(["a"]), TypeError, r"field 'image' must have a numeric or bool dtype; got an"),
+        (np.array([None]), TypeError, r"field 'image' must have a numeric or bool dtype; got an"),
+    ],
+)
+def test_a_field_that_is_no_image_is_refused(value, error, text):
+    with pytest.raises(error, match=text):
+        apply(config_of("pixel", stochastic=False), {"image": value}, {}, {})
+
+
+def test_data_that_is_no_dict_is_refused():
+    config = config_of("pixel", stochastic=False)
+    with pytest.raises(TypeError, match=r"apply\.data must be a dict of arrays; got an array of"):
+        apply(config, jnp.ones(3), {}, {})
+
+
+def test_a_fill_past_the_range_of_the_dtype_is_a_domain_constraint():
+    image = jnp.ones((4, 4, 3), jnp.float16)
+    config = config_of("pixel", fill=1e6)
+    with pytest.raises(
+        ValueError, match=r"fill must be within the range of dtype float16; got 1000"
+    ):
+        drop(config, {"image": image}, np.zeros((4, 4, 3), bool))
+    unchecked = config.replace(validate_domain_constraints=False)
+    assert bool(jnp.isinf(drop(unchecked, {"image": image}, np.zeros((4, 4, 3)))["image"]).all())
+
+
+def test_auxiliary_fields_drop_where_the_image_drops(key):
+    config = config_of(Pixel(per_channel=False), auxiliary_fields=["depth", "seg.map", "logits"])
+    data = {
+        "image": image_of((4, 6, 5, 3)),
+        "depth": image_of((4, 6, 5)),
+        "seg": {"map": image_of((4, 6, 5), np.uint8)},
+        "logits": image_of((4, 6, 5, 7)),
+    }
+    out, _ = apply_batch(config, init_state(config, key), data)
+    gone = np.asarray(out["image"] == 0).all(-1)
+    assert 0 < gone.sum() < gone.size
+    np.testing.assert_array_equal(out["depth"] == 0, gone)
+    np.testing.assert_array_equal(out["seg"]["map"] == 0, gone)
+    np.testing.assert_array_equal((out["logits"] == 0).all(-1), gone)
+    assert out["seg"]["map"].dtype == jnp.uint8
+
+
+def test_auxiliary_fields_of_the_images_shape_follow_every_mode(key):
+    for mode in MODES.values():
+        config = config_of(mode, auxiliary_fields=["twin"])
+        image = image_of((4, 6, 5, 3))
+        out, _ = apply_batch(config, init_state(config, key), {"image": image, "twin": image})
+        np.testing.assert_array_equal(out["twin"], out["image"])
+
+
+def test_auxiliary_fields_can_be_left_out(key):
+    config = config_of("pixel", auxiliary_fields=["seg.map"], preserve_auxiliary=False)
+    data = {"image": image_of((4, 6, 5, 3)), "seg": {"map": image_of((4, 6, 5)), "id": jnp.ones(4)}}
+    out, _ = apply_batch(config, init_state(config, key), data)
+    assert out["seg"].keys() == {"id"}
+    assert data["seg"].keys() == {"map", "id"}
+
+
+@pytest.mark.parametrize("mode", ["pixel", "channel"])
+def test_a_label_map_cannot_follow_channels_that_drop_on_their_own(mode, key):
+    config = config_of(mode, auxiliary_fields=["map"])
+    data = {"image": image_of((4, 6, 5, 3)), "map": image_of((4, 6, 5))}
+    with pytest.raises(
+        ValueError,
+        match=r"auxiliary field 'map' must have the image's own shape .*"
+        r"Drop whole pixels instead: mode=Pixel\(per_channel=False\)\.",
+    ):
+        apply_batch(config, init_state(config, key), data)
+    with pytest.raises(ValueError, match=r"'map' must have the spatial axes \(6, 5\) of the image"):
+        apply_batch(config, init_state(config, key), {**data, "map": image_of((4, 6))})

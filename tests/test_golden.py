@@ -1,0 +1,60 @@
+"""Masks pinned as they are: a change here is a change of the stream, and a breaking release.
+
+If one of these fails, decide: either mend the code, or raise `STREAM_VERSION`, say so in the
+changelog, and bless the new masks with `python tests/test_golden.py`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cases import MODES, config_of
+from dropax import STREAM_VERSION, apply_batch, generate_random_params, init_state
+
+# The masks of two records of shape (2, 5, 3) at rate 0.4 from key(42), packed, in hexadecimal.
+GOLDEN = {
+    "pixel": "c1b7aa84ffd6eb10",
+    "whole pixel": "c18ff0",
+    "channel": "c4",
+    "channel, one kept": "c4",
+}
+
+
+def drawn(mode):
+    config = config_of(MODES[mode])
+    return generate_random_params(config, jax.random.key(42), {"image": (2, 2, 5, 3)})["keep_mask"]
+
+
+def packed(mask):
+    return np.packbits(np.asarray(mask).reshape(-1)).tobytes().hex()
+
+
+def test_the_stream_is_version_1():
+    assert STREAM_VERSION == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_masks_are_those_of_the_first_release(mode):
+    assert packed(drawn(mode)) == GOLDEN[mode]
+
+
+def test_the_masks_of_three_steps_are_those_of_the_first_release():
+    config = config_of("pixel")
+    state = init_state(config, jax.random.key(7))
+    shown = []
+    for _ in range(3):
+        batch, state = apply_batch(config, state, {"image": jnp.ones((1, 2, 4, 1))})
+        shown.append(packed(batch["image"] != 0))
+    assert shown == ["b1", "8e", "7d"]
+
+
+def test_the_fixed_pattern_is_that_of_the_first_release():
+    config = config_of("pixel", stochastic=False)
+    batch, _ = apply_batch(config, init_state(config), {"image": jnp.ones((1, 4, 4, 1))})
+    assert packed(batch["image"] != 0) == "feae"
+
+
+if __name__ == "__main__":
+    for name in MODES:
+        print(f'    "{name}": "{packed(drawn(name))}",')

@@ -1,0 +1,315 @@
+"""Operators as objects: the pure functions, call by call, with a memory."""
+
+import copy
+import io
+import pickle
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cases import MODES, config_of, image_of
+from dropax import (
+    Batch,
+    DropoutOperator,
+    Element,
+    ModalityOperator,
+    OperatorConfig,
+    Rngs,
+    apply,
+    apply_batch,
+    init_state,
+)
+
+IMAGES = image_of((4, 6, 5, 3))
+
+
+def operator_of(mode="pixel", rngs=0, **options):
+    return DropoutOperator(config_of(mode, **options), rngs=rngs)
+
+
+def step(operator):
+    return np.asarray(operator.apply_batch({"image": IMAGES})["image"])
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("strategy", ["vmap", "scan"])
+def test_each_call_is_the_pure_function_and_the_next_state(mode, strategy, key):
+    operator = operator_of(mode, rngs=lambda: key, batch_strategy=strategy)
+    config, state = operator.config, init_state(operator.config, key)
+    for _ in range(3):
+        expected, state = apply_batch(config, state, {"image": IMAGES})
+        np.testing.assert_array_equal(step(operator), expected["image"])
+    assert operator.get_operation_stats() == {"applied_count": 12, "skipped_count": 0}
+    assert int(operator.state.step) == int(state.step) == 3
+
+
+def test_apply_draws_record_0_of_the_step_and_advances(key):
+    operator = operator_of(rngs=lambda: key)
+    twin = operator.clone()
+    for _ in range(2):
+        one, _, _ = operator.apply({"image": IMAGES[0]}, {}, {})
+        np.testing.assert_array_equal(one["image"], step(twin)[0])
+    assert operator.get_operation_stats()["applied_count"] == 2
+
+
+def test_apply_with_params_draws_nothing(key):
+    operator = operator_of()
+    params = operator.generate_random_params(key, {"image": IMAGES.shape})
+    given = {"keep_mask": params["keep_mask"][1]}
+    out, state, metadata = operator.apply({"image": IMAGES[1]}, {"a": "b"}, "m", given)
+    expected = apply(operator.config, {"image": IMAGES[1]}, {}, {}, given)[0]
+    np.testing.assert_array_equal(out["image"], expected["image"])
+    assert (state, metadata) == ({"a": "b"}, "m")
+    assert int(operator.state.step) == 0
+
+
+def test_other_fields_are_the_very_objects(key):
+    label, name = np.arange(4, dtype=np.int64), np.array(["a", "b", "c", "d"])
+    out = operator_of(target_key="view").apply_batch(
+        {"image": np.asarray(IMAGES), "label": label, "name": name}
+    )
+    assert out["label"] is label
+    assert out["name"] is name
+
+
+# jit
+
+
+def test_as_an_argument_of_jit_the_operator_comes_back_advanced():
+    operator, twin = operator_of(), operator_of()
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=2)  # a rate that was a Python float comes back as an array
+    def train_step(operator, images):
+        return operator.apply_batch({"image": images})["image"], operator
+
+    for _ in range(4):
+        out, operator = train_step(operator, IMAGES)
+        np.testing.assert_array_equal(out, step(twin))
+    assert operator.get_operation_stats() == twin.get_operation_stats()
+    assert operator.rngs is None
+
+
+@pytest.mark.parametrize("method", ["apply_batch", "apply"])
+def test_in_a_closure_of_jit_a_stochastic_operator_is_refused_and_stays_usable(method):
+    operator, twin = operator_of(), operator_of()
+    calls = {
+        "apply_batch": lambda images: operator.apply_batch({"image": images}),
+        "apply": lambda images: operator.apply({"image": images}, {}, {})[0],
+    }
+    text = (
+        rf"DropoutOperator\.{method} was called under jit on a stochastic operator.*Pass the oper"
+    )
+    with pytest.raises(ValueError, match=text):
+        jax.jit(calls[method])(IMAGES)
+    assert not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(operator))
+    np.testing.assert_array_equal(step(operator), step(twin))
+
+
+def test_in_a_closure_of_jit_a_deterministic_operator_works_and_does_not_count():
+    operator = operator_of(stochastic=False, cacheable=True)
+    out = jax.jit(lambda images: operator.apply_batch({"image": images})["image"])(IMAGES)
+    assert operator.get_operation_stats()["applied_count"] == 0
+    np.testing.assert_array_equal(out, step(operator))
+    one = jax.jit(lambda: operator.apply({"image": IMAGES[0]}, {}, {})[0]["image"])()
+    np.testing.assert_array_equal(one, out[0])
+    assert not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(vars(operator)))
+
+
+def test_params_given_from_outside_work_in_a_closure_of_jit(key):
+    operator = operator_of()
+    params = operator.generate_random_params(key, {"image": IMAGES.shape})
+    run = lambda x, p: operator.apply({"image": x}, {}, {}, p)[0]["image"]  # noqa: E731
+    out = jax.jit(jax.vmap(run))(IMAGES, params)
+    assert 0 < int((out == 0).sum()) < out.size
+    assert not jax.tree.leaves(operator.state.statistics)
+
+
+def test_under_grad_and_eager_vmap_nothing_is_baked():
+    operator, twin = operator_of(), operator_of()
+    gradient = jax.grad(lambda x: operator.apply_batch({"image": x})["image"].sum())(IMAGES)
+    np.testing.assert_array_equal(gradient != 0, step(twin) != 0)
+    stacked = jnp.stack([IMAGES, IMAGES])
+    both = jax.vmap(lambda x: operator.apply_batch({"image": x})["image"])(stacked)
+    np.testing.assert_array_equal(both[0], step(twin))
+    np.testing.assert_array_equal(step(operator), step(twin))
+
+
+def test_a_failing_call_leaves_the_operator_as_it_was():
+    operator, twin = operator_of(), operator_of()
+    with pytest.raises(ValueError, match="leading"):
+        operator.apply_batch({"image": IMAGES, "label": jnp.ones(3)})
+    with pytest.raises(KeyError, match="field 'image' not found"):
+        operator.apply_batch({"x": IMAGES})
+    with pytest.raises(TypeError, match="must be an array"):
+        operator.apply({"image": None}, {}, {})
+    np.testing.assert_array_equal(step(operator), step(twin))
+
+
+# copies and checkpoints
+
+
+def through_pickle(saved):
+    return pickle.loads(pickle.dumps(saved))
+
+
+def through_numpy(saved):
+    file = io.BytesIO()
+    np.savez(file, **saved)
+    file.seek(0)
+    return dict(np.load(file, allow_pickle=False))
+
+
+@pytest.mark.parametrize("storage", [lambda saved: saved, through_pickle, through_numpy])
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_a_restored_operator_draws_the_very_same_masks(storage, impl):
+    operator = operator_of(rngs=jax.random.key(1, impl=impl))
+    step(operator)
+    saved = storage(operator.get_state())
+    expected = [step(operator) for _ in range(2)]
+    other = operator_of(rngs=99)
+    for resumed in (operator, other):
+        resumed.set_state(saved)
+        for masks in expected:
+            np.testing.assert_array_equal(step(resumed), masks)
+    assert operator.get_operation_stats() == other.get_operation_stats()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, through_pickle, DropoutOperator.clone])
+def test_duplicates_draw_the_same_masks_and_are_independent(duplicate):
+    operator = operator_of(rngs=Rngs(0, augment=3), stream_name="augment")
+    step(operator)
+    twin = duplicate(operator)
+    np.testing.assert_array_equal(step(operator), step(twin))
+    step(twin)
+    assert int(operator.state.step) == 2
+    assert twin != operator
+
+
+def test_copies_keep_the_state_unless_new_keys_are_given():
+    operator = operator_of()
+    step(operator)
+    expected = step(operator.clone())
+    np.testing.assert_array_equal(step(operator.copy()), expected)
+    renamed = operator.copy(name="b")
+    assert (renamed.name, operator.name) == ("b", None)
+    anew = operator.copy(rngs=Rngs(5))
+    assert int(anew.state.step) == 0
+    assert not np.array_equal(step(anew), expected)
+    slower = operator.copy(config=operator.config.replace(dropout_rate=0.0))
+    np.testing.assert_array_equal(step(slower), IMAGES)
+    np.testing.assert_array_equal(step(operator), expected)
+
+
+def test_a_copy_that_becomes_stochastic_needs_a_key():
+    fixed = operator_of(stochastic=False, rngs=None)
+    with pytest.raises(
+        ValueError, match=r"DropoutOperator\.rngs must be given where the"
+    ):
+        fixed.copy(config=config_of("pixel"))
+    drawing = fixed.copy(config=config_of("pixel"), rngs=3)
+    assert not np.array_equal(step(drawing), step(drawing))
+
+
+# statistics and cache
+
+
+def test_what_was_set_or_computed_last_wins_until_a_reset():
+    operator = operator_of(precomputed_stats={"mean": 0.5})
+    assert operator.get_statistics() == {"mean": 0.5}
+    operator.set_statistics({"mean": 0.25})
+    assert operator.get_statistics() == {"mean": 0.25}
+    operator.get_statistics()["mean"] = 7
+    assert operator.get_statistics() == {"mean": 0.25}
+    operator.reset_statistics()
+    assert operator.get_statistics() is None
+    saved = operator.get_state()
+    fresh = operator_of(precomputed_stats={"mean": 0.5})
+    fresh.set_state(saved)
+    assert fresh.get_statistics() is None
+    fresh.set_statistics({"mean": 1.0})
+    assert fresh.get_statistics() == {"mean": 1.0}
+
+
+def test_statistics_are_computed_by_the_function_of_the_config():
+    operator = operator_of(batch_stats_fn=lambda data: {"mean": data.mean()})
+    assert float(operator.compute_statistics(IMAGES)["mean"]) == float(IMAGES.mean())
+    operator.reset_statistics()
+    operator.compute_statistics(2 * IMAGES)
+    assert float(operator.get_statistics()["mean"]) == float((2 * IMAGES).mean())
+    assert operator_of().compute_statistics(IMAGES) is None
+    wrong = operator_of(batch_stats_fn=lambda data: 3)
+    with pytest.raises(TypeError, match=r"what batch_stats_fn returns must be a dict; got 3\."):
+        wrong.compute_statistics(IMAGES)
+
+
+def test_no_traced_statistics_stay_in_an_operator():
+    operator = operator_of(batch_stats_fn=lambda data: {"mean": data.mean()})
+    with pytest.raises(ValueError, match=r"must not be traced; .*Compute them outside of jit"):
+        jax.jit(lambda x: operator.compute_statistics(x)["mean"])(IMAGES)
+    with pytest.raises(ValueError, match=r"set_statistics\.stats must not be traced"):
+        jax.jit(lambda x: operator.set_statistics({"mean": x}))(IMAGES)
+    assert operator.get_statistics() is None
+
+
+def test_a_cacheable_operator_keeps_one_mask_a_shape_until_it_is_reset():
+    operator = operator_of(stochastic=False, cacheable=True)
+    plain = operator_of(stochastic=False)
+    np.testing.assert_array_equal(step(operator), step(plain))
+    one, _, _ = operator.apply({"image": IMAGES[0]}, {}, {})
+    np.testing.assert_array_equal(one["image"], step(plain)[0])
+    assert list(operator._cache) == [(6, 5, 3)]
+    assert operator.clone()._cache is not operator._cache
+    operator.reset_cache()
+    assert operator._cache == {}
+    plain.reset_cache()
+
+
+# other operators
+
+
+class Brighten(ModalityOperator):
+    """Adds a random number, and says so in a field of its own."""
+
+    def generate_random_params(self, rng, data_shapes):
+        count = data_shapes["image"][0]
+        keys = rng if rng.ndim else jax.random.split(rng, count)
+        return {"gain": jax.vmap(jax.random.uniform)(keys)}
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        gain = jnp.float32(1.0) if random_params is None else random_params["gain"]
+        return {**data, "image": data["image"] + gain, "gain": gain}, state, metadata
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "scan"])
+def test_another_operator_is_two_methods(strategy):
+    config = OperatorConfig(stochastic=True, batch_strategy=strategy)
+    operator = Brighten(config, rngs=Rngs(0))
+    batch = Batch([Element({"image": jnp.zeros((2, 2))}, metadata=i) for i in range(3)])
+    out = operator(batch)
+    np.testing.assert_array_equal(out["image"][:, 0, 0], out["gain"])
+    assert len(np.unique(out["gain"])) == 3
+    assert out.metadata_list == [0, 1, 2]
+    structure, _ = operator.get_output_structure({"image": jnp.zeros((2, 2))}, {})
+    assert structure == {"image": None, "gain": None}
+    jitted = jax.jit(lambda op, batch: (op.apply_batch(batch), op))
+    again, operator = jitted(operator, batch)
+    assert not np.isin(again["gain"], out["gain"]).any()
+    assert isinstance(operator, Brighten)
+
+
+def test_what_a_subclass_leaves_out_is_named():
+    class Nothing(ModalityOperator):
+        pass
+
+    fixed = Nothing(OperatorConfig())
+    assert fixed.generate_random_params(jax.random.key(0), {}) is None
+    with pytest.raises(NotImplementedError, match=r"Nothing must define apply\."):
+        fixed.apply({}, {}, {})
+    drawing = Nothing(OperatorConfig(stochastic=True), rngs=0)
+    with pytest.raises(NotImplementedError, match=r"it must define generate_random_params\."):
+        drawing.apply_batch({"image": IMAGES})

@@ -1,0 +1,339 @@
+"""The pure functions: what each guarantees by itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropax
+from cases import MODES, config_of, image_of
+from dropax import (
+    Batch,
+    Channel,
+    DropoutOperatorConfig,
+    Element,
+    Pixel,
+    apply,
+    apply_batch,
+    generate_random_params,
+    init_state,
+)
+
+
+def dropped(config, image, mask, **fields):
+    return apply(config, {"image": image, **fields}, {}, {}, {"keep_mask": jnp.asarray(mask)})[0]
+
+
+# init_state
+
+
+def test_a_state_owns_its_buffers(key):
+    config = config_of("pixel", precomputed_stats={"mean": jnp.ones(3)})
+    state = init_state(config, key)
+    jax.tree.map(lambda leaf: leaf.delete(), state.replace(key=jax.random.key_data(state.key)))
+    jax.random.uniform(key)
+    np.testing.assert_array_equal(config.precomputed_stats["mean"], jnp.ones(3))
+
+
+def test_a_stochastic_config_needs_a_key():
+    with pytest.raises(TypeError, match=r"init_state\.key must be a PRNG key; got None\. Make one"):
+        init_state(config_of("pixel"))
+    with pytest.raises(ValueError, match=r"init_state\.key must be one key, of shape \(\); got"):
+        init_state(config_of("pixel"), jax.random.split(jax.random.key(0)))
+    with pytest.raises(TypeError, match=r"init_state\.config must be a config; got 3\."):
+        init_state(3, jax.random.key(0))
+
+
+def test_legacy_and_typed_keys_give_the_same_masks():
+    typed, legacy = jax.random.key(3), jax.random.PRNGKey(3)
+    batch = {"image": image_of((4, 6, 5, 3))}
+    config = config_of("pixel")
+    one, _ = apply_batch(config, init_state(config, typed), batch)
+    other, _ = apply_batch(config, init_state(config, legacy), batch)
+    np.testing.assert_array_equal(one["image"], other["image"])
+    np.testing.assert_array_equal(
+        dropax.dropout(typed, batch["image"]), dropax.dropout(legacy, batch["image"])
+    )
+
+
+# generate_random_params
+
+
+@pytest.mark.parametrize(
+    ("mode", "element", "shape"),
+    [
+        ("pixel", (8, 6, 3), (8, 6, 3)),
+        ("pixel", (8, 6), (8, 6)),
+        ("pixel", (8,), (8,)),
+        ("pixel", (1, 1, 3), (1, 1, 3)),
+        ("pixel", (), ()),
+        (Pixel(per_channel=False), (8, 6, 3), (8, 6, 1)),
+        (Pixel(per_channel=False), (8, 6), (8, 6)),
+        ("channel", (8, 6, 3), (3,)),
+        ("channel", (2, 8, 6, 3), (3,)),
+        ("channel", (8, 6), (1,)),
+    ],
+)
+def test_masks_have_their_documented_shapes(mode, element, shape, key):
+    config = config_of(mode, stochastic=False)  # drawing does not look at `stochastic`
+    mask = generate_random_params(config, key, {"image": (4, *element)})["keep_mask"]
+    assert mask.shape == (4, *shape)
+    assert mask.dtype == jnp.bool_
+
+
+def test_a_record_draws_from_the_batch_key_folded_with_its_position(key):
+    shapes = {"image": (3, 4, 5, 2)}
+    masks = generate_random_params(config_of("pixel"), key, shapes)["keep_mask"]
+    channels = generate_random_params(config_of("channel"), key, shapes)["keep_mask"]
+    keep = np.float32(1) - np.float32(0.4)
+    for position in range(3):
+        record = jax.random.fold_in(key, position)
+        np.testing.assert_array_equal(
+            masks[position], jax.random.bernoulli(record, keep, (4, 5, 2))
+        )
+        np.testing.assert_array_equal(channels[position], jax.random.bernoulli(record, keep, (2,)))
+
+
+def test_keys_can_be_given_one_by_one(key):
+    keys = jax.random.split(key, 3)
+    shapes = {"image": (3, 4, 5, 2)}
+    masks = generate_random_params(config_of("pixel"), keys, shapes)["keep_mask"]
+    keep = np.float32(1) - np.float32(0.4)
+    np.testing.assert_array_equal(masks[2], jax.random.bernoulli(keys[2], keep, (4, 5, 2)))
+    with pytest.raises(ValueError, match=r"\.key must have shape \(\) or \(4,\), one per record"):
+        generate_random_params(config_of("pixel"), keys, {"image": (4, 4, 5, 2)})
+
+
+def test_shapes_are_found_by_dotted_path_nested_or_flat(key):
+    config = config_of("channel", field_key="camera.rgb")
+    nested = generate_random_params(config, key, {"camera": {"rgb": (2, 4, 4, 3)}})
+    flat = generate_random_params(config, key, {"camera.rgb": (2, 4, 4, 3)})
+    np.testing.assert_array_equal(nested["keep_mask"], flat["keep_mask"])
+    with pytest.raises(KeyError, match=r"field 'camera.rgb' not found: 'camera' has 'depth'\."):
+        generate_random_params(config, key, {"camera": {"depth": (2, 4, 4)}})
+
+
+def test_bad_shapes_are_refused(key):
+    with pytest.raises(TypeError, match=r"data_shapes\['image'\] must be a shape; got 3\."):
+        generate_random_params(config_of("pixel"), key, {"image": 3})
+    with pytest.raises(ValueError, match=r"data_shapes\['image'\] must have a leading batch axis"):
+        generate_random_params(config_of("pixel"), key, {"image": ()})
+    with pytest.raises(
+        ValueError, match=r"Channel\.min_kept must be at most the 3 channels; got 4"
+    ):
+        generate_random_params(config_of(Channel(min_kept=4)), key, {"image": (2, 4, 4, 3)})
+
+
+def test_the_mask_of_a_layout_is_the_mask_of_the_other_moved(key):
+    last = config_of("pixel")
+    first = config_of("pixel", channel_axis=0)
+    mask = generate_random_params(last, key, {"image": (2, 4, 5, 3)})["keep_mask"]
+    moved = generate_random_params(first, key, {"image": (2, 3, 4, 5)})["keep_mask"]
+    np.testing.assert_array_equal(moved, jnp.moveaxis(mask, -1, 1))
+
+
+# apply
+
+
+def test_apply_replaces_dropped_values_and_nothing_else():
+    image = image_of((2, 3, 2))
+    mask = np.array([[[1, 0], [0, 1], [1, 1]], [[0, 0], [1, 1], [0, 1]]], bool)
+    config = config_of("pixel", fill=-1.5)
+    out = dropped(config, image, mask)["image"]
+    np.testing.assert_array_equal(out, np.where(mask, image, -1.5))
+
+
+def test_a_channel_mask_lies_along_the_channel_axis():
+    mask = np.array([True, False, True])
+    for axis, shape in ((-1, (4, 5, 3)), (0, (3, 4, 5)), (1, (4, 3, 5)), ("auto", (4, 5, 3))):
+        config = config_of("channel", channel_axis=axis)
+        out = np.asarray(dropped(config, image_of(shape), mask)["image"])
+        index = 2 if axis == "auto" else axis
+        kept = np.moveaxis(out, index, 0)
+        assert (kept[0] != 0).all()
+        assert (kept[1] == 0).all()
+        assert (kept[2] != 0).all()
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (5, 1), (4, 5, 1), (4, 5, 3), (1, 1, 3)])
+@pytest.mark.parametrize("dtype", [bool, np.int32, np.float32])
+def test_any_mask_that_broadcasts_is_taken_as_bools(shape, dtype):
+    mask = (np.arange(int(np.prod(shape))) % 2 * 2).reshape(shape).astype(dtype)
+    out = dropped(config_of("pixel"), image_of((4, 5, 3)), mask)["image"]
+    np.testing.assert_array_equal(out, np.where(mask != 0, image_of((4, 5, 3)), 0))
+
+
+@pytest.mark.parametrize("mode", ["pixel", "channel"])
+@pytest.mark.parametrize("shape", [(2, 4, 5, 3), (4, 5, 2), (4,), (5, 5)])
+def test_a_mask_that_would_change_the_shape_is_refused(mode, shape):
+    with pytest.raises(
+        ValueError, match=r"apply\.random_params\['keep_mask'\] must .*; got an array"
+    ):
+        dropped(config_of(mode), image_of((4, 5, 3)), np.ones(shape, bool))
+
+
+def test_random_params_are_needed_in_a_stochastic_config_and_named():
+    data = {"image": image_of((4, 5, 3))}
+    with pytest.raises(ValueError, match=r"apply\.random_params must hold 'keep_mask' where the"):
+        apply(config_of("pixel"), data, {}, {})
+    with pytest.raises(KeyError, match=r"field 'keep_mask' not found: the data has 'mask'\."):
+        apply(config_of("pixel"), data, {}, {}, {"mask": True})
+    with pytest.raises(TypeError, match=r"apply\.random_params must be a dict with 'keep_mask'"):
+        apply(config_of("pixel"), data, {}, {}, 3)
+    with pytest.raises(TypeError, match=r"\['keep_mask'\] must be an array; got True\."):
+        apply(config_of("pixel"), data, {}, {}, {"keep_mask": True})
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_the_fixed_pattern_ignores_random_params_keys_and_batches(mode):
+    config = config_of(mode, stochastic=False)
+    image = image_of((6, 5, 3))
+    alone, state, metadata = apply(config, {"image": image}, {"a": 1}, "meta")
+    assert (state, metadata) == ({"a": 1}, "meta")
+    given, _, _ = apply(config, {"image": image}, {}, {}, {"keep_mask": jnp.zeros((6, 5, 3))})
+    np.testing.assert_array_equal(alone["image"], given["image"])
+    for key in (None, jax.random.key(5)):
+        batch, state = apply_batch(
+            config, init_state(config, key), {"image": jnp.stack([image] * 3)}
+        )
+        np.testing.assert_array_equal(batch["image"], jnp.stack([alone["image"]] * 3))
+        assert int(state.step) == 0
+    other, _, _ = apply(config.replace(seed=8), {"image": image}, {}, {})
+    if mode == "pixel":
+        assert not bool((other["image"] == alone["image"]).all())
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
+def test_target_and_clip_hold_at_every_rate_and_the_source_stays(rate, key):
+    config = config_of("pixel", dropout_rate=rate, target_key="out.view", clip_range=(0.25, 2.0))
+    image = jnp.linspace(-3.0, 3.0, 4 * 6 * 5 * 3).reshape(4, 6, 5, 3)
+    batch, _ = apply_batch(config, init_state(config, key), {"image": image})
+    np.testing.assert_array_equal(batch["image"], image)
+    view = np.asarray(batch["out"]["view"])
+    assert view.min() == 0.25
+    assert view.max() == (2.0 if rate < 1 else 0.25)
+
+
+def test_inputs_are_never_modified(key):
+    image = np.ones((4, 6, 5, 3), np.float32)
+    image.setflags(write=False)
+    data = {"camera": {"rgb": image, "depth": image}, "label": np.arange(4)}
+    config = config_of("pixel", field_key="camera.rgb", auxiliary_fields=["camera.depth"])
+    out, _ = apply_batch(config, init_state(config, key), data)
+    assert data["camera"]["rgb"] is image
+    assert list(data["camera"]) == ["rgb", "depth"]
+    assert out["camera"].keys() == data["camera"].keys()
+
+
+# apply_batch
+
+
+def test_a_batch_comes_back_as_the_kind_it_was(key):
+    config = config_of("pixel")
+    state = init_state(config, key)
+    elements = [Element({"image": image_of((6, 5, 3))}, {"n": i}, f"m{i}") for i in range(3)]
+    batch, _ = apply_batch(config, state, Batch(elements))
+    assert isinstance(batch, Batch)
+    assert batch.metadata_list == ["m0", "m1", "m2"]
+    np.testing.assert_array_equal(batch.states["n"], [0, 1, 2])
+    data, _ = apply_batch(config, state, {"image": jnp.stack([image_of((6, 5, 3))] * 3)})
+    np.testing.assert_array_equal(data["image"], batch["image"])
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "scan"])
+@pytest.mark.parametrize("stochastic", [True, False])
+def test_an_empty_batch_has_the_fields_of_a_full_one(strategy, stochastic, key):
+    config = config_of("pixel", target_key="out", batch_strategy=strategy, stochastic=stochastic)
+    state = init_state(config, key)
+    out, _ = apply_batch(config, state, {"image": jnp.ones((0, 6, 5, 3)), "label": jnp.ones(0)})
+    assert {name: leaf.shape for name, leaf in out.items()} == {
+        "image": (0, 6, 5, 3),
+        "label": (0,),
+        "out": (0, 6, 5, 3),
+    }
+    nothing = Batch([])
+    assert apply_batch(config, state, nothing)[0] is nothing
+    with pytest.raises(KeyError, match=r"field 'image' not found: the data has 'x'\."):
+        apply_batch(config, state, {"x": jnp.ones((0, 3))})
+
+
+def test_records_are_counted_as_applied_or_skipped(key):
+    for rate, expected in ((0.5, (12, 0)), (0.0, (0, 12)), (-1.0, (0, 12))):
+        config = config_of("pixel").replace(dropout_rate=jnp.float32(rate))
+        state = init_state(config, key)
+        for _ in range(3):
+            _, state = apply_batch(config, state, {"image": image_of((4, 6, 5, 3))})
+        assert (int(state.applied_count[1]), int(state.skipped_count[1])) == expected
+
+
+def test_bad_batches_are_refused(key):
+    config = config_of("pixel")
+    state = init_state(config, key)
+    image = image_of((4, 6, 5, 3))
+    with pytest.raises(
+        ValueError, match=r"leaf 'data.label' must have 4 records along its leading"
+    ):
+        apply_batch(config, state, {"image": image, "label": jnp.ones(3)})
+    with pytest.raises(ValueError, match=r"leaf 'data.label' must have a leading batch axis"):
+        apply_batch(config, state, {"image": image, "label": jnp.ones(())})
+    with pytest.raises(TypeError, match=r"leaf 'data.label' must be an array; got 'cat'\."):
+        apply_batch(config, state, {"image": image, "label": "cat"})
+    with pytest.raises(TypeError, match=r"apply_batch\.batch must be a dropax\.Batch or a dict of"):
+        apply_batch(config, state, image)
+    with pytest.raises(
+        TypeError, match=r"apply_batch\.op_state must be an OperatorState; got None"
+    ):
+        apply_batch(config, None, {"image": image})
+    with pytest.raises(
+        ValueError, match=r"apply_batch\.batch must hold at least one array; got none"
+    ):
+        apply_batch(config, state, {})
+
+
+# dropout
+
+
+def test_one_image_draws_from_the_key_itself(key):
+    image = image_of((6, 5, 3))
+    mask = jax.random.bernoulli(key, np.float32(1) - np.float32(0.3), (6, 5, 3))
+    out = dropax.dropout(key, image, rate=0.3)
+    np.testing.assert_array_equal(out, np.where(mask, image, 0))
+
+
+def test_elements_can_have_other_axes_than_three(key):
+    video = image_of((2, 3, 6, 5, 3))
+    out = dropax.dropout(key, video, rate=0.5, mode="channel", element_ndim=4)
+    whole = (np.asarray(out) == 0).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal((np.asarray(out) == 0).any(axis=(1, 2, 3)), whole)
+    signal = dropax.dropout(key, image_of((7, 11)), rate=0.5, element_ndim=1, fill=2.0)
+    assert signal.shape == (7, 11)
+    assert bool((signal == 2.0).any())
+
+
+def test_the_one_liner_refuses_what_the_config_refuses(key):
+    with pytest.raises(TypeError, match=r"dropout\.images must be an array; got 3\."):
+        dropax.dropout(key, 3)
+    with pytest.raises(ValueError, match=r"DropoutOperatorConfig\.dropout_rate must be in"):
+        dropax.dropout(key, jnp.ones(3), rate=2.0)
+    with pytest.raises(ValueError, match=r"dropout\.element_ndim must be at least 0; got -1\."):
+        dropax.dropout(key, jnp.ones(3), element_ndim=-1)
+    with pytest.raises(TypeError, match=r"dropout\.key must be a PRNG key; got 0\."):
+        dropax.dropout(0, jnp.ones(3))
+    with pytest.raises(
+        ValueError, match=r"fill must be exact in dtype uint8; got 0\.5\. Pass a whole"
+    ):
+        dropax.dropout(key, jnp.ones((4, 4, 3), jnp.uint8), fill=0.5)
+
+
+def test_a_users_own_region_is_a_mode(key):
+    import dataclasses
+
+    @dataclasses.dataclass(frozen=True)
+    class LeftHalf:
+        def sample(self, key, element_shape, rate):
+            del key, rate
+            return jnp.arange(element_shape[1])[None, :, None] >= element_shape[1] // 2
+
+    config = DropoutOperatorConfig(field_key="image", mode=LeftHalf(), channel_axis=0)
+    out, _, _ = apply(config, {"image": jnp.ones((3, 4, 6))}, {}, {})
+    np.testing.assert_array_equal(out["image"][1, 2], [0, 0, 0, 1, 1, 1])

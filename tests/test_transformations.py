@@ -1,0 +1,228 @@
+"""Every mode through every transformation: the same bits, the same dtype, one trace."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropax
+from cases import DTYPES, MODES, SHAPES, config_of, image_of
+from dropax import DropoutOperator, apply, apply_batch, generate_random_params, init_state
+
+modes = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def run(config, key, images):
+    return apply_batch(config, init_state(config, key), {"image": images})[0]["image"]
+
+
+@modes
+@dtypes
+@shapes
+def test_eager_jit_scan_and_vmap_of_apply_agree_bit_for_bit(mode, dtype, shape, key):
+    config = config_of(mode)
+    if mode == MODES["channel, one kept"] and len(shape) < 3:
+        config = config.replace(channel_axis=-1)
+    images = image_of((4, *shape), dtype)
+    expected = run(config, key, images)
+    assert expected.dtype == dtype
+    assert expected.shape == images.shape
+
+    step_key = init_state(config, key).next_key()
+    params = generate_random_params(config, step_key, {"image": images.shape})
+    kept = jax.vmap(lambda x, p: apply(config, {"image": x}, {}, {}, p)[0]["image"])(images, params)
+    each = [
+        apply(config, {"image": x}, {}, {}, {"keep_mask": m})[0]["image"]
+        for x, m in zip(images, params["keep_mask"], strict=True)
+    ]
+    for other in (
+        jax.jit(run)(config, key, images),
+        run(config.replace(batch_strategy="scan"), key, images),
+        jax.jit(run)(config.replace(batch_strategy="scan"), key, images),
+        DropoutOperator(config, rngs=lambda: key).apply_batch({"image": images})["image"],
+        kept,
+        jnp.stack(each),
+    ):
+        chex.assert_trees_all_equal_dtypes(other, expected)
+        np.testing.assert_array_equal(other, expected)
+
+
+@modes
+def test_a_record_never_depends_on_the_batch_it_came_in(mode, key):
+    config = config_of(mode)
+    images = image_of((8, 6, 5, 3))
+    whole = run(config, key, images)
+    np.testing.assert_array_equal(run(config, key, images[:3]), whole[:3])
+    np.testing.assert_array_equal(run(config, key, images[:1]), whole[:1])
+
+
+@modes
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_other_key_implementations_agree_too(mode, impl):
+    config, key = config_of(mode), jax.random.key(3, impl=impl)
+    images = image_of((4, 6, 5, 3))
+    expected = run(config, key, images)
+    np.testing.assert_array_equal(jax.jit(run)(config, key, images), expected)
+    np.testing.assert_array_equal(run(config, key, images[:2]), expected[:2])
+    scanned = run(config.replace(batch_strategy="scan"), key, images)
+    np.testing.assert_array_equal(scanned, expected)
+    assert 0 < int((expected == 0).sum()) < expected.size
+
+
+@modes
+@pytest.mark.parametrize("strategy", ["vmap", "scan"])
+def test_one_compile_for_many_rates_and_batches_of_one_shape(mode, strategy, key):
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def step(config, state, batch):
+        return apply_batch(config, state, batch)
+
+    config = config_of(mode, batch_strategy=strategy)
+    state = init_state(config, key)
+    for number in range(10):
+        _, state = step(
+            config.replace(dropout_rate=number / 10), state, {"image": image_of((4, 6, 5, 3))}
+        )
+    assert int(state.step) == 10
+
+
+@modes
+def test_no_compile_for_another_operator_of_an_equal_config(mode):
+    from dropax.operators import _apply, _apply_batch
+
+    images = image_of((4, 7, 6, 3))
+    before = None
+    for seed in range(4):
+        operator = DropoutOperator(config_of(mode, dropout_rate=seed / 10), rngs=seed)
+        operator.apply_batch({"image": images})
+        operator.apply({"image": images[0]}, {}, {})
+        sizes = (_apply_batch._cache_size(), _apply._cache_size())
+        assert before in (None, sizes)
+        before = sizes
+
+
+@modes
+def test_a_rate_can_be_mapped_over_and_saturates(mode, key):
+    config = config_of(mode)
+    rates = jnp.asarray([-0.5, 0.0, 0.3, 1.0, 1.5])
+    images = image_of((4, 6, 5, 3))
+    over = jax.vmap(lambda rate: run(config.replace(dropout_rate=rate), key, images))(rates)
+    np.testing.assert_array_equal(over[0], images)
+    np.testing.assert_array_equal(over[1], images)
+    np.testing.assert_array_equal(over[2], run(config.replace(dropout_rate=0.3), key, images))
+    np.testing.assert_array_equal(over[4], over[3])
+    kept = 1 if mode == MODES["channel, one kept"] else 0
+    assert int((over[3] != 0).any(axis=(1, 2)).sum()) == 4 * kept
+
+
+@modes
+@pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_lies_under_a_dropped_value_is_gone_in_values_and_gradients(mode, rate, bad, key):
+    config = config_of(mode, dropout_rate=rate)
+    params = generate_random_params(config, key, {"image": (4, 6, 5, 3)})
+    shown = generate_random_params(config, key, {"image": (4, 6, 5, 3)})["keep_mask"]
+    mask = jnp.broadcast_to(shown[:, None, None] if shown.ndim == 2 else shown, (4, 6, 5, 3))
+    images = jnp.where(mask, 1.5, bad)
+
+    def total(images, params):
+        out = jax.vmap(lambda x, p: apply(config, {"image": x}, {}, {}, p)[0]["image"])(
+            images, params
+        )
+        return (out**2).sum(), out
+
+    (_, out), gradient = jax.value_and_grad(total, has_aux=True)(images, params)
+    np.testing.assert_array_equal(out, jnp.where(mask, 1.5, 0.0))
+    np.testing.assert_array_equal(gradient, jnp.where(mask, 3.0, 0.0))
+
+
+@modes
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_infinities_and_nans_vanish_in_every_float_dtype_and_strategy(mode, dtype, key):
+    config = config_of(mode, dropout_rate=1.0)
+    for bad in (np.nan, np.inf, -np.inf):
+        images = jnp.full((4, 6, 5, 3), bad, dtype)
+        for strategy in ("vmap", "scan"):
+            out = run(config.replace(batch_strategy=strategy), key, images)
+            kept = 4 * 6 * 5 if mode == MODES["channel, one kept"] else 0
+            assert int((out != 0).sum()) == kept
+
+
+@modes
+def test_forward_reverse_and_second_derivatives_work(mode, key):
+    config, images = config_of(mode), image_of((2, 4, 4, 3))
+
+    def energy(scale):
+        return (run(config, key, images * scale) ** 2).sum()
+
+    kept = float((run(config, key, images) ** 2).sum())
+    np.testing.assert_allclose(jax.grad(energy)(1.0), 2 * kept, rtol=1e-5)
+    np.testing.assert_allclose(jax.jvp(energy, (1.0,), (1.0,))[1], 2 * kept, rtol=1e-5)
+    np.testing.assert_allclose(jax.hessian(energy)(1.0), 2 * kept, rtol=1e-5)
+    rematted = jax.grad(jax.checkpoint(energy))(1.0)
+    np.testing.assert_allclose(rematted, 2 * kept, rtol=1e-5)
+
+
+@modes
+def test_the_state_threads_through_scan_and_donation(mode, key):
+    config, images = config_of(mode), image_of((4, 6, 5, 3))
+
+    def step(state, _):
+        batch, state = apply_batch(config, state, {"image": images})
+        return state, batch["image"]
+
+    scanned_state, scanned = jax.lax.scan(step, init_state(config, key), None, length=3)
+    donating = jax.jit(step, donate_argnums=0)
+    state = init_state(config, key)
+    for expected in scanned:
+        state, out = donating(state, None)
+        np.testing.assert_array_equal(out, expected)
+    assert int(state.step) == int(scanned_state.step) == 3
+    assert jax.random.key_data(key).shape == (2,), "the caller's key is not deleted"
+
+
+@modes
+def test_nothing_but_shapes_is_needed_to_know_the_output(mode, key):
+    config = config_of(mode, target_key="out.image")
+    spec = {"image": jax.ShapeDtypeStruct((4, 6, 5, 3), jnp.bfloat16)}
+    out, _ = jax.eval_shape(lambda batch: apply_batch(config, init_state(config, key), batch), spec)
+    assert out == {"image": spec["image"], "out": {"image": spec["image"]}}
+
+
+@modes
+def test_a_batch_sharded_over_devices_gets_the_same_masks_and_keeps_its_sharding(mode, key):
+    config, images = config_of(mode), image_of((8, 6, 5, 3))
+    expected = run(config, key, images)
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.NamedSharding(mesh, jax.P("batch"))
+    out = jax.jit(run)(config, key, jax.device_put(images, sharding))
+    np.testing.assert_array_equal(out, expected)
+    assert out.sharding.is_equivalent_to(sharding, out.ndim)
+
+
+@modes
+def test_no_key_is_used_twice(mode, key):
+    with jax.debug_key_reuse(True):
+        config = config_of(mode)
+        state = init_state(config, key)
+        for _ in range(2):
+            _, state = jax.jit(apply_batch)(config, state, {"image": image_of((4, 6, 5, 3))})
+
+
+def test_the_one_liner_is_the_pure_functions_on_bare_arrays(key):
+    for mode in MODES.values():
+        config = config_of(mode, dropout_rate=0.3)
+        images = image_of((4, 6, 5, 3))
+        params = generate_random_params(config, key, {"image": images.shape})
+        expected = jax.vmap(lambda x, p: apply(config, {"image": x}, {}, {}, p)[0]["image"])(  # noqa: B023
+            images, params
+        )
+        out = dropax.dropout(key, images, rate=0.3, mode=mode)
+        np.testing.assert_array_equal(out, expected)
+        stacked = dropax.dropout(key, images.reshape(2, 2, 6, 5, 3), rate=0.3, mode=mode)
+        np.testing.assert_array_equal(stacked.reshape(images.shape), expected)
