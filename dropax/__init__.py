@@ -20,7 +20,7 @@ from dropax.containers import Batch, Element
 from dropax.keys import Rngs
 from dropax.operators import DropoutOperator, ModalityOperator
 from dropax.regions import Channel, Pixel, Region
-from dropax.state import OperatorState, new_state
+from dropax.state import OperatorState
 from dropax.transform import apply, apply_batch, dropout, generate_random_params, init_state
 
 __version__ = "0.1.0"
@@ -45,5 +45,4 @@ __all__ = [
     "dropout",
     "generate_random_params",
     "init_state",
-    "new_state",
 ]

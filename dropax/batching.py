@@ -63,15 +63,16 @@ def batched(
       `Batch` or a dict of arrays of shape (B, ...), and so is what comes back.
 
     Example:
-      >>> from dropax import OperatorConfig, new_state
+      >>> from dropax import init_state
       >>> def draw(config, keys, data_shapes):
       ...     return {"gain": jax.vmap(lambda key: jax.random.uniform(key, (), minval=0.5))(keys)}
       >>> def scale(config, data, state, metadata, random_params=None, stats=None):
       ...     return {"image": data["image"] * random_params["gain"]}, state, metadata
       >>> apply_batch = batched(draw, scale)
-      >>> state = new_state(jax.random.key(0))
+      >>> config = OperatorConfig(stochastic=True)
+      >>> state = init_state(config, jax.random.key(0))
       >>> images = {"image": jnp.ones((4, 8, 8, 3))}
-      >>> out, state = apply_batch(OperatorConfig(stochastic=True), state, images)
+      >>> out, state = apply_batch(config, state, images)
       >>> out["image"].shape, int(state.step)
       ((4, 8, 8, 3), 1)
     """

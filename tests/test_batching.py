@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropax import Batch, Element, OperatorConfig, batched, new_state
+from dropax import Batch, Element, OperatorConfig, batched
+from dropax.state import new_state
 
 
 def draw_gain(config, keys, data_shapes):

@@ -1,0 +1,154 @@
+"""The rules of the house, as tests: what is public, who imports whom, what importing costs."""
+
+import ast
+import inspect
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import dropax
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "dropax"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# Imports go down this table only: a module may import those of lower floors, not of its own.
+FLOORS = {
+    "checks": 0,
+    "keys": 1,
+    "containers": 1,
+    "fields": 1,
+    "fills": 1,
+    "layouts": 1,
+    "images": 1,
+    "bits": 2,
+    "state": 2,
+    "regions.base": 3,
+    "regions.pixels": 4,
+    "regions.channels": 4,
+    "regions": 5,
+    "config": 6,
+    "batching": 7,
+    "dropping": 7,
+    "transform": 8,
+    "shells": 9,
+    "operators": 10,
+    "__main__": 11,
+    "": 12,
+}
+
+
+def module_name(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imported(path):
+    """The modules of the package that a file imports, wherever in the file it does."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "dropax":
+            inside = node.module.partition(".")[2]
+            for alias in node.names:
+                inner = f"{inside}.{alias.name}".strip(".")
+                yield inner if inner in FLOORS else inside
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "dropax":
+                    yield alias.name.partition(".")[2]
+
+
+def test_every_module_has_a_floor():
+    assert {module_name(path) for path in SOURCES} == set(FLOORS)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_imports_go_down_the_table(path):
+    own = FLOORS[module_name(path)]
+    for other in imported(path):
+        assert FLOORS[other] < own, f"{module_name(path)} must not import {other}"
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))], ids=str)
+def test_files_stay_under_400_lines(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_the_public_names_are_these():
+    assert sorted(dropax.__all__) == [
+        "Batch",
+        "Channel",
+        "DropoutOperator",
+        "DropoutOperatorConfig",
+        "Element",
+        "ModalityOperator",
+        "ModalityOperatorConfig",
+        "OperatorConfig",
+        "OperatorState",
+        "Pixel",
+        "Region",
+        "Rngs",
+        "STREAM_VERSION",
+        "apply",
+        "apply_batch",
+        "batched",
+        "dropout",
+        "generate_random_params",
+        "init_state",
+    ]
+    assert all(hasattr(dropax, name) for name in dropax.__all__)
+
+
+PUBLIC = [
+    getattr(dropax, name) for name in dropax.__all__ if inspect.getdoc(getattr(dropax, name))
+]
+
+
+@pytest.mark.parametrize(
+    "thing", [thing for thing in PUBLIC if callable(thing)], ids=lambda thing: thing.__name__
+)
+def test_public_names_are_documented_with_their_arguments(thing):
+    text = inspect.getdoc(thing)
+    assert text.splitlines()[0].endswith((".", ":")), text.splitlines()[0]
+    if inspect.isfunction(thing):
+        for section in ("Args:", "Returns:", "Example:"):
+            assert section in text, f"{thing.__name__} lacks {section}"
+        documented = set(re.findall(r"^  \*{0,2}(\w+):", text, re.MULTILINE))
+        assert set(inspect.signature(thing).parameters) <= documented
+
+
+@pytest.mark.parametrize("function", [dropax.dropout], ids=lambda f: f.__name__)
+def test_keys_come_first_and_options_by_keyword_only(function):
+    key, images, *options = inspect.signature(function).parameters.values()
+    assert (key.name, images.name) == ("key", "images")
+    assert all(option.kind is option.KEYWORD_ONLY for option in options)
+
+
+def test_no_argument_of_a_pure_function_is_called_rng():
+    for name in dropax.__all__:
+        if inspect.isfunction(getattr(dropax, name)):
+            assert "rng" not in inspect.signature(getattr(dropax, name)).parameters
+
+
+def test_importing_starts_no_backend_and_brings_nothing_along():
+    code = """
+import sys
+import jax
+before = set(sys.modules)
+import dropax
+from jax._src import xla_bridge
+assert not xla_bridge.backends_are_initialized(), "a backend was started"
+foreign = {name.split(".")[0] for name in set(sys.modules) - before}
+foreign -= set(sys.stdlib_module_names) | {"dropax"}
+foreign -= {name for name in foreign if name.startswith("__editable__")}
+assert not foreign & {"chex", "flax", "hypothesis", "PIL", "tqdm", "pytest", "absl"}, foreign
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_version_is_told_once_for_code_and_package():
+    text = (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{dropax.__version__}"' in text
+    assert f"## {dropax.__version__}" in (PACKAGE / "CHANGELOG.md").read_text()
