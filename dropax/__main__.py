@@ -7,90 +7,70 @@ on what else is done in the same run.
 
 import argparse
 import collections
-import dataclasses
+import contextlib
 import hashlib
 import io
 import os
 import secrets
+import stat
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NoReturn, TextIO
+from typing import Any, BinaryIO, NamedTuple, NoReturn, TextIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.lib import format as npy
 
 from dropax import images
 from dropax.checks import must
 from dropax.config import DropoutOperatorConfig
-from dropax.regions import MODES, Channel, Pixel
-from dropax.transform import drop, sample_mask
+from dropax.regions import MODES, Pixel
+from dropax.transform import apply, sample_mask
 
-SHEET = "contact_sheet.png"
-SHEET_ROWS = 16
-SUFFIXES = (*images.PICTURE_SUFFIXES, ".npy", ".npz")
-
-_EXAMPLES = """\
+EXAMPLES = """\
 examples:
-  python -m dropax                                the modes at several rates, on a picture of its own
+  python -m dropax                                the modes at several rates, on a built-in picture
   python -m dropax photo.jpg --rate 0.1           writes dropax_out/photo.png and a contact sheet
   python -m dropax photos/ --mode channel         every picture and array below a folder
-  python -m dropax batch.npy --fill 0.5 --out dropped --overwrite
 
-Arrays are (H, W), (H, W, C) or (N, H, W, C), and stay in the format and dtype they came in. Pictures
-are written as PNG, their alpha channel as it was. The same seed gives the same bytes for a file of
-the same name (its path below the input folder), whatever else is done in the same run.
+Arrays, (H, W), (H, W, C) or (N, H, W, C), stay in their format and dtype. Pictures become PNG, with
+their alpha channel as it was. The same seed gives the same bytes for a file of the same name (its
+path below the input folder), whatever else is done in the same run.
 """
-
-Reader = Callable[["Job"], "tuple[list[Dropped], Callable[[BinaryIO], None]]"]
-
-
-class BadOptionError(Exception):
-    """What is wrong with the command line, in one line."""
+HEADINGS = ("file", "shape", "dtype", "mode", "rate asked", "rate realised", "ms")
+BUILT_IN, BUILT_IN_RATES = "built-in.png", (0.0, 0.05, 0.1, 0.2, 0.5)
+SHEET, SHEET_ROWS = "contact_sheet.png", 16
+SUFFIXES = (*images.PICTURE_SUFFIXES, ".npy", ".npz")
+# What a file may fail with. Anything else is a fault of the program, and shows where it is.
+FAILURES = (ImportError, MemoryError, OSError, ValueError, jax.errors.JaxRuntimeError)
+Write = Callable[[BinaryIO], Any]
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise BadOptionError(message)
+        raise ValueError(message)
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One file to do.
-
-    Attributes:
-      source: where it is.
-      name: its POSIX path below the input folder, which identifies its records.
-    """
+class _Job(NamedTuple):
+    """A file to do, and its POSIX path below the input folder, which identifies its records."""
 
     source: Path
     name: str
 
     @property
     def target(self) -> str:
-        """Where the result goes, below the output folder."""
         path = PurePosixPath(self.name)
         is_picture = path.suffix.lower() in images.PICTURE_SUFFIXES
         return str(path.with_suffix(".png") if is_picture else path)
 
 
-@dataclasses.dataclass(frozen=True)
-class Dropped:
-    """One array before and after.
+class _Result(NamedTuple):
+    """One array before and after, and how long the compiled call took."""
 
-    Attributes:
-      name: the record's identity.
-      before: shape (H, W), (H, W, C) or (N, H, W, C).
-      after: the same with values dropped.
-      keep_mask: bool; broadcasts to it.
-      milliseconds: how long the compiled call took.
-      alpha: opacity that goes with a picture, or None.
-    """
-
+    config: DropoutOperatorConfig
     name: str
     before: np.ndarray
     after: np.ndarray
@@ -100,107 +80,39 @@ class Dropped:
 
     @property
     def realised(self) -> float:
-        """The fraction of the values that was dropped."""
         return 1 - np.count_nonzero(self.keep_mask) / self.keep_mask.size
 
-    def row(self, name: str, mode: str, rate: float) -> tuple[str, ...]:
-        """Returns the cells of the table."""
-        shape = "x".join(map(str, self.before.shape)) + ("+alpha" if self.alpha is not None else "")
-        numbers = (f"{rate:g}", f"{self.realised:.4f}", f"{self.milliseconds:.2f}")
-        return (_printable(name), shape, str(self.before.dtype), mode, *numbers)
+    def row(self) -> tuple[str, ...]:
+        shape = "x".join(map(str, self.before.shape)) + ("" if self.alpha is None else "+alpha")
+        rate = f"{self.config.dropout_rate:g}"
+        what = (self.name, shape, str(self.before.dtype), str(self.config.mode), rate)
+        return (*what, f"{self.realised:.4f}", f"{self.milliseconds:.2f}")
+
+    def strip(self) -> images.Strip:
+        views, label = [self.before, self.after, self.keep_mask], self.row()[:3]
+        if self.before.ndim == 4:
+            views, label = [view[0] for view in views], (*label, "shown: record 0")
+        tiles, part, overview = images.show_drop(views, self.alpha)
+        return images.Strip(label, tiles, (part, f"dropped {self.realised:.4f}", ""), overview)
 
 
-class Dropper:
-    """Drops values of arrays, by programs compiled once for each mode, shape and dtype."""
-
-    def __init__(self, seed: int) -> None:
-        self._key = jax.random.key(seed, impl="threefry2x32")
-        self._programs: dict[Any, Any] = {}
-
-    def __call__(
-        self, config: DropoutOperatorConfig, name: str, array: np.ndarray, alpha: Any = None
-    ) -> Dropped:
-        """Drops values of one array.
-
-        Args:
-          config: what to drop.
-          name: identifies the array; its records are told apart by position.
-          array: shape (H, W), (H, W, C) or (N, H, W, C).
-          alpha: carried along.
-
-        Returns:
-          The array before and after.
-
-        Raises:
-          ValueError: if the dtype cannot hold `config.fill`.
-        """
-        image = jax.device_put(array.astype(array.dtype.newbyteorder("=")))
-        arguments = (config, record_key(self._key, name), image)
-        kind = (config.mode, config.fill, image.shape, image.dtype)
-        if kind not in self._programs:
-            self._programs[kind] = jax.jit(_drop).lower(*arguments).compile()
-        jax.block_until_ready(arguments[1:])
-        start = time.perf_counter()
-        after, mask = jax.block_until_ready(self._programs[kind](*arguments))
-        milliseconds = 1000 * (time.perf_counter() - start)
-        after = np.asarray(after).astype(array.dtype)
-        return Dropped(name, array, after, np.asarray(mask), milliseconds, alpha)
-
-
-def record_key(key: jax.Array, name: str) -> jax.Array:
-    """Returns the key of a file's records, of which record i draws from `fold_in(that, i)`.
-
-    Args:
-      key: the seed's.
-      name: the record's identity. The first eight bytes of its SHA-256 are folded in, as two
-        big-endian words.
-
-    Returns:
-      One typed key.
-    """
-    digest = hashlib.sha256(os.fsencode(name)).digest()
-    for word in np.frombuffer(digest[:8], ">u4").astype(np.uint32):
-        key = jax.random.fold_in(key, word)
+def _file_key(seed: int, name: str) -> jax.Array:
+    """Folds the first eight bytes of the name's SHA-256 in, as two big-endian words."""
+    key = jax.random.key(seed, impl="threefry2x32")
+    for word in np.frombuffer(hashlib.sha256(os.fsencode(name)).digest()[:8], ">u4"):
+        key = jax.random.fold_in(key, np.uint32(word))
     return key
 
 
-def _drop(
-    config: DropoutOperatorConfig, key: jax.Array, array: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _drop(config: DropoutOperatorConfig, key: jax.Array, array: jax.Array) -> Any:
     def one(index: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
         mask = sample_mask(config, jax.random.fold_in(key, index), image.shape)
-        return drop(config, {"image": image}, mask)["image"], mask
+        data, _, _ = apply(config, {"image": image}, {}, {}, {"keep_mask": mask})
+        return data["image"], mask
 
     if array.ndim < 4:
         return one(np.uint32(0), array)
     return jax.vmap(one)(jnp.arange(array.shape[0], dtype=jnp.uint32), array)
-
-
-class Report:
-    """What was done, what was not, and the pictures of it."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, ...]] = []
-        self.strips: list[images.Strip] = []
-        self.notes: list[str] = []
-        self.failures: list[str] = []
-        self.remarks: list[str] = []
-
-    def fail(self, what: Any, error: BaseException | str) -> None:
-        """Keeps one line on what went wrong."""
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        self.failures.append(f"{what}: {_as_option(why)}")
-
-    def say(self) -> None:
-        """Prints the table and the notes on stdout, and what went wrong on stderr."""
-        if self.rows:
-            header = ("file", "shape", "dtype", "mode", "rate asked", "rate realised", "ms")
-            for line in _aligned([header, *self.rows]):
-                _say(line, sys.stdout)
-        for note in self.notes:
-            _say(note, sys.stdout)
-        for line in self.failures + self.remarks:
-            _say(f"dropax: {line}", sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -210,68 +122,278 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments, or None for those of the process.
 
     Returns:
-      The exit code: 0, or 2 where anything was refused, or 130 after Ctrl-C.
+      The exit code: 0; 2 where anything was refused, though the rest was done; 130 after Ctrl-C.
     """
     try:
-        options, config = _parse(argv)
-    except BadOptionError as error:
-        _say(f"dropax: {_as_option(str(error))}", sys.stderr)
+        run = _Run(*_parse(argv))
+        os.makedirs(run.options.out, exist_ok=True)
+    except (OSError, OverflowError, TypeError, ValueError) as error:
+        what = "--out: " if isinstance(error, OSError) else ""
+        _say(f"dropax: {what}{_in_options(error)}", sys.stderr)
         return 2
-    report = Report()
-    run = _process if options.inputs else _demonstrate
     try:
         with jax.enable_x64(True):  # or 64-bit arrays would come out in 32 bits
-            run(options, config, report)
+            run.process() if run.options.inputs else run.demonstrate()
     except KeyboardInterrupt:
-        report.failures.append("interrupted: the files in the table are done, the others are not")
+        run.failures.append("interrupted: what the table does not list is not done")
         return 130
     finally:
-        report.say()
-    return 2 if report.failures else 0
+        for line in [*_aligned(run.rows), *run.notes]:
+            _say(line, sys.stdout)
+        for line in run.failures:
+            _say(f"dropax: {line}", sys.stderr)
+    return 2 if run.failures else 0
 
 
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DropoutOperatorConfig]:
     parser = _Parser(
         prog="python -m dropax",
-        description="Drops pixels or channels of pictures (PNG, JPEG, WebP) and arrays (.npy, .npz).",
-        epilog=_EXAMPLES,
+        description="Drop pixels or channels of pictures (PNG, JPEG, WebP) and arrays (npy, npz).",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("inputs", nargs="*", metavar="INPUT", help="a file, or a folder of them")
     add("--mode", metavar="|".join(MODES), help="what drops together (default: pixel)")
-    add("--rate", type=float, help="expected fraction that is dropped (default: 0.2)")
-    add("--seed", type=int, default=0, help="same seed, same masks (default: 0)")
+    add("--rate", type=_number, help="expected fraction that is dropped (default: 0.2)")
+    add("--seed", type=_number, default=0, help="same seed, same masks (default: 0)")
     add("--fill", type=_number, default=0, help="what dropped values become (default: 0)")
     add("--out", metavar="DIR", default="dropax_out", help="output folder (default: dropax_out)")
     add("--overwrite", action="store_true", help="replace files that are there already")
-    # The package is loaded before its __main__; importing it by name would be against the floors.
-    version = sys.modules["dropax"].__version__
-    add("--version", action="version", version=f"dropax {version}")
+    # The package is loaded before its __main__; importing it by name would go up the floors.
+    add("--version", action="version", version=f"dropax {sys.modules['dropax'].__version__}")
     options = parser.parse_args(argv)
-    try:
-        config = DropoutOperatorConfig(
-            field_key="image",
-            stochastic=True,
-            dropout_rate=0.2 if options.rate is None else options.rate,
-            mode="pixel" if options.mode is None else options.mode,
-            fill=options.fill,
-            seed=options.seed,
-        )
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BadOptionError(str(error)) from error
+    config = DropoutOperatorConfig(
+        field_key="image",
+        stochastic=True,
+        dropout_rate=0.2 if options.rate is None else options.rate,
+        mode="pixel" if options.mode is None else options.mode,
+        fill=options.fill,
+        seed=options.seed,
+    )
     return options, config
 
 
-def _number(text: str) -> int | float:
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text  # the config says what it should be
+
+
+def _in_options(error: BaseException) -> str:
+    message = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(message).replace("DropoutOperatorConfig.", "--").replace("--dropout_", "--")
+
+
+class _Run:
+    """What is asked for, and what has come of it."""
+
+    def __init__(self, options: argparse.Namespace, config: DropoutOperatorConfig) -> None:
+        self.options, self.config = options, config
+        self.programs: dict[Any, Any] = {}
+        self.rows: list[tuple[str, ...]] = []
+        self.strips: list[images.Strip] = []
+        self.notes: list[str] = []
+        self.failures: list[str] = []
+
+    def fail(self, what: Any, error: BaseException) -> None:
+        self.failures.append(f"{what}: {_in_options(error)}")
+
+    def drop(self, name: str, array: np.ndarray, alpha: Any = None, **changes: Any) -> _Result:
+        """Drops values of an array, by a program compiled once for each mode, shape and dtype."""
+        config = self.config.replace(**changes)
+        native = jax.device_put(array.astype(array.dtype.newbyteorder("=")))
+        arguments = (config, _file_key(config.seed, name), native)
+        kind = (config.mode, native.shape, native.dtype)
+        if kind not in self.programs:
+            self.programs[kind] = jax.jit(_drop).lower(*arguments).compile()
+        jax.block_until_ready(arguments[1:])
+        start = time.perf_counter()
+        after, mask = jax.block_until_ready(self.programs[kind](*arguments))
+        milliseconds = 1000 * (time.perf_counter() - start)
+        views = (array, np.asarray(after).astype(array.dtype), np.asarray(mask))
+        return _Result(config, name, *views, milliseconds, alpha)
+
+    def process(self) -> None:
+        """Does the inputs one after the other, then the contact sheet."""
+        room = SHEET_ROWS
+        try:
+            images.require_pillow(SHEET)
+        except ImportError as error:  # no failure: the arrays are what was asked for
+            _say(f"dropax: {error}", sys.stderr)
+            room = 0
+        jobs: Any = self.jobs()
+        with contextlib.suppress(ImportError):
+            from tqdm import tqdm
+
+            jobs = tqdm(jobs, unit="file", leave=False, disable=len(jobs) < 2 or None)
+        for job in jobs:
+            target = Path(self.options.out, job.target)
+            try:
+                self.refuse_loss(target, job.source)
+                results, write = _do(job, self.drop)
+                self.write(target, write)
+                self.rows += [result.row() for result in results]
+                self.strips += [result.strip() for result in results[: room - len(self.strips)]]
+            except FAILURES as error:
+                self.fail(job.source, error)
+        headings = ("original", "dropped", "keep mask (white: kept)")
+        self.write_sheet(f"mode {self.config.mode}, rate {self.config.dropout_rate:g}", headings)
+
+    def demonstrate(self) -> None:
+        """Shows each mode at several rates on the built-in picture, all of them with one key."""
+        modes = ("pixel", Pixel(per_channel=False), "channel")
+        rates = BUILT_IN_RATES if self.options.rate is None else (0.0, self.config.dropout_rate)
+        picture = images.sample_picture()
+        for mode in modes if self.options.mode is None else [self.config.mode]:
+            kinds = [{"mode": mode, "dropout_rate": rate} for rate in rates]
+            try:
+                cells = [self.drop(BUILT_IN, picture, **kind) for kind in kinds]
+            except FAILURES as error:
+                return self.fail(BUILT_IN, error)
+            self.rows += [cell.row() for cell in cells]
+            tiles = tuple(images.magnified(cell.after) for cell in cells)
+            captions = tuple(f"dropped {cell.realised:.4f}" for cell in cells)
+            self.strips.append(images.Strip((str(mode),), tiles, captions))
+        headings = [f"rate {rate:g}" if rate else "original" for rate in rates]
+        return self.write_sheet("the built-in picture", headings)
+
+    def jobs(self) -> list[_Job]:
+        """Lists the files to do, without those whose results would get in each other's way."""
+        found: dict[tuple[str, str], _Job] = {}  # a file that is named twice is done once
+        for text in self.options.inputs:
+            try:
+                for job in self.jobs_of(text):
+                    found.setdefault((os.path.realpath(job.source), job.name), job)
+            except (OSError, ValueError) as error:
+                self.fail(text, error)
+        rivals = collections.Counter(job.target for job in found.values())
+        rivals[SHEET] += 1
+        for job in found.values():
+            if rivals[job.target] > 1:
+                self.failures.append(f"{job.source}: another would be written to {job.target} too")
+        return [job for job in found.values() if rivals[job.target] == 1]
+
+    def jobs_of(self, text: str) -> list[_Job]:
+        listed = ", ".join(SUFFIXES)
+        path = Path(text)
+        if not stat.S_ISDIR(os.stat(text).st_mode):
+            if not path.is_file() or path.suffix.lower() not in SUFFIXES:
+                raise ValueError(f"must be a folder or a file whose name ends in one of {listed}")
+            return [_Job(path, path.name)]
+        sources: list[Path] = []
+        own = os.path.realpath(self.options.out)  # what an earlier run wrote is no input
+        for folder, below, names in os.walk(text, onerror=lambda e: self.fail(e.filename, e)):
+            below[:] = [name for name in below if os.path.realpath(Path(folder, name)) != own]
+            sources += [
+                Path(folder, name) for name in names if Path(name).suffix.lower() in SUFFIXES
+            ]
+        if not sources:
+            raise ValueError(f"holds no file whose name ends in one of {listed}")
+        return [_Job(source, source.relative_to(text).as_posix()) for source in sorted(sources)]
+
+    def refuse_loss(self, target: Path, source: Path | None = None) -> None:
+        if source is not None and target.exists() and target.samefile(source):
+            raise ValueError("its result would replace it; choose another --out")
+        if os.path.lexists(target) and not self.options.overwrite:
+            raise ValueError(f"{target} is there already; pass --overwrite to replace it")
+
+    def write(self, target: Path, write: Write) -> None:
+        """Writes a file beside its place, then moves it there: it is whole or absent."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".dropax-{secrets.token_hex(8)}.tmp")
+        try:
+            with open(scratch, "xb") as file:
+                write(file)
+            os.replace(scratch, target)
+        except BaseException:  # Ctrl-C too
+            scratch.unlink(missing_ok=True)
+            raise
+
+    def write_sheet(self, title: str, headings: Sequence[str]) -> None:
+        target = Path(self.options.out, SHEET)
+        title = f"{title}, fill {self.config.fill:g}, seed {self.config.seed}"
+        content = (title, headings, self.strips)
+        try:
+            if self.strips:
+                self.refuse_loss(target)
+                self.write(target, lambda file: images.write_contact_sheet(file, *content))
+                self.notes.append(f"contact sheet: {target}")
+        except FAILURES as error:
+            self.fail(SHEET, error)
+        if self.notes and self.options.inputs and len(self.rows) > SHEET_ROWS:
+            self.notes[-1] += f", with the first {SHEET_ROWS} of {len(self.rows)} rows"
+
+
+def _do(job: _Job, drop: Callable[..., _Result]) -> tuple[list[_Result], Write]:
+    """Reads a file and drops its values; returns them, and what writes them as they came."""
+    suffix = job.source.suffix.lower()
+    if suffix == ".npz":
+        return _do_npz(job, drop)
+    if suffix == ".npy":
+        with open(job.source, "rb") as file:
+            result = drop(job.name, _read_array(file))
+        return [result], lambda file: np.save(file, result.after, allow_pickle=False)
+    picture = images.read_picture(job.source)
+    result = drop(job.name, picture.values, picture.alpha)
+    dropped = images.Picture(result.after, picture.alpha, picture.icc_profile)
+    return [result], lambda file: images.write_picture(file, dropped)
+
+
+def _do_npz(job: _Job, drop: Callable[..., _Result]) -> tuple[list[_Result], Write]:
+    with images.reading("an npz archive"), zipfile.ZipFile(job.source) as archive:
+        members = {info.filename: (info, archive.read(info)) for info in archive.infolist()}
+    results = []
+    for name, (info, content) in members.items():
+        try:
+            array = _read_array(io.BytesIO(content))
+        except ValueError:
+            continue  # nothing to drop: carried as the bytes it is
+        results.append(drop(f"{job.name}::{name.removesuffix('.npy')}", array))
+        file = io.BytesIO()
+        np.save(file, results[-1].after, allow_pickle=False)
+        members[name] = (info, file.getvalue())
+    if not results:
+        raise ValueError("holds no array of numbers or bools with 2 to 4 axes")
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            for info, content in members.values():
+                archive.writestr(info, content)
+
+    return results, write
+
+
+def _read_array(file: BinaryIO) -> np.ndarray:
+    with images.reading("an array"):
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    bits = 8 * array.dtype.itemsize // (2 if array.dtype.kind == "c" else 1)
+    # JAX has no longer numbers.
+    if array.dtype.kind not in "biufc" or bits > 64 or not 2 <= array.ndim <= 4 or not array.size:
+        kind = "hold numbers or bools of up to 64 bits, as (H, W), (H, W, C) or (N, H, W, C)"
+        raise ValueError(must("the array", kind, array))
+    return array
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    table = [HEADINGS, *rows] if rows else []
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    # Numbers lie to the right.
+    return ["  ".join(map("{:{}{}}".format, row, "<<<<>>>", widths)) for row in table]
+
+
+def _say(text: str, stream: TextIO) -> None:
+    """Prints one line, with what is not printable as escapes: a file may have any name."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    coding = stream.encoding or "utf-8"
     try:
-        return int(text)
-    except ValueError:
-        return float(text)
+        print(line.encode(coding, "backslashreplace").decode(coding), file=stream, flush=True)
+    except BrokenPipeError:
+        # Whoever read us has gone. What is still buffered must not complain at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _as_option(message: str) -> str:
-    """Names the option where the config's own message names the attribute."""
-    message = message.replace("DropoutOperatorConfig.dropout_rate", "--rate")
-    return message.replace("DropoutOperatorConfig.", "--")
+if __name__ == "__main__":
+    sys.exit(main())

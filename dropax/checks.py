@@ -138,7 +138,7 @@ def require_number(owner: str, value: Any, *, finite: bool = True) -> None:
     """
     if not is_number(value):
         raise TypeError(must(owner, "be a number", value))
-    if math.isnan(value) or (finite and math.isinf(value)):
+    if value != value or (finite and abs(value) == math.inf):  # an int may be too large for isnan
         raise ValueError(must(owner, "be finite" if finite else "not be NaN", value))
 
 

@@ -242,6 +242,7 @@ class ModalityOperatorConfig(OperatorConfig):
             raise TypeError(must(owner, "be a tuple of two numbers or None", bounds, cure))
         if len(bounds) != 2 or not bounds[0] < bounds[1]:  # NaN fails the comparison too
             raise ValueError(must(owner, "be (low, high) with low < high", bounds))
+        vars(self)["clip_range"] = tuple(map(_plain, bounds))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -288,6 +289,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         vars(self)["dropout_rate"] = self._checked_rate(self.dropout_rate)
         as_region(self.mode, self._owner("mode"))
         require_number(self._owner("fill"), self.fill)
+        vars(self)["fill"] = _plain(self.fill)
         require_whole(self._owner("seed"), self.seed, 0, 2**32)
         if self.channel_axis is not None and self.channel_axis != "auto":
             require_kind(
@@ -322,6 +324,12 @@ def _unflatten(cls: type[Any], static: _Static, leaves: Any) -> Any:
     vars(config).update(static.values, _cached_static=static)
     vars(config).update(zip(cls.dynamic_fields, leaves, strict=True))
     return config
+
+
+def _plain(number: Any) -> int | float:
+    """Returns a Python number. -0.0 becomes 0.0, which it is equal to, as static values must be."""
+    plain: int | float = number.item() if isinstance(number, np.generic) else number
+    return plain + 0
 
 
 def _copy_containers(tree: Any) -> Any:

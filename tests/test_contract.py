@@ -101,9 +101,7 @@ def test_the_public_names_are_these():
     assert all(hasattr(dropax, name) for name in dropax.__all__)
 
 
-PUBLIC = [
-    getattr(dropax, name) for name in dropax.__all__ if inspect.getdoc(getattr(dropax, name))
-]
+PUBLIC = [getattr(dropax, name) for name in dropax.__all__ if inspect.getdoc(getattr(dropax, name))]
 
 
 @pytest.mark.parametrize(

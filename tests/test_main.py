@@ -1,0 +1,399 @@
+"""The command line, as its user meets it."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import dropax
+from dropax import images
+from dropax.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not list(tmp_path.rglob(".dropax-*")), "a temporary file was left"
+    assert not jax.config.jax_enable_x64, "x64 has leaked"
+
+
+def noise(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> np.ndarray:
+    """Values of which none is 0, unless they are bools."""
+    values = np.random.default_rng(seed).integers(1, 100, shape)
+    return np.ones(shape, dtype) if dtype is bool else values.astype(dtype)
+
+
+def mask_of(
+    name: str, index: int, shape: tuple[int, ...], rate: float, seed: int = 0
+) -> np.ndarray:
+    """The mask that the documentation promises, from JAX alone."""
+    digest = hashlib.sha256(name.encode()).digest()
+    key = jax.random.key(seed)
+    for word in (digest[:4], digest[4:8]):
+        key = jax.random.fold_in(key, np.uint32(int.from_bytes(word, "big")))
+    keep = np.float32(1) - np.float32(rate)
+    return np.asarray(jax.random.bernoulli(jax.random.fold_in(key, index), keep, shape))
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+DTYPES = ["u1", "i2", "u4", "i8", "u8", "f2", "f4", "f8", ">f4", ">i8", "c8", "c16", bool]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_array_keeps_its_dtype_and_loses_what_the_mask_says(dtype: Any) -> None:
+    values = noise((12, 10, 3), dtype)
+    np.save("a.npy", values)
+    assert main(["a.npy", "--rate", "0.3"]) == 0
+    dropped = np.load("dropax_out/a.npy")
+    assert dropped.dtype == values.dtype
+    mask = mask_of("a.npy", 0, values.shape, 0.3)
+    np.testing.assert_array_equal(dropped, np.where(mask, values, np.zeros((), dtype)))
+
+
+def test_each_record_of_a_batch_has_its_own_mask() -> None:
+    values = noise((3, 8, 9, 2), np.float32)
+    np.save("a.npy", values)
+    assert main(["a.npy", "--seed", "7", "--fill", "-2.5"]) == 0
+    masks = np.stack([mask_of("a.npy", i, (8, 9, 2), 0.2, seed=7) for i in range(3)])
+    expected = np.where(masks, values, np.float32(-2.5))
+    np.testing.assert_array_equal(np.load("dropax_out/a.npy"), expected)
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (40, 30, 4), (5, 8, 8, 4)])
+def test_channel_mode_drops_whole_channels(shape: tuple[int, ...]) -> None:
+    np.save("a.npy", noise(shape, np.uint8))
+    assert main(["a.npy", "--mode", "channel", "--rate", "0.5", "--seed", "2"]) == 0
+    kept = np.load("dropax_out/a.npy") != 0
+    spatial = (0, 1) if len(shape) < 4 else (1, 2)
+    np.testing.assert_array_equal(kept.all(spatial), kept.any(spatial))
+
+
+def test_a_big_integer_fill_is_exact() -> None:
+    np.save("a.npy", noise((9, 9), np.int64))
+    assert main(["a.npy", "--rate", "1", "--fill", str(2**62 + 1)]) == 0
+    assert (np.load("dropax_out/a.npy") == 2**62 + 1).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype"), [("L", "u1"), ("LA", "u1"), ("RGB", "u1"), ("RGBA", "u1"), ("I;16", "u2")]
+)
+def test_a_picture_keeps_its_mode_and_its_alpha(mode: str, dtype: str) -> None:
+    channels = {"L": (), "LA": (2,), "RGB": (3,), "RGBA": (4,), "I;16": ()}[mode]
+    values = noise((16, 20, *channels), dtype) + (400 if dtype == "u2" else 0)
+    Image.fromarray(values.astype(dtype)).save("a.png")
+    assert main(["a.png", "--rate", "0.5"]) == 0
+    with Image.open("dropax_out/a.png") as image:
+        assert image.mode == mode
+        dropped = np.asarray(image)
+    if mode.endswith("A"):
+        np.testing.assert_array_equal(dropped[..., -1], values[..., -1])
+        values, dropped = values[..., :-1], dropped[..., :-1]
+    values, dropped = (array.reshape(16, 20, -1) for array in (values, dropped))
+    mask = mask_of("a.png", 0, values.shape, 0.5)
+    np.testing.assert_array_equal(dropped, np.where(mask, values, 0))
+
+
+def test_a_turned_jpeg_comes_out_upright_as_png() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(images.sample_picture(32)[:20]).save("A.JPG", exif=exif)
+    assert main(["A.JPG", "--rate", "0"]) == 0
+    with Image.open("A.JPG") as stored, Image.open("dropax_out/A.png") as dropped:
+        assert "exif" not in dropped.info
+        np.testing.assert_array_equal(np.asarray(dropped), np.rot90(np.asarray(stored), -1))
+
+
+def test_an_npz_member_that_is_no_image_is_carried_as_it_is() -> None:
+    image, batch = noise((6, 7, 3), np.uint8), noise((2, 6, 7, 1), np.float64)
+    objects = np.empty(2, object)
+    objects[:] = {"a": 1}, None
+    np.savez_compressed("a.npz", image=image, batch=batch, labels=np.arange(4), objects=objects)
+    assert main(["a.npz"]) == 0
+    with np.load("dropax_out/a.npz", allow_pickle=True) as archive:
+        assert sorted(archive.files) == ["batch", "image", "labels", "objects"]
+        np.testing.assert_array_equal(archive["labels"], np.arange(4))
+        assert archive["objects"][0] == {"a": 1}
+        mask = mask_of("a.npz::image", 0, image.shape, 0.2)
+        np.testing.assert_array_equal(archive["image"], np.where(mask, image, 0))
+        mask = mask_of("a.npz::batch", 1, batch.shape[1:], 0.2)
+        np.testing.assert_array_equal(archive["batch"][1], np.where(mask, batch[1], 0))
+
+
+def make_folder() -> None:
+    Path("in/sub").mkdir(parents=True)
+    np.save("in/a.npy", noise((20, 20), np.float32))
+    np.savez("in/b.npz", x=noise((20, 20, 3), np.uint8))
+    Image.fromarray(noise((20, 20, 3), np.uint8)).save("in/sub/c.WEBP")
+    Image.fromarray(noise((20, 20), np.uint8)).save("in/d.png")
+    Path("in/notes.txt").write_text("not for us")
+
+
+def test_the_same_bytes_whatever_the_order_the_number_or_the_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_folder()
+    assert main(["in", "--out", "first"]) == 0
+    first = contents("first")
+    assert sorted(first) == ["a.npy", "b.npz", "contact_sheet.png", "d.png", "sub/c.png"]
+    assert main(["in/d.png", "in/b.npz", "in/a.npy", "in/a.npy", "--out", "second"]) == 0
+    assert main(["./in/", "--out", "first", "--overwrite"]) == 0
+    assert contents("first") == first
+    second = contents("second")
+    assert all(second[name] == first[name] for name in ("a.npy", "b.npz", "d.png"))
+    assert main(["in", "--out", "first", "--overwrite", "--seed", "1"]) == 0
+    assert contents("first")["a.npy"] != first["a.npy"]
+    assert capsys.readouterr().err == ""
+
+
+def test_what_an_earlier_run_wrote_is_no_input() -> None:
+    make_folder()
+    assert main(["."]) == 0
+    assert main([".", "--overwrite"]) == 0
+    names = ["contact_sheet.png", "in/a.npy", "in/b.npz", "in/d.png", "in/sub/c.png"]
+    assert sorted(contents("dropax_out")) == names
+
+
+def test_the_table_says_what_was_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("a.npy", noise((50, 40, 3), np.float64))
+    Image.fromarray(noise((9, 8, 4), np.uint8)).save("long name.png")
+    assert main(["a.npy", "long name.png", "--rate", "0.25"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[0] == "file"
+    assert len({len(line) for line in lines[:3]}) == 1, "columns are aligned"
+    assert lines[1].split()[:5] == ["a.npy", "50x40x3", "float64", "pixel", "0.25"]
+    assert lines[2].split()[:4] == ["long", "name.png", "9x8x3+alpha", "uint8"]
+    realised = np.mean(np.load("dropax_out/a.npy") == 0)
+    assert float(lines[1].split()[5]) == pytest.approx(realised, abs=1e-4)
+    assert float(lines[1].split()[6]) > 0
+    assert lines[3] == f"contact sheet: {Path('dropax_out/contact_sheet.png')}"
+
+
+def test_the_contact_sheet_is_capped_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in").mkdir()
+    for number in range(17):
+        np.save(f"in/{number:02}.npy", noise((4, 4), np.uint8))
+    assert main(["in"]) == 0
+    output = capsys.readouterr()
+    assert output.out.splitlines()[-1].endswith(", with the first 16 of 17 rows")
+    assert output.err == "", "no progress bar where there is no terminal"
+
+
+def test_without_inputs_the_modes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows = [(line[3], float(line[4]), float(line[5])) for line in lines[1:16]]
+    modes = ["pixel", "Pixel(per_channel=False)", "channel"]
+    rates = [0.0, 0.05, 0.1, 0.2, 0.5]
+    assert [row[:2] for row in rows] == [(mode, rate) for mode in modes for rate in rates]
+    # 16384 draws or more: six standard errors are below 0.024.
+    assert all(abs(done - rate) < 0.024 for mode, rate, done in rows if mode != "channel")
+    assert {done for mode, _, done in rows if mode == "channel"} == {0, 0.3333, 0.6667}
+    with Image.open("dropax_out/contact_sheet.png") as sheet:
+        assert min(sheet.size) > 3 * images.TILE
+
+
+def test_without_inputs_options_narrow_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--mode", "channel", "--rate", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [["channel", "0", "0.0000"], ["channel", "1", "1.0000"]]
+    assert [line.split()[3:6] for line in lines[1:-1]] == rows
+    assert main([]) == 2
+    assert "contact_sheet.png is there already; pass --overwrite" in capsys.readouterr().err
+
+
+def failing_files() -> dict[str, str]:
+    """Makes a file of each kind of fault; returns what is said of each."""
+    picture = Image.fromarray(images.sample_picture(64))
+    for name in ("cut_1.png", "cut_2.jpg", "cut_3.webp"):
+        picture.save(name)
+        Path(name).write_bytes(Path(name).read_bytes()[:-300])
+    Path("text.png").write_text("hello")
+    Path("text.npy").write_text("hello")
+    Path("text.npz").write_text("hello")
+    np.save("vector.npy", np.zeros(5))
+    np.save("rank5.npy", np.zeros((2, 2, 2, 2, 2)))
+    np.save("empty.npy", np.zeros((0, 4, 4, 3)))
+    np.save("words.npy", np.array([["a", "b"]]))
+    np.save("pickled.npy", np.array([[{}]], object), allow_pickle=True)
+    np.savez("vectors.npz", a=np.zeros(3), b=np.zeros((2,) * 5))
+    np.save("cut.npy", noise((40, 40), np.float32))
+    Path("cut.npy").write_bytes(Path("cut.npy").read_bytes()[:900])
+    Path("photo.gif").write_text("x")
+    Path("none").mkdir()
+    return {
+        "cut_1.png": "cannot be read as a picture: ",
+        "cut_2.jpg": "cannot be read as a picture: image file is truncated",
+        "cut_3.webp": "cannot be read as a picture: ",
+        "text.png": "cannot be read as a picture: it does not begin as a PNG, JPEG or WebP",
+        "text.npz": "cannot be read as an npz archive: File is not a zip file",
+        "vector.npy": "the array must hold numbers or bools of up to 64 bits, as (H, W), (H, W, C) "
+        "or (N, H, W, C); got an array of shape (5,) and dtype float64.",
+        **dict.fromkeys(["rank5.npy", "empty.npy", "words.npy"], "the array must hold"),
+        "pickled.npy": "cannot be read as an array: Object arrays cannot be loaded",
+        "vectors.npz": "holds no array of numbers or bools with 2 to 4 axes",
+        **dict.fromkeys(["text.npy", "cut.npy"], "cannot be read as an array: "),
+        "photo.gif": "must be a folder or a file whose name ends in one of .png, .jpg, ",
+        "none": "holds no file whose name ends in one of .png, .jpg, ",
+        **dict.fromkeys(["missing.npy", ""], "No such file or directory"),
+    }
+
+
+def test_each_fault_is_one_line_and_the_rest_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    faults = failing_files()
+    np.save("good.npy", noise((8, 8), np.uint8))
+    names = list(faults)
+    assert main([*names[:8], "good.npy", *names[8:]]) == 2
+    output = capsys.readouterr()
+    assert sorted(contents("dropax_out")) == ["contact_sheet.png", "good.npy"]
+    assert [line.split()[0] for line in output.out.splitlines()] == ["file", "good.npy", "contact"]
+    lines = output.err.splitlines()
+    assert len(lines) == len(faults)
+    for name, why in faults.items():
+        assert any(line.startswith(f"dropax: {name}: {why}") for line in lines), (name, lines)
+
+
+def test_a_fill_that_a_dtype_cannot_hold_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("a.npy", noise((4, 4), np.uint8))
+    np.save("b.npy", noise((4, 4), np.float32))
+    assert main(["a.npy", "b.npy", "--fill", "0.5"]) == 2
+    error = "dropax: a.npy: --fill must be exact in dtype uint8; got 0.5. Pass a whole number"
+    assert capsys.readouterr().err.startswith(error)
+    assert "b.npy" in contents("dropax_out")
+    assert main(["--fill", "0.5", "--out", "other"]) == 2
+    assert "built-in.png: --fill must be exact in dtype uint8" in capsys.readouterr().err
+
+
+def test_nothing_is_overwritten_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("a.npy", noise((4, 4), np.uint8))
+    np.save("b.npy", noise((4, 4), np.uint8))
+    assert main(["a.npy"]) == 0
+    before = contents("dropax_out")
+    capsys.readouterr()
+    assert main(["a.npy", "b.npy", "--seed", "1"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    sheet, result = Path("dropax_out/contact_sheet.png"), Path("dropax_out/a.npy")
+    cure = "is there already; pass --overwrite to replace it"
+    assert lines == [f"dropax: a.npy: {result} {cure}", f"dropax: {sheet.name}: {sheet} {cure}"]
+    after = contents("dropax_out")
+    assert after.pop("b.npy")
+    assert after == before
+
+
+def test_an_input_is_never_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("a.npy", noise((4, 4), np.uint8))
+    assert main(["a.npy", "--out", ".", "--overwrite"]) == 2
+    assert "a.npy: its result would replace it; choose another --out" in capsys.readouterr().err
+    np.testing.assert_array_equal(np.load("a.npy"), noise((4, 4), np.uint8))
+
+
+def test_inputs_that_would_be_written_to_one_place_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("a.jpg", "a.png", "contact_sheet.jpg", "b.png"):
+        Image.fromarray(noise((8, 8, 3), np.uint8)).save(name)
+    assert main(["a.jpg", "a.png", "contact_sheet.jpg", "b.png"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "dropax: a.jpg: another would be written to a.png too",
+        "dropax: a.png: another would be written to a.png too",
+        "dropax: contact_sheet.jpg: another would be written to contact_sheet.png too",
+    ]
+    assert sorted(contents("dropax_out")) == ["b.png", "contact_sheet.png"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        (["--rate", "1.5"], "--rate must be in [0.0, 1.0]; got 1.5."),
+        (["--rate", "x"], "--rate must be a number or a real scalar array; got 'x'."),
+        (["--mode", "pixle"], "--mode must be one of 'pixel', 'channel'"),
+        (["--fill", "inf"], "--fill must be finite; got inf."),
+        (["--fill", "x"], "--fill must be a number; got 'x'."),
+        (["--fill", "1" * 400], ""),
+        (["--seed", "-1"], "--seed must be in [0, 4294967296); got -1."),
+        (["--seed", "1.5"], "--seed must be an int; got 1.5."),
+        (["--wrong"], "unrecognized arguments: --wrong"),
+        (["--out", "file/below"], "--out: Not a directory"),
+        (["--out", "file"], "--out: File exists"),
+    ],
+)
+def test_a_bad_option_is_one_line(
+    argv: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").write_text("")
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("dropax: ")
+    assert why in err
+
+
+def test_a_file_in_the_way_stops_only_one(capsys: pytest.CaptureFixture[str]) -> None:
+    make_folder()
+    Path("dropax_out").mkdir()
+    Path("dropax_out/sub").write_text("a file where a folder should be")
+    assert main(["in"]) == 2
+    assert capsys.readouterr().err.startswith(f"dropax: {Path('in/sub/c.WEBP')}: ")
+    assert {"a.npy", "b.npz", "d.png"} < set(contents("dropax_out"))
+
+
+def test_a_write_that_breaks_off_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save("a.npy", noise((4, 4), np.uint8))
+    np.save("b.npy", noise((4, 4), np.uint8))
+
+    def save(file: Any, array: np.ndarray, **options: Any) -> None:
+        file.write(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", save)
+    assert main(["a.npy", "b.npy"]) == 130
+    assert contents("dropax_out") == {}
+    assert capsys.readouterr().err.startswith("dropax: interrupted: ")
+
+
+def test_without_pillow_arrays_are_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_folder()
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    needs = "needs Pillow; pip install 'dropax[image]'"
+    assert main(["in/a.npy", "in/b.npz"]) == 0
+    assert capsys.readouterr().err == f"dropax: contact_sheet.png {needs}\n"
+    assert main(["in/d.png", "--out", "other"]) == 2
+    assert f"dropax: {Path('in/d.png')}: a picture {needs}" in capsys.readouterr().err
+    assert main(["--out", "other"]) == 2
+    assert needs in capsys.readouterr().err
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for option, said in (("--help", "examples:"), ("--version", f"dropax {dropax.__version__}\n")):
+        with pytest.raises(SystemExit) as exit_:
+            main([option])
+        assert exit_.value.code == 0
+        assert said in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_causes_no_traceback() -> None:
+    np.save("a.npy", noise((4, 4), np.uint8))
+    command = f"{sys.executable} -m dropax a.npy missing.npy | true; exit ${{PIPESTATUS[0]}}"
+    root = str(Path(dropax.__file__).parents[1])
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env={"PYTHONPATH": root}
+    )
+    assert done.returncode == 2
+    assert done.stderr == "dropax: missing.npy: No such file or directory\n"
+    assert "a.npy" in contents("dropax_out")
