@@ -57,7 +57,8 @@ def describe(value: Any) -> str:
 
 def is_array(value: Any) -> bool:
     """Says whether a value is a NumPy or JAX array, a tracer, or the shape of one."""
-    return hasattr(value, "shape") and hasattr(value, "dtype")
+    # A class of arrays has these too, and streams of keys have every attribute.
+    return isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype")
 
 
 def is_traced(tree: Any) -> bool:

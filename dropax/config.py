@@ -109,6 +109,10 @@ class OperatorConfig:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        # Or `dataclass` would write its own, which take neither arrays nor lists nor tracers.
+        for name in ("__eq__", "__hash__", "__repr__"):
+            if name not in vars(cls):
+                setattr(cls, name, getattr(cls, name))
         _register(cls)
 
     def __post_init__(self) -> None:
@@ -164,7 +168,7 @@ class OperatorConfig:
                 f"{type(self).__name__} holds a traced value, so it can be neither hashed nor "
                 "compared. Pass it to the jitted function as an argument: it is a pytree."
             )
-        return tuple(leaf.item() if is_array(leaf) else leaf for leaf in leaves)
+        return tuple(map(_leaf_value, leaves))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, OperatorConfig) or type(self) is not type(other):
@@ -230,6 +234,8 @@ class ModalityOperatorConfig(OperatorConfig):
             require_kind(owner, fields, list, "a list of field names or None")
             for position, field in enumerate(fields):
                 require_kind(f"{owner}[{position}]", field, str, "a string")
+                if not field:
+                    raise ValueError(must(f"{owner}[{position}]", "not be empty", field))
             if self.field_key in fields:
                 raise ValueError(must(owner, "not name field_key itself", fields))
         if self.clip_range is not None:
@@ -347,6 +353,12 @@ def _digest(tree: Any) -> tuple[str, str]:
         else:
             digest.update(f"{type(leaf).__qualname__}{leaf!r};".encode())
     return str(structure), digest.hexdigest()
+
+
+def _leaf_value(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+        return leaf
+    return leaf.item() if leaf.shape == () else _digest(leaf)
 
 
 def _is_default(value: Any, default: Any) -> bool:

@@ -78,7 +78,7 @@ class Batch:
 
     Raises:
       TypeError: if an element is no `Element`, or a leaf no array or number.
-      ValueError: if the elements differ in structure or shape.
+      ValueError: if the elements differ in structure, shape or dtype.
 
     Example:
       >>> batch = Batch([Element({"image": jnp.ones((4, 4, 3))}) for _ in range(2)])
@@ -172,7 +172,9 @@ class Batch:
     def batch_size(self) -> int:
         """How many records there are."""
         leaves = jax.tree.leaves((self.data, self.states))
-        return int(leaves[0].shape[0]) if leaves else len(self._metadata or ())
+        if not leaves:
+            return len(self._metadata or ())
+        return int(leaves[0].shape[0])
 
     @property
     def metadata_list(self) -> list[Any]:
@@ -189,8 +191,11 @@ class Batch:
         Raises:
           IndexError: if there is no such position.
         """
-        position = range(self.batch_size)[index]
-        return Element(*self._rows(position), self.metadata_list[position])
+        size = self.batch_size
+        if not -size <= index < size:
+            raise IndexError(f"the batch has {size} records; got index {index}.")
+        metadata = None if self._metadata is None else self._metadata[index]
+        return Element(*self._rows(index), metadata)
 
     def get_elements(self, indices: slice | Sequence[int]) -> list[Element]:
         """Returns the records at some positions, or in a slice."""
@@ -224,7 +229,10 @@ class Batch:
 
     def __repr__(self) -> str:
         data, states = summarize(self.data), summarize(self.states)
-        return f"Batch(batch_size={self.batch_size}, data={data}, states={states})"
+        leaves = jax.tree.leaves((self.data, self.states))
+        known = all(is_array(leaf) and leaf.shape for leaf in leaves)  # a tree may hold anything
+        size = self.batch_size if known else None
+        return f"Batch(batch_size={size}, data={data}, states={states})"
 
 
 def leading_size(tree: Any, owner: str) -> int:
@@ -275,6 +283,10 @@ class _Text(str):
     __repr__ = str.__str__
 
 
+def _kind(leaf: Any) -> str:
+    return str(leaf.dtype) if is_array(leaf) else type(leaf).__name__
+
+
 def _stack(trees: list[Any], part: str) -> Any:
     if not trees:
         return {}
@@ -293,6 +305,8 @@ def _stack(trees: list[Any], part: str) -> Any:
             if np.shape(leaf) != np.shape(first):
                 constraint = f"have the first's shape {np.shape(first)}"
                 raise ValueError(must(owner, constraint, leaf))
+            if _kind(leaf) != _kind(first):
+                raise ValueError(must(owner, f"have the first's dtype {_kind(first)}", leaf))
             column.append(leaf)
     return jax.tree.unflatten(structure, [jnp.stack(column) for column in columns])
 

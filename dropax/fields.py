@@ -31,10 +31,10 @@ def get_field(data: Any, path: str) -> Any:
     """
     node, walked = data, ""
     for name in _split(data, path):
+        where = repr(walked) if walked else "the data"
         if not isinstance(node, Mapping):
-            raise KeyError(f"field {path!r} not found: {walked!r} is not a dict.")
+            raise KeyError(f"field {path!r} not found: {where} is not a dict.")
         if name not in node:
-            where = repr(walked) if walked else "the data"
             raise KeyError(f"field {path!r} not found: {where} has {names(node)}.")
         node = node[name]
         walked = f"{walked}.{name}" if walked else name
@@ -80,14 +80,21 @@ def remove_field(data: dict[str, Any], path: str) -> dict[str, Any]:
       {'image': 1, 'aux': {'pose': 3}}
     """
     get_field(data, path)
-    *parents, name = _split(data, path)
-    parent = copy.copy(get_field(data, ".".join(parents)) if parents else data)
-    del parent[name]
-    return set_field(data, ".".join(parents), parent) if parents else parent
+    return _without(data, _split(data, path))
 
 
 def _split(data: Any, path: str) -> list[str]:
     return [path] if isinstance(data, Mapping) and path in data else path.split(".")
+
+
+def _without(node: Any, parts: list[str]) -> dict[str, Any]:
+    name, *rest = parts
+    changed = copy.copy(node)
+    if rest:
+        changed[name] = _without(node[name], rest)
+    else:
+        del changed[name]
+    return changed
 
 
 def _with(node: Any, parts: list[str], value: Any, path: str) -> dict[str, Any]:

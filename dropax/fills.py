@@ -51,7 +51,7 @@ def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> 
 
     Raises:
       TypeError: if the dtype is complex, which has no order.
-      ValueError: if an integer or bool dtype has no value within the range.
+      ValueError: if the dtype has no finite value within the range.
     """
     dtype = array.dtype
     if jnp.issubdtype(dtype, jnp.complexfloating):
@@ -59,8 +59,12 @@ def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> 
     low: Any
     high: Any
     if jnp.issubdtype(dtype, jnp.floating):
-        with np.errstate(over="ignore"):  # a bound past the dtype's range is no bound
-            low, high = (np.asarray(bound).astype(dtype) for bound in bounds)
+        largest = float(jnp.finfo(dtype).max)
+        if bounds[0] > largest or bounds[1] < -largest:
+            raise ValueError(must(owner, f"hold a value of dtype {dtype}", bounds))
+        # A bound past the dtype's range is no bound.
+        low = np.asarray(-np.inf if bounds[0] < -largest else float(bounds[0])).astype(dtype)
+        high = np.asarray(np.inf if bounds[1] > largest else float(bounds[1])).astype(dtype)
     else:
         least, most = _integer_range(dtype)
         low = least if bounds[0] <= least else math.ceil(bounds[0])
@@ -89,12 +93,12 @@ def require_in_range(fill: Number, dtype: Any, owner: str) -> None:
 def _exactly(fill: Number, dtype: Any, owner: str) -> np.ndarray:
     if not jnp.issubdtype(dtype, jnp.inexact):
         least, most = _integer_range(dtype)
-        if fill != math.floor(fill) or not least <= fill <= most:
+        if not least <= fill <= most or fill != math.floor(fill):
             cure = f"Pass a whole number from {least} to {most}, or a floating-point image."
             raise ValueError(must(owner, f"be exact in dtype {dtype}", fill, cure))
         return np.asarray(int(fill)).astype(dtype)
     with np.errstate(over="ignore"):  # only where the user switched the check of the range off
-        return np.asarray(fill).astype(dtype)
+        return np.asarray(float(fill)).astype(dtype)
 
 
 def _integer_range(dtype: Any) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from dropax.checks import must, require_kind
+from dropax.checks import is_array, must, require_kind
 
 Out = TypeVar("Out")
 
@@ -209,15 +209,16 @@ def draw_key(rngs: Any, stream: str | None, owner: str) -> jax.Array:
     """
     if isinstance(rngs, Rngs):
         return rngs[stream or "default"]()
-    if callable(rngs):
-        return as_key(getattr(rngs, stream or "", rngs)(), f"{owner} when called")
-    if isinstance(rngs, int) or hasattr(rngs, "dtype"):
-        return Rngs(rngs)()
+    if isinstance(rngs, int) or is_array(rngs):
+        return jax.random.fold_in(_seed_key(rngs, owner), 0)
+    draw = getattr(rngs, stream or "", rngs)
+    if callable(draw):
+        return as_key(draw(), f"{owner} when called")
     raise TypeError(must(owner, "be a dropax.Rngs, an int seed or a key", rngs))
 
 
 def _seed_key(seed: Any, owner: str) -> jax.Array:
-    if hasattr(seed, "dtype"):
+    if is_array(seed):
         return as_key(seed, owner)
     require_kind(owner, seed, int, "an int seed or a key")
     if not 0 <= seed < 2**32:

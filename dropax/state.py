@@ -65,9 +65,8 @@ class OperatorState:
 
     def __repr__(self) -> str:
         parts = {name: getattr(self, name) for name in _FIELDS}
-        if all(isinstance(part, jax.Array) for part in jax.tree.leaves(self)) and not is_traced(
-            self
-        ):
+        words = (self.key, self.step, self.applied_count, self.skipped_count)
+        if all(map(_is_readable, words)) and not self.step.shape:
             parts["key"] = (
                 f"{jax.random.key_impl(self.key)}{np.array(jax.random.key_data(self.key))}"
             )
@@ -129,7 +128,8 @@ def save_state(state: OperatorState) -> dict[str, Any]:
 
     Returns:
       A dict that `numpy.savez`, pickle, msgpack or Orbax can store: `version`, `key_data`,
-      `key_impl`, `step`, `applied_count`, `skipped_count`, and `statistics` where there are any.
+      `key_impl`, `step`, `applied_count`, `skipped_count`, and, where there are any, `statistics`,
+      a dict (which `numpy.load` gives back only with `allow_pickle=True`).
 
     Raises:
       ValueError: if the state is traced.
@@ -178,6 +178,8 @@ def load_state(saved: Any) -> OperatorState:
     if version != CHECKPOINT_VERSION:
         raise ValueError(must("state entry 'version'", f"be {CHECKPOINT_VERSION}", version))
     statistics = saved.get("statistics")
+    if isinstance(statistics, np.ndarray) and statistics.dtype == object and statistics.ndim == 0:
+        statistics = statistics.item()  # as `numpy.savez` stores a dict
     if statistics is not None and not isinstance(statistics, dict):
         raise ValueError(must("state entry 'statistics'", "be a dict or None", statistics))
     return OperatorState(
@@ -187,6 +189,10 @@ def load_state(saved: Any) -> OperatorState:
         _words(_saved_int(saved, "skipped_count", 64)),
         copy_tree(statistics),
     )
+
+
+def _is_readable(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and not is_traced(leaf) and not leaf.is_deleted()
 
 
 def _add(words: jax.Array, number: Any) -> jax.Array:

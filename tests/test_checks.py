@@ -1,0 +1,127 @@
+"""The wording of errors: one form, whatever value came."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dropax import Rngs, checks
+
+
+class Opaque:
+    def __repr__(self):
+        return "x" * 81
+
+
+SHOWN = {
+    "a number": (1.5, "1.5"),
+    "a string": ("pixle", "'pixle'"),
+    "None": (None, "None"),
+    "a NumPy array": (np.zeros((2, 3), np.uint8), "an array of shape (2, 3) and dtype uint8"),
+    "a JAX array": (jnp.zeros(4), "an array of shape (4,) and dtype float32"),
+    "a NumPy scalar": (np.float32(1), "an array of shape () and dtype float32"),
+    "a key": (jax.random.key(0), "an array of shape () and dtype key<fry>"),
+    "a shape": (jax.ShapeDtypeStruct((2,), np.int8), "an array of shape (2,) and dtype int8"),
+    "a class": (dict, "the dict"),
+    "a class of arrays": (np.float32, "the float32"),
+    "a dtype of JAX": (jnp.bfloat16, "the bfloat16"),
+    "eighty characters": ("x" * 78, repr("x" * 78)),
+    "more than that": (Opaque(), "a Opaque"),
+    "streams, which have every attribute": (Rngs(0), "Rngs(default: 0 drawn)"),
+}
+
+
+@pytest.mark.parametrize(("value", "text"), SHOWN.values(), ids=SHOWN)
+def test_any_value_is_shown_in_a_few_characters(value, text):
+    assert checks.describe(value) == text
+    assert checks.must("Config.rate", "fit", value) == f"Config.rate must fit; got {text}."
+    assert checks.must("a", "fit", value, "Cure.") == f"a must fit; got {text}. Cure."
+
+
+def test_a_tracer_is_shown_by_its_shape_and_is_seen_in_any_tree():
+    def inside(x):
+        assert checks.describe(x) == "an array of shape (2,) and dtype float32"
+        assert checks.is_traced({"a": [1, x]})
+        return x
+
+    jax.jit(inside)(jnp.ones(2))
+    assert not checks.is_traced({"a": [1, jnp.ones(2), None, "text"]})
+
+
+ARRAYS = [np.zeros(2), np.float64(1), jnp.zeros(()), jax.ShapeDtypeStruct((), np.int8)]
+NO_ARRAYS = [1.0, "text", None, [1, 2], np.float32, np.ndarray, jnp.float32, Rngs(0), np.dtype(int)]
+
+
+@pytest.mark.parametrize("value", ARRAYS, ids=lambda value: type(value).__name__)
+def test_arrays_and_shapes_of_arrays_count_as_arrays(value):
+    assert checks.is_array(value) is True
+
+
+@pytest.mark.parametrize("value", NO_ARRAYS, ids=lambda value: repr(value)[:24])
+def test_nothing_else_counts_as_an_array(value):
+    assert checks.is_array(value) is False
+
+
+CHOICE = {
+    "near": ("pixle", "a must be one of 'pixel', 'channel'; got 'pixle'. Did you mean 'pixel'?"),
+    "far": ("qqq", "a must be one of 'pixel', 'channel'; got 'qqq'."),
+    "no string": (3, "a must be one of 'pixel', 'channel'; got 3."),
+    "unhashable": ([], "a must be one of 'pixel', 'channel'; got []."),
+}
+
+
+@pytest.mark.parametrize(("value", "text"), CHOICE.values(), ids=CHOICE)
+def test_a_choice_that_is_none_of_the_options_is_refused_and_the_nearest_named(value, text):
+    with pytest.raises(ValueError, match="must be one of") as refused:
+        checks.require_choice("a", value, ("pixel", "channel"))
+    assert str(refused.value) == text
+
+
+def test_a_choice_among_the_options_passes_and_a_cure_follows_the_hint():
+    checks.require_choice("a", "pixel", iter(["pixel"]))
+    with pytest.raises(ValueError, match=r"Did you mean 'pixel'\? Or an object\.$"):
+        checks.require_choice("a", "pixell", ["pixel"], "Or an object.")
+
+
+REFUSED = {
+    "kind": (checks.require_kind, ("1", int, "an int"), TypeError, "a must be an int; got '1'."),
+    "bool": (checks.require_kind, (True, int, "an int"), TypeError, "a must be an int; got True."),
+    "cure": (checks.require_kind, (1, str, "x", "Do."), TypeError, "a must be x; got 1. Do."),
+    "float": (checks.require_whole, (1.0, 0), TypeError, "a must be an int; got 1.0."),
+    "low": (checks.require_whole, (-1, 0), ValueError, "a must be at least 0; got -1."),
+    "below": (checks.require_whole, (-1, 0, 5), ValueError, "a must be in [0, 5); got -1."),
+    "high": (checks.require_whole, (5, 0, 5), ValueError, "a must be in [0, 5); got 5."),
+    "text": (checks.require_number, ("1",), TypeError, "a must be a number; got '1'."),
+    "no number": (checks.require_number, (False,), TypeError, "a must be a number; got False."),
+    "complex": (checks.require_number, (1j,), TypeError, "a must be a number; got 1j."),
+    "nan": (checks.require_number, (np.nan,), ValueError, "a must be finite; got nan."),
+    "inf": (checks.require_number, (-np.inf,), ValueError, "a must be finite; got -inf."),
+}
+
+
+@pytest.mark.parametrize(("require", "arguments", "error", "text"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_such_value_is_refused_in_the_one_form(require, arguments, error, text):
+    with pytest.raises(error) as refused:
+        require("a", *arguments)
+    assert str(refused.value) == text
+
+
+def test_what_is_such_a_value_passes():
+    for kind, value in ((bool, True), (int, 3), (str, "s"), (dict, {})):
+        checks.require_kind("a", value, kind, "of the kind")
+    for value in (0, 4):
+        checks.require_whole("a", value, 0, 5)
+    for value in (0, -1.5, np.int8(3), np.float32(0.5), 2**70):
+        checks.require_number("a", value)
+    checks.require_number("a", np.inf, finite=False)
+    with pytest.raises(ValueError, match=r"^a must not be NaN; got nan\.$"):
+        checks.require_number("a", np.nan, finite=False)
+
+
+def test_a_whole_number_that_no_float_holds_is_a_number():
+    checks.require_number("a", 10**400)
+
+
+def test_names_are_listed_or_nothing_is():
+    assert checks.names({"image": 1, "label": 2}) == "'image', 'label'"
+    assert checks.names({}) == "nothing"

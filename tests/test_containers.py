@@ -1,0 +1,373 @@
+"""One record and many."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.tree_util import keystr
+
+from dropax import Batch, Element
+from dropax.containers import leading_size
+
+
+def records(count, **data):
+    """Records of which each holds its number in data and state, and its name as metadata."""
+    return [
+        Element({"image": np.full((2, 3), n, np.float32), **data}, {"n": np.int32(n)}, f"r{n}")
+        for n in range(count)
+    ]
+
+
+def same(first, second):
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+# Element.
+
+
+def test_an_element_is_empty_unless_told_otherwise():
+    assert (Element().data, Element().state, Element().metadata) == ({}, {}, None)
+    assert Element().data is not Element().data
+
+
+CHANGES = {
+    "replace": (lambda e: e.replace(metadata=5, state={}), {"a": 1, "b": 2}, {}, 5),
+    "update_data": (
+        lambda e: e.update_data({"a": 8, "c": 9}),
+        {"a": 8, "b": 2, "c": 9},
+        {"s": 3},
+        4,
+    ),
+    "update_state": (lambda e: e.update_state({"t": 9}), {"a": 1, "b": 2}, {"s": 3, "t": 9}, 4),
+    "with_metadata": (lambda e: e.with_metadata("m"), {"a": 1, "b": 2}, {"s": 3}, "m"),
+    "apply_to_data": (lambda e: e.apply_to_data(lambda x: -x), {"a": -1, "b": -2}, {"s": 3}, 4),
+    "transform": (lambda e: e.transform(lambda x: -x), {"a": -1, "b": -2}, {"s": 3}, 4),
+}
+
+
+@pytest.mark.parametrize(("change", "data", "state", "metadata"), CHANGES.values(), ids=CHANGES)
+def test_an_element_is_changed_into_another(change, data, state, metadata):
+    element = Element({"a": 1, "b": 2}, {"s": 3}, 4)
+    changed = change(element)
+    assert (changed.data, changed.state, changed.metadata) == (data, state, metadata)
+    assert (element.data, element.state, element.metadata) == ({"a": 1, "b": 2}, {"s": 3}, 4)
+
+
+def test_a_function_is_applied_to_each_array_however_deep_it_lies():
+    element = Element({"a": {"b": jnp.ones(2)}, "c": jnp.ones(3)}).apply_to_data(lambda x: x + 1)
+    same(element.data, {"a": {"b": np.full(2, 2.0)}, "c": np.full(3, 2.0)})
+
+
+FROZEN = [
+    (Element, ["data", "state", "metadata"]),
+    (lambda: Batch(records(2)), ["data", "states", "batch_state", "batch_metadata", "other"]),
+]
+
+
+@pytest.mark.parametrize(("make", "names"), FROZEN, ids=["element", "batch"])
+def test_nothing_can_be_set_or_deleted(make, names):
+    frozen = make()
+    for name in names:
+        with pytest.raises(dataclasses.FrozenInstanceError, match=f"cannot assign to .*{name}"):
+            setattr(frozen, name, 1)
+        with pytest.raises(dataclasses.FrozenInstanceError, match=f"cannot delete .*{name}"):
+            delattr(frozen, name)
+
+
+def test_an_element_is_a_tree_of_its_data_and_state():
+    element = Element({"a": jnp.ones(2)}, {"s": jnp.zeros(3)}, "here")
+    paths = [keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(element)[0]]
+    assert paths == [".data['a']", ".state['s']"]
+    for passed in (jax.jit(lambda e: e)(element), jax.tree.map(lambda x: x, element)):
+        assert type(passed) is Element
+        same(passed, element)
+        assert passed.metadata is None
+    assert element.metadata == "here"
+    assert jax.tree.structure(element) == jax.tree.structure(element.with_metadata("there"))
+
+
+# Batch.
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_batch_stacks_each_leaf_of_its_records_and_gives_them_back(count):
+    batch = Batch(iter(records(count, depth={"near": np.ones((2,), np.uint8)})))
+    assert len(batch) == batch.batch_size == count
+    assert batch["image"].shape == (count, 2, 3)
+    assert isinstance(batch["image"], jax.Array)
+    assert batch.data["depth"]["near"].dtype == jnp.uint8
+    assert batch.metadata_list == [f"r{n}" for n in range(count)]
+    assert batch.get_data() is batch.data
+    for n, element in enumerate(batch):
+        assert type(element) is Element
+        same(element, records(count, depth={"near": np.ones((2,), np.uint8)})[n])
+        assert element.metadata == f"r{n}"
+
+
+def test_scalars_become_arrays_and_dtypes_are_kept():
+    data = {"a": 1.5, "b": True, "c": 2, "d": np.uint8(7), "e": 1j}
+    batch = Batch([Element(data), Element(data)])
+    shown = {name: (leaf.shape, leaf.dtype.name) for name, leaf in batch.data.items()}
+    kinds = {"a": "float32", "b": "bool", "c": "int32", "d": "uint8", "e": "complex64"}
+    assert shown == {name: ((2,), kind) for name, kind in kinds.items()}
+
+
+def test_an_element_is_read_at_any_position_and_at_no_other():
+    batch = Batch(records(3))
+    read = [batch.get_element(n).metadata for n in (0, 2, -1, np.int64(1))]
+    assert read == ["r0", "r2", "r2", "r1"]
+    assert int(batch.get_element(-2).state["n"]) == 1
+    for position in (3, -4):
+        with pytest.raises(IndexError, match=r"the batch has \d records; got index -?\d+\."):
+            batch.get_element(position)
+
+
+@pytest.mark.parametrize(
+    ("indices", "names"),
+    [
+        ([2, 0, 2], ["r2", "r0", "r2"]),
+        (slice(1, None), ["r1", "r2"]),
+        (slice(None, None, -1), ["r2", "r1", "r0"]),
+        (np.array([1]), ["r1"]),
+        ([], []),
+    ],
+    ids=str,
+)
+def test_several_elements_are_read(indices, names):
+    assert [element.metadata for element in Batch(records(3)).get_elements(indices)] == names
+
+
+@given(start=st.integers(-5, 5), end=st.integers(-5, 5))
+def test_a_slice_of_a_batch_is_the_batch_of_the_sliced_records(start, end):
+    batch = Batch.from_parts(
+        {"n": np.arange(4)}, {"s": np.arange(4)}, list("abcd"), "whole", {"of": "all"}
+    ).slice(start, end)
+    assert batch["n"].tolist() == batch.states["s"].tolist() == [*range(4)][start:end]
+    assert batch.metadata_list == [*"abcd"][start:end]
+    assert len(batch) == len([*range(4)][start:end])
+    assert (batch.batch_metadata, batch.batch_state) == ("whole", {"of": "all"})
+
+
+def test_fields_are_found_by_name_and_what_is_missing_says_what_is_there():
+    batch = Batch(records(2, label=np.int32(0)))
+    assert "image" in batch
+    assert "n" not in batch
+    with pytest.raises(KeyError) as missing:
+        batch["rgb"]
+    assert missing.value.args == ("field 'rgb' not found: the batch has 'image', 'label'.",)
+
+
+def test_a_batch_of_nothing_is_empty():
+    batch = Batch([])
+    assert (len(batch), [*batch], batch.data, batch.states) == (0, [], {}, {})
+    assert batch.metadata_list == batch.get_elements(slice(None)) == []
+    assert len(batch.slice(0, 3)) == 0
+    assert repr(batch) == "Batch(batch_size=0, data={}, states={})"
+    with pytest.raises(KeyError) as missing:
+        batch["image"]
+    assert missing.value.args == ("field 'image' not found: the batch has nothing.",)
+
+
+def test_a_batch_of_no_records_of_a_shape_keeps_their_shape():
+    batch = Batch.from_parts({"image": np.zeros((0, 4, 5), np.uint8)})
+    assert (len(batch), [*batch], batch.metadata_list) == (0, [], [])
+    assert jax.jit(lambda b: b)(batch)["image"].shape == (0, 4, 5)
+
+
+def test_records_without_arrays_are_counted_by_their_metadata():
+    assert len(Batch([Element(metadata="a"), Element()])) == 2
+
+
+WRONG_RECORDS = {
+    "no element": ([Element(), {}], TypeError, "[1] must be a dropax.Element; got {}."),
+    "a dict": ({"image": 1}, TypeError, "[0] must be a dropax.Element; got 'image'."),
+    "text": (
+        [Element({"a": {"b": "c"}})],
+        TypeError,
+        "[0].data['a']['b'] must be an array or a number; got 'c'.",
+    ),
+    "text in a state": (
+        [Element({}, {"a": 1}), Element({}, {"a": "c"})],
+        TypeError,
+        "[1].state['a'] must be an array or a number; got 'c'.",
+    ),
+    "a name": (
+        [Element({"a": 1}), Element({"b": 1})],
+        ValueError,
+        "[1].data must have the structure of the first, PyTreeDef({'a': *}); "
+        "got PyTreeDef({'b': *}).",
+    ),
+    "a state": (
+        [Element({}, {"a": 1}), Element({}, {"a": [1]})],
+        ValueError,
+        "[1].state must have the structure of the first, PyTreeDef({'a': *}); "
+        "got PyTreeDef({'a': [*]}).",
+    ),
+    "a shape": (
+        [Element({"a": np.ones(2)}), Element({"a": np.ones(2)}), Element({"a": np.ones(3)})],
+        ValueError,
+        "[2].data['a'] must have the first's shape (2,); "
+        "got an array of shape (3,) and dtype float64.",
+    ),
+    "a number for an array": (
+        [Element({"a": np.ones(2)}), Element({"a": 1.0})],
+        ValueError,
+        "[1].data['a'] must have the first's shape (2,); got 1.0.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("elements", "error", "text"), WRONG_RECORDS.values(), ids=WRONG_RECORDS)
+def test_records_that_do_not_stack_are_refused_by_position_and_path(elements, error, text):
+    with pytest.raises(error) as refused:
+        Batch(elements)
+    assert str(refused.value) == f"Batch.elements{text}"
+
+
+# Parts that are stacked already.
+
+
+@pytest.mark.parametrize("library", [np, jnp])
+def test_arrays_that_are_stacked_already_are_kept_as_they_are(library):
+    image, number = library.ones((2, 3), library.uint8), library.zeros(2)
+    batch = Batch.from_parts({"image": image}, {"n": number}, ["a", "b"], "whole", {"mean": 1})
+    assert batch["image"] is image
+    assert batch.states["n"] is number
+    assert (batch.metadata_list, batch.batch_metadata) == (["a", "b"], "whole")
+    assert batch.batch_state == {"mean": 1}
+    assert batch.get_element(1).data["image"].shape == (3,)
+
+
+def test_parts_that_are_left_out_are_empty():
+    batch = Batch.from_parts({"image": np.ones((2, 3))})
+    assert (batch.states, batch.metadata_list) == ({}, [None, None])
+    assert (batch.batch_state, batch.batch_metadata) == (None, None)
+    assert len(Batch.from_parts({}, {"n": np.ones(4)})) == 4
+
+
+CURE = "Build the batch of records instead: Batch([Element(data, state), ...])."
+LEAF = "Batch.from_parts: leaf"
+WRONG_PARTS = {
+    "data that is a list": (
+        ([1],),
+        TypeError,
+        f"Batch.from_parts.data must be a dict of arrays; got [1]. {CURE}",
+    ),
+    "states that are a list": (
+        ({"a": np.ones(2)}, [{}]),
+        TypeError,
+        f"Batch.from_parts.states must be a dict of arrays; got [{{}}]. {CURE}",
+    ),
+    "a number": (({"a": {"b": 1}},), TypeError, f"{LEAF} 'data.a.b' must be an array; got 1."),
+    "nothing": (({}, {}), ValueError, "Batch.from_parts must hold at least one array; got none."),
+    "no batch axis": (
+        ({}, {"n": np.float32(1)}),
+        ValueError,
+        f"{LEAF} 'states.n' must have a leading batch axis; "
+        "got an array of shape () and dtype float32.",
+    ),
+    "two lengths": (
+        ({"a": np.ones((2, 3)), "b": np.ones((3, 2))},),
+        ValueError,
+        f"{LEAF} 'data.b' must have 2 records along its leading axis, as 'data.a' has; "
+        "got an array of shape (3, 2) and dtype float64.",
+    ),
+    "too little metadata": (
+        ({"a": np.ones(2)}, None, ["x"]),
+        ValueError,
+        "Batch.from_parts.metadata_list must have 2 entries, one per record; got ['x'].",
+    ),
+}
+
+
+@pytest.mark.parametrize(("parts", "error", "text"), WRONG_PARTS.values(), ids=WRONG_PARTS)
+def test_parts_that_do_not_fit_are_refused(parts, error, text):
+    with pytest.raises(error) as refused:
+        Batch.from_parts(*parts)
+    assert str(refused.value) == text
+
+
+def test_the_leading_size_is_the_one_that_all_leaves_share():
+    assert leading_size({"a": [np.ones((3, 1)), jnp.ones(3)], "b": None}, "x") == 3
+    assert leading_size([jax.ShapeDtypeStruct((0, 2), np.int8)], "x") == 0
+
+
+def test_other_parts_for_the_same_records_keep_what_is_not_an_array():
+    batch = Batch.from_parts({"a": np.ones(2)}, {}, ["x", "y"], "whole", {"s": 1})
+    other = batch.with_parts({"b": np.zeros((2, 3))}, {"t": np.ones(2)})
+    assert ([*other.data], [*other.states]) == (["b"], ["t"])
+    assert (other.metadata_list, other.batch_metadata) == (["x", "y"], "whole")
+    assert other.batch_state == {"s": 1}
+
+
+# A batch as a tree.
+
+
+def test_a_batch_is_a_tree_and_its_metadata_no_part_of_it():
+    batch = Batch.from_parts(
+        {"a": jnp.ones((2, 3))}, {"s": jnp.zeros(2)}, ["x", "y"], "whole", {"mean": jnp.ones(())}
+    )
+    paths = [keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(batch)[0]]
+    assert paths == [".data['a']", ".states['s']", ".batch_state['mean']"]
+    for passed in (jax.jit(lambda b: b)(batch), jax.tree.map(lambda x: x, batch)):
+        assert type(passed) is Batch
+        same(passed, batch)
+        assert (passed.metadata_list, passed.batch_metadata) == ([None, None], None)
+        assert passed.get_element(1).metadata is None
+    assert batch.metadata_list == ["x", "y"]
+
+
+def test_a_compiled_function_takes_batches_with_any_metadata_without_a_new_trace():
+    traces = []
+    count = jax.jit(lambda b: traces.append(1) or b)
+    for metadata in (["x", "y"], [{"file": 1}, None], None):
+        count(Batch.from_parts({"a": np.ones((2, 3), np.float32)}, None, metadata))
+    assert len(traces) == 1
+
+
+def test_the_metadata_list_is_the_callers_own():
+    metadata = ["x", "y"]
+    batch = Batch.from_parts({"a": np.ones(2)}, None, metadata)
+    metadata.append("z")
+    batch.metadata_list.append("z")
+    assert batch.metadata_list == ["x", "y"]
+
+
+def test_records_and_batches_are_shown_by_dtype_and_shape():
+    element = Element({"image": np.ones((4, 5), np.uint8), "n": 3}, {"k": "v"}, {"file": "a.png"})
+    assert repr(element) == (
+        "Element(data={'image': uint8[4,5], 'n': 3}, state={'k': 'v'}, metadata={'file': 'a.png'})"
+    )
+    batch = Batch([Element({"image": np.ones((4, 5), np.uint8)}, {"s": jax.random.key(0)})] * 2)
+    assert repr(batch) == (
+        "Batch(batch_size=2, data={'image': uint8[2,4,5]}, states={'s': key<fry>[2]})"
+    )
+    seen = []
+    jax.jit(lambda b: seen.append(repr(b)) or b)(batch)
+    assert seen == [repr(batch)]
+
+
+ODD = {
+    "axes": (lambda _: 0, "data={'a': 0}"),
+    "sums": (jnp.sum, "data={'a': float32[]}"),
+    "nothing": (lambda _: None, "data={'a': None}"),
+    "text": (lambda _: "x", "data={'a': 'x'}"),
+}
+
+
+@pytest.mark.parametrize(("function", "shown"), ODD.values(), ids=ODD)
+def test_a_batch_with_odd_leaves_can_still_be_shown(function, shown):
+    odd = jax.tree.map(function, Batch.from_parts({"a": jnp.ones((2, 3))}))
+    assert shown in repr(odd)
+
+
+def test_a_batch_of_axes_maps_over_a_batch():
+    batch = Batch.from_parts({"a": jnp.arange(6).reshape(2, 3)}, {"s": jnp.arange(2)})
+    axes = jax.tree.map(lambda _: 0, batch)
+    total = jax.vmap(lambda b: b.data["a"].sum() + b.states["s"], in_axes=(axes,))(batch)
+    np.testing.assert_array_equal(total, [3, 13])

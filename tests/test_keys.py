@@ -1,0 +1,331 @@
+"""Where keys come from, and one for each record."""
+
+import copy
+import itertools
+import pickle
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dropax import Rngs, keys
+
+IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
+implementations = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+CURE = "Make one with jax.random.key(0), or pass legacy keys."
+
+
+def words(typed):
+    return np.asarray(jax.random.key_data(typed))
+
+
+def same(first, second):
+    assert first.dtype == second.dtype
+    np.testing.assert_array_equal(words(first), words(second))
+
+
+# Keys.
+
+
+@implementations
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)], ids=str)
+def test_typed_keys_are_returned_as_they_are(impl, shape):
+    one = jax.random.key(5, impl=impl)
+    typed = jax.random.split(one, shape) if shape else one
+    assert keys.as_keys(typed, "a") is typed
+
+
+@pytest.mark.parametrize("library", [np, jnp])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)], ids=str)
+def test_legacy_keys_become_typed_ones(shape, library):
+    typed = jax.random.split(jax.random.key(5), shape) if shape else jax.random.key(5)
+    same(keys.as_keys(library.asarray(words(typed)), "a"), typed)
+    same(keys.as_keys(jax.random.PRNGKey(5), "a"), jax.random.key(5))
+
+
+def test_legacy_keys_are_of_the_implementation_that_jax_is_set_to():
+    with jax.default_prng_impl("rbg"):
+        same(keys.as_keys(jax.random.PRNGKey(5), "a"), jax.random.key(5, impl="rbg"))
+
+
+NO_KEYS = {
+    "an int": (3, "3"),
+    "None": (None, "None"),
+    "a list": ([0, 0], "[0, 0]"),
+    "floats": (np.zeros(2), "an array of shape (2,) and dtype float64"),
+    "signed words": (jnp.zeros(2, jnp.int32), "an array of shape (2,) and dtype int32"),
+    "one word": (np.zeros(1, np.uint32), "an array of shape (1,) and dtype uint32"),
+    "three words": (jnp.zeros((2, 3), jnp.uint32), "an array of shape (2, 3) and dtype uint32"),
+    "a word alone": (np.uint32(3), "an array of shape () and dtype uint32"),
+    "streams": (Rngs(0), "Rngs(default: 0 drawn)"),
+}
+no_keys = pytest.mark.parametrize(("value", "shown"), NO_KEYS.values(), ids=NO_KEYS)
+
+
+@no_keys
+@pytest.mark.parametrize(
+    "use", [keys.as_keys, keys.as_key, lambda key, owner: keys.record_keys(key, 2, owner)]
+)
+def test_what_is_no_key_is_refused(use, value, shown):
+    with pytest.raises(TypeError, match="must be a PRNG key") as refused:
+        use(value, "init_state.key")
+    assert str(refused.value) == f"init_state.key must be a PRNG key; got {shown}. {CURE}"
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_one_key_is_taken_and_several_are_refused_where_one_is_due(legacy):
+    several = jax.random.split(jax.random.key(1), 3)
+    same(keys.as_key(words(several[0]) if legacy else several[0], "a"), several[0])
+    with pytest.raises(ValueError, match=r"of shape \(\)") as refused:
+        keys.as_key(words(several) if legacy else several, "a")
+    shown = "an array of shape (3,) and dtype key<fry>"
+    assert str(refused.value) == f"a must be one key, of shape (); got {shown}."
+
+
+# One for each record.
+
+
+@implementations
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 3)], ids=str)
+def test_a_number_is_folded_into_a_key_as_a_loop_does(impl, shape):
+    key = jax.random.key(7, impl=impl)
+    numbers = np.random.RandomState(0).randint(0, 2**32, shape, np.uint64).astype(np.uint32)
+    for fold in (keys.fold_in_each, jax.jit(keys.fold_in_each)):
+        folded = fold(key, jnp.asarray(numbers))
+        assert folded.shape == shape
+        for position in np.ndindex(shape):
+            same(folded[position], jax.random.fold_in(key, numbers[position]))
+
+
+@implementations
+def test_what_a_record_draws_is_the_same_however_many_there_are(impl):
+    def draw(key):
+        return {"bits": jax.random.bits(key, (3,)), "chance": jax.random.uniform(key)}
+
+    several = keys.record_keys(jax.random.key(3, impl=impl), 5, "a")
+    drawn = keys.map_keys(draw, several)
+    assert drawn["bits"].shape == (5, 3)
+    for position in range(5):
+        for part, value in draw(several[position]).items():
+            np.testing.assert_array_equal(drawn[part][position], value)
+            alone = keys.map_keys(draw, several[position : position + 1])[part][0]
+            np.testing.assert_array_equal(alone, value)
+    assert keys.map_keys(draw, several[:0])["bits"].shape == (0, 3)
+
+
+@implementations
+@pytest.mark.parametrize("size", [0, 1, 4])
+def test_record_i_gets_the_key_with_i_folded_in(impl, size):
+    key = jax.random.key(9, impl=impl)
+    several = keys.record_keys(key, size, "a")
+    assert several.shape == (size,)
+    for position in range(size):
+        same(several[position], jax.random.fold_in(key, position))
+    assert keys.record_keys(several, size, "a") is several
+
+
+def test_legacy_keys_of_records_are_taken_and_a_legacy_pair_of_words_is_one_key():
+    several = jax.random.split(jax.random.key(1), 2)
+    same(keys.record_keys(words(several), 2, "a"), several)
+    one = keys.record_keys(words(several[0]), 2, "a")
+    same(one[1], jax.random.fold_in(several[0], 1))
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 1), (0,)], ids=str)
+def test_keys_that_are_not_one_for_each_record_are_refused(shape):
+    several = jax.random.split(jax.random.key(1), shape)
+    with pytest.raises(ValueError, match="one per record") as refused:
+        keys.record_keys(several, 4, "a")
+    shown = f"an array of shape {shape} and dtype key<fry>"
+    assert str(refused.value) == f"a must have shape () or (4,), one per record; got {shown}."
+
+
+def test_only_threefry_is_mapped_over_at_once():
+    found = [keys.is_counter_based(jax.random.key(0, impl=impl)) for impl in IMPLEMENTATIONS]
+    assert found == [True, False, False]
+
+
+# Streams.
+
+
+def test_a_stream_gives_its_key_with_the_count_folded_in():
+    rngs = Rngs(3, augment=4)
+    for count in range(3):
+        same(rngs(), jax.random.fold_in(jax.random.key(3), count))
+        same(rngs.augment(), jax.random.fold_in(jax.random.key(4), 2 * count))
+        same(rngs["augment"](), jax.random.fold_in(jax.random.key(4), 2 * count + 1))
+    assert repr(rngs) == "Rngs(default: 3 drawn, augment: 6 drawn)"
+
+
+def test_no_key_is_given_twice():
+    rngs = Rngs(0, augment=1)
+    drawn = [tuple(words(draw())) for draw in [rngs, rngs.augment, rngs.unknown] * 4]
+    assert len(set(drawn)) == len(drawn) == 12
+
+
+def test_an_unknown_stream_is_the_default_one():
+    rngs, plain = Rngs(3, augment=4), Rngs(3)
+    for draw in (rngs.dropout, rngs["dropout"], rngs["default"], rngs.default, rngs):
+        same(draw(), plain())
+    assert "dropout" in rngs
+    assert "augment" in rngs
+
+
+def test_a_stream_held_on_to_counts_on():
+    rngs = Rngs(0)
+    held = rngs.anything
+    first, second = held(), held()
+    assert not np.array_equal(words(first), words(second))
+    assert repr(rngs) == "Rngs(default: 2 drawn)"
+
+
+def test_without_a_default_stream_only_the_named_ones_are_there():
+    rngs = Rngs(augment=1)
+    text = "RNG stream 'dropout' not found, nor a default one: Rngs has 'augment'."
+    with pytest.raises(KeyError) as missing:
+        rngs["dropout"]
+    assert missing.value.args == (text,)
+    with pytest.raises(AttributeError) as missing:
+        rngs.dropout  # noqa: B018
+    assert str(missing.value) == text
+    with pytest.raises(KeyError, match="RNG stream 'default' not found"):
+        rngs()
+    assert "dropout" not in rngs
+    assert not hasattr(rngs, "dropout")
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_a_stream_may_start_from_a_key_of_any_implementation(impl):
+    key = jax.random.key(3, impl=impl)
+    same(Rngs(key)(), jax.random.fold_in(key, 0))
+    same(Rngs(augment=key).augment(), jax.random.fold_in(key, 0))
+    same(Rngs(default=words(jax.random.key(3)))(), Rngs(3)())
+
+
+def test_the_largest_seed_is_its_own():
+    same(Rngs(2**32 - 1)(), jax.random.fold_in(jax.random.key(2**32 - 1), 0))
+
+
+NO_SEEDS = {
+    "a string": ("0", TypeError, "must be an int seed or a key; got '0'."),
+    "a float": (0.0, TypeError, "must be an int seed or a key; got 0.0."),
+    "a bool": (True, TypeError, "must be an int seed or a key; got True."),
+    "negative": (-1, ValueError, "must be in [0, 4294967296); got -1."),
+    "too large": (2**32, ValueError, "must be in [0, 4294967296); got 4294967296."),
+    "an array": (
+        np.zeros(2),
+        TypeError,
+        f"must be a PRNG key; got an array of shape (2,) and dtype float64. {CURE}",
+    ),
+    "several keys": (
+        jax.random.split(jax.random.key(0)),
+        ValueError,
+        "must be one key, of shape (); got an array of shape (2,) and dtype key<fry>.",
+    ),
+}
+no_seeds = pytest.mark.parametrize(("seed", "error", "text"), NO_SEEDS.values(), ids=NO_SEEDS)
+
+
+@no_seeds
+def test_a_stream_of_what_is_no_seed_is_refused_by_its_name(seed, error, text):
+    for streams in ({"default": seed}, {"default": 0, "augment": seed}):
+        with pytest.raises(error) as refused:
+            Rngs(**streams)
+        assert str(refused.value) == f"Rngs.{[*streams][-1]} {text}"
+
+
+def test_no_stream_at_all_is_refused():
+    with pytest.raises(ValueError, match=r"^Rngs must have a stream; got none\. Pass a seed: R"):
+        Rngs()
+
+
+@pytest.mark.parametrize(
+    "copied", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy], ids=["pickle", "deepcopy"]
+)
+def test_a_copy_draws_on_where_the_streams_were_and_on_its_own(copied):
+    rngs = Rngs(0, augment=jax.random.key(1, impl="rbg"))
+    rngs(), rngs.augment(), rngs.augment()
+    other = copied(rngs)
+    assert repr(other) == repr(rngs) == "Rngs(default: 1 drawn, augment: 2 drawn)"
+    same(other.augment(), rngs.augment())
+    other()
+    assert repr(rngs) == "Rngs(default: 1 drawn, augment: 3 drawn)"
+
+
+# One key, of whatever was given.
+
+
+class Foreign:
+    """Streams of another library: called, or called by name."""
+
+    def __init__(self):
+        self.numbers = itertools.count()
+
+    def __call__(self):
+        return jax.random.key(100 + next(self.numbers))
+
+    def augment(self):
+        return jax.random.key(200 + next(self.numbers))
+
+
+KEY = jax.random.key(6)
+FIRST = jax.random.fold_in(KEY, 0)
+DRAWN = {
+    "an int": (lambda: 6, None, FIRST),
+    "an int and a stream": (lambda: 6, "augment", FIRST),
+    "a key": (lambda: KEY, "augment", FIRST),
+    "a legacy key": (lambda: jax.random.PRNGKey(6), None, FIRST),
+    "streams": (lambda: Rngs(6), None, FIRST),
+    "streams and a name": (lambda: Rngs(0, augment=6), "augment", FIRST),
+    "streams and an unknown name": (lambda: Rngs(6), "augment", FIRST),
+    "a function": (lambda: lambda: KEY, "augment", KEY),
+    "a function of a legacy key": (lambda: lambda: jax.random.PRNGKey(6), None, KEY),
+    "a foreign object": (Foreign, None, jax.random.key(100)),
+    "a foreign stream": (Foreign, "augment", jax.random.key(200)),
+    "an unknown foreign stream": (Foreign, "dropout", jax.random.key(100)),
+    "streams that cannot be called": (
+        lambda: types.SimpleNamespace(augment=lambda: KEY),
+        "augment",
+        KEY,
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "stream", "expected"), DRAWN.values(), ids=DRAWN)
+def test_a_key_is_drawn_from_whatever_gives_one(make, stream, expected):
+    same(keys.draw_key(make(), stream, "a"), expected)
+
+
+def test_drawing_again_gives_the_next_key():
+    for make in (lambda: Rngs(0, augment=1), Foreign):
+        rngs = make()
+        first, second = (keys.draw_key(rngs, "augment", "a") for _ in range(2))
+        assert not np.array_equal(words(first), words(second))
+
+
+@no_seeds
+def test_what_gives_no_key_is_refused_by_the_name_of_the_argument(seed, error, text):
+    with pytest.raises(error) as refused:
+        keys.draw_key(seed, None, "Operator.rngs")
+    if isinstance(seed, str | float):
+        text = text.replace("be an int seed", "be a dropax.Rngs, an int seed")
+    assert str(refused.value) == f"Operator.rngs {text}"
+
+
+def test_none_is_refused_by_the_name_of_the_argument():
+    with pytest.raises(TypeError, match=r"^a must be a dropax.Rngs, an int seed or a key; got N"):
+        keys.draw_key(None, None, "a")
+
+
+def test_a_callable_that_gives_no_key_is_refused():
+    with pytest.raises(TypeError, match=r"^a when called must be a PRNG key; got 3\. Make one"):
+        keys.draw_key(lambda: 3, "augment", "a")
+    with pytest.raises(ValueError, match=r"^a when called must be one key, of shape \(\); got"):
+        keys.draw_key(lambda: jax.random.split(KEY), None, "a")
+
+
+def test_streams_without_the_one_asked_for_nor_a_default_one_are_refused():
+    with pytest.raises(KeyError, match="RNG stream 'dropout' not found, nor a default one"):
+        keys.draw_key(Rngs(augment=1), "dropout", "a")

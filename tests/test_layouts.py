@@ -1,0 +1,168 @@
+"""How masks lie on elements: every axis order gives what the channels-last one gives."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dropax.layouts import Layout
+
+SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
+
+FOUND = {
+    "auto, an image": ((5, 6, 3), "auto", 2, (5, 6, 3)),
+    "auto, a volume with channels": ((2, 5, 6, 3), "auto", 3, (2, 5, 6, 3)),
+    "auto, a plane": ((5, 6), "auto", None, (5, 6, 1)),
+    "auto, a signal": ((7,), "auto", None, (7, 1)),
+    "auto, a scalar": ((), "auto", None, (1,)),
+    "none, a volume": ((4, 5, 6), None, None, (4, 5, 6, 1)),
+    "first": ((3, 5, 6), 0, 0, (5, 6, 3)),
+    "middle": ((5, 3, 6), 1, 1, (5, 6, 3)),
+    "counted from the end": ((5, 3, 6), -2, 1, (5, 6, 3)),
+    "last of a plane": ((5, 6), -1, 1, (5, 6)),
+    "only": ((3,), 0, 0, (3,)),
+}
+
+
+@pytest.mark.parametrize(("shape", "given_axis", "axis", "last"), FOUND.values(), ids=FOUND)
+def test_the_channel_axis_is_found_and_goes_last_for_regions(shape, given_axis, axis, last):
+    layout = Layout.of(list(shape), given_axis, "a")
+    assert layout == Layout(shape, axis)
+    assert layout.channel_last_shape == last
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((5, 6), 2), ((5, 6), -3), ((), 0), ((), -1)], ids=str)
+def test_an_axis_that_the_element_lacks_is_refused(shape, axis):
+    with pytest.raises(ValueError, match="must name an axis") as refused:
+        Layout.of(shape, axis, "Config.channel_axis")
+    text = f"Config.channel_axis must name an axis of an element of shape {shape}; got {axis}."
+    assert str(refused.value) == text
+
+
+@given(shape=SHAPES, data=st.data())
+def test_a_region_mask_broadcasts_the_same_before_and_after_it_is_placed(shape, data):
+    axes = range(len(shape))
+    layout = Layout(shape, data.draw(st.none() | st.sampled_from(axes)))
+    full = layout.channel_last_shape
+    sizes = tuple(data.draw(st.sampled_from(sorted({1, size}))) for size in full)
+    leading = data.draw(st.integers(0, len([*itertools.takewhile(lambda n: n == 1, sizes)])))
+    values = np.random.RandomState(0).rand(*sizes[leading:]) < 0.5
+    placed = layout.place(jnp.asarray(values))
+    assert placed.ndim == len(shape)
+    whole = np.broadcast_to(values, full)
+    expected = (
+        whole[..., 0]
+        if layout.channel_axis is None
+        else np.moveaxis(whole, -1, layout.channel_axis)
+    )
+    np.testing.assert_array_equal(np.broadcast_to(placed, shape), expected)
+
+
+@given(shape=SHAPES, data=st.data())
+def test_a_mask_that_broadcasts_to_the_element_fits_and_any_other_is_refused(shape, data):
+    mask = np.ones(data.draw(st.lists(st.integers(0, 4), max_size=5)), np.uint8)
+    layout = Layout.of(shape, "auto", "a")
+    try:
+        fits = np.broadcast_shapes(mask.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if fits:
+        assert np.broadcast_shapes(layout.fit(mask, "mask", by_channel=False).shape, shape) == shape
+        return
+    with pytest.raises(ValueError, match="must broadcast") as refused:
+        layout.fit(mask, "mask", by_channel=False)
+    expected = f"mask must broadcast to the element's shape {shape}; got an array of shape "
+    assert str(refused.value) == f"{expected}{mask.shape} and dtype uint8."
+
+
+KINDS = [np.bool_, np.uint8, np.int32, np.float32, jnp.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", KINDS, ids=lambda dtype: np.dtype(dtype).name)
+@pytest.mark.parametrize("library", [np, jnp])
+def test_a_mask_of_any_dtype_keeps_where_it_is_not_zero(library, dtype):
+    mask = library.asarray([[2, 0, 1]]).astype(dtype)
+    fitted = Layout((4, 3), None).fit(mask, "mask", by_channel=False)
+    assert fitted.dtype == jnp.bool_
+    np.testing.assert_array_equal(fitted, [[True, False, True]])
+
+
+BY_CHANNEL = {
+    "last": (Layout((2, 4, 3), 2), 3, (1, 1, 3)),
+    "first": (Layout((3, 2, 4), 0), 3, (3, 1, 1)),
+    "middle, and as long as another": (Layout((3, 3, 4), 1), 3, (1, 3, 1)),
+    "none": (Layout((3, 4), None), 1, (1, 1)),
+    "a scalar": (Layout((), None), 1, ()),
+}
+
+
+@pytest.mark.parametrize(("layout", "channels", "shape"), BY_CHANNEL.values(), ids=BY_CHANNEL)
+def test_a_mask_with_one_axis_lies_along_the_channels_in_channel_mode(layout, channels, shape):
+    mask = np.arange(channels) % 2
+    fitted = layout.fit(mask, "mask", by_channel=True)
+    assert fitted.shape == shape
+    np.testing.assert_array_equal(fitted.reshape(-1), mask.astype(bool))
+    with pytest.raises(ValueError, match="one per channel") as refused:
+        layout.fit(np.ones(7), "mask", by_channel=True)
+    assert str(refused.value) == (
+        f"mask must have shape ({channels},), one per channel; "
+        "got an array of shape (7,) and dtype float64."
+    )
+
+
+FOLLOWED = {
+    "the same shape": (Layout((4, 5, 3), 2), (4, 5, 3), (4, 5, 3)),
+    "a plane": (Layout((4, 5, 3), 2), (4, 5), (4, 5)),
+    "other channels": (Layout((4, 5, 3), 2), (4, 5, 7), (4, 5, 1)),
+    "channels first": (Layout((3, 4, 5), 0), (7, 4, 5), (1, 4, 5)),
+    "channels first, a plane": (Layout((3, 4, 5), 0), (4, 5), (4, 5)),
+    "no channels": (Layout((4, 5), None), (4, 5), (4, 5)),
+    "no channels, a field with some": (Layout((4, 5), None), (4, 5, 7), (4, 5, 1)),
+    "a signal": (Layout((4,), None), (4, 7), (4, 1)),
+}
+
+
+@pytest.mark.parametrize(("layout", "other", "shape"), FOLLOWED.values(), ids=FOLLOWED)
+def test_a_field_with_the_spatial_axes_gets_the_same_spatial_mask(layout, other, shape):
+    spatial = np.random.RandomState(1).rand(*layout.channel_last_shape[:-1]) < 0.5
+    if layout.channel_axis is None:
+        spatial = np.random.RandomState(1).rand(*layout.shape) < 0.5
+        mask = jnp.asarray(spatial)
+    else:
+        mask = jnp.expand_dims(jnp.asarray(spatial), layout.channel_axis)
+    if other == layout.shape:
+        assert layout.follow(mask, other, "field 'x'") is mask
+        return
+    followed = layout.follow(mask, other, "field 'x'")
+    assert followed.shape == shape
+    np.testing.assert_array_equal(followed.reshape(spatial.shape), spatial)
+
+
+NO_FIELD = [(5, 4), (4,), (4, 5, 3, 1), (1, 4, 5), (), (4, 6, 3)]
+
+
+@pytest.mark.parametrize("shape", NO_FIELD, ids=str)
+def test_a_field_without_the_spatial_axes_is_refused(shape):
+    with pytest.raises(ValueError, match="spatial axes") as refused:
+        Layout((4, 5, 3), 2).follow(jnp.ones((1, 1, 3), jnp.bool_), shape, "field 'x'")
+    text = "field 'x' must have the spatial axes (4, 5) of the image it goes along with; got "
+    assert str(refused.value) == f"{text}{shape}."
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 7)], ids=str)
+def test_a_field_of_another_shape_cannot_follow_a_mask_that_differs_by_channel(shape):
+    with pytest.raises(ValueError, match="own shape") as refused:
+        Layout((4, 5, 3), 2).follow(jnp.ones((4, 5, 3), jnp.bool_), shape, "field 'x'")
+    assert str(refused.value) == (
+        "field 'x' must have the image's own shape (4, 5, 3), as each channel drops on its own; "
+        f"got {shape}. Drop whole pixels instead: mode=Pixel(per_channel=False)."
+    )
+
+
+def test_a_field_follows_any_mask_of_an_image_with_a_single_channel():
+    mask = jnp.asarray(np.eye(4, dtype=bool)[..., None])
+    followed = Layout((4, 4, 1), 2).follow(mask, (4, 4), "field 'x'")
+    np.testing.assert_array_equal(followed, np.eye(4, dtype=bool))

@@ -1,0 +1,168 @@
+"""Which values drop together: the regions one by one, and modes by name or object."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dropax import Channel, Pixel, Region, regions
+from dropax.regions import as_region
+
+SHAPES = [(4, 5, 3), (7, 1), (2, 3, 4, 2), (1,), (0, 3), (5, 0)]
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
+implementations = pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+RATES = [0.0, 0.3, 0.5, 1.0]
+
+
+def jax_mask(key, rate, shape):
+    return jax.random.bernoulli(key, np.float32(1) - np.float32(rate), shape)
+
+
+@implementations
+@shapes
+def test_pixels_and_channels_drop_by_the_stream_of_jax(impl, shape):
+    key = jax.random.key(11, impl=impl)
+    last = {
+        Pixel(): shape,
+        Pixel(per_channel=False): (*shape[:-1], 1),
+        Channel(): shape[-1:],
+    }
+    for region, drawn in last.items():
+        for rate in RATES:
+            mask = region.sample(key, shape, rate)
+            assert mask.dtype == jnp.bool_
+            assert mask.shape == drawn
+            assert np.broadcast_shapes(mask.shape, shape) == shape
+            np.testing.assert_array_equal(mask, jax_mask(key, rate, drawn))
+
+
+EVERY = [Pixel(), Pixel(per_channel=False), Channel(), Channel(min_kept=1)]
+
+
+@pytest.mark.parametrize("region", EVERY, ids=repr)
+def test_a_rate_may_be_traced_and_saturates(region, key):
+    sample = jax.jit(lambda rate: region.sample(key, (6, 5, 3), rate))
+    for rate in RATES:
+        np.testing.assert_array_equal(sample(rate), region.sample(key, (6, 5, 3), rate))
+    assert bool(sample(-0.5).all())
+    np.testing.assert_array_equal(sample(2.0), sample(1.0))
+    assert sample._cache_size() == 1
+
+
+@implementations
+@pytest.mark.parametrize("min_kept", [0, 1, 2, 3])
+def test_at_least_so_many_channels_are_kept_those_nearest_to_being_kept(impl, min_kept):
+    sample = jax.jit(lambda region, key, rate: region.sample(key, (4, 3), rate), static_argnums=0)
+    changed = 0
+    for seed in range(12):
+        key = jax.random.key(seed, impl=impl)
+        # How many of the rates drop a channel: it comes back first if it drops last.
+        drops = np.sum([~np.asarray(sample(Channel(), key, n / 32)) for n in range(33)], axis=0)
+        for rate in RATES:
+            plain = np.asarray(sample(Channel(), key, rate))
+            mask = np.asarray(sample(Channel(min_kept=min_kept), key, rate))
+            assert mask.sum() == max(plain.sum(), min_kept)
+            assert (mask >= plain).all()
+            assert drops[mask].max(initial=0) <= drops[~mask].min(initial=33)
+            changed += int((mask != plain).any())
+    assert (changed > 0) == (min_kept > 0)
+
+
+def test_all_channels_can_be_kept_and_no_more(key):
+    assert bool(Channel(min_kept=3).sample(key, (2, 3), 1.0).all())
+    with pytest.raises(ValueError, match="at most") as refused:
+        Channel(min_kept=4).sample(key, (2, 3), 0.0)
+    assert str(refused.value) == "Channel.min_kept must be at most the 3 channels; got 4."
+
+
+OPTIONS = {
+    "per_channel": (lambda: Pixel(1), TypeError, "Pixel.per_channel must be a bool; got 1."),
+    "min_kept": (lambda: Channel(-1), ValueError, "Channel.min_kept must be at least 0; got -1."),
+    "a bool": (lambda: Channel(True), TypeError, "Channel.min_kept must be an int; got True."),
+    "a float": (lambda: Channel(1.0), TypeError, "Channel.min_kept must be an int; got 1.0."),
+}
+
+
+@pytest.mark.parametrize(("make", "error", "text"), OPTIONS.values(), ids=OPTIONS)
+def test_an_option_of_another_kind_or_range_is_refused(make, error, text):
+    with pytest.raises(error) as refused:
+        make()
+    assert str(refused.value) == text
+
+
+@pytest.mark.parametrize("region", EVERY, ids=repr)
+def test_regions_are_frozen_and_compare_and_hash_by_value(region):
+    twin = dataclasses.replace(region)
+    assert twin is not region
+    assert (twin, hash(twin)) == (region, hash(region))
+    assert [other for other in EVERY if other == region] == [region]
+    name = dataclasses.fields(region)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError, match=f"cannot assign to field '{name}'"):
+        setattr(region, name, 5)
+
+
+# Modes.
+
+
+def test_a_name_stands_for_the_defaults_of_its_object():
+    assert {"pixel": Pixel(), "channel": Channel()} == regions.MODES
+    for name, region in regions.MODES.items():
+        assert as_region(name, "a") is region
+        assert as_region(region, "a") is region
+
+
+@dataclasses.dataclass(frozen=True)
+class Corner:
+    """A region of a user's own: the first so many rows, whatever the key."""
+
+    rows: int = 1
+
+    def sample(self, key, element_shape, rate):
+        rows = jnp.arange(element_shape[0]).reshape(-1, *[1] * (len(element_shape) - 1))
+        return (rows >= self.rows) | (jnp.asarray(rate) <= 0)
+
+
+def test_any_frozen_object_with_sample_is_a_mode(key):
+    assert isinstance(Corner(), Region)
+    region = as_region(Corner(2), "a")
+    assert region == Corner(2)
+    np.testing.assert_array_equal(region.sample(key, (3, 2), 0.5), [[False], [False], [True]])
+
+
+@dataclasses.dataclass
+class Thawed(Corner.__mro__[1]):
+    """Not frozen, so it has no hash."""
+
+    def sample(self, key, element_shape, rate):
+        raise NotImplementedError
+
+    def __repr__(self):
+        return "Thawed()"
+
+
+LISTED = "must be one of 'pixel', 'channel'; got"
+OBJECT = "must be a mode's name or a region object such as Pixel(); got"
+NO_MODES = {
+    "a misspelt name": ("pixle", ValueError, f"{LISTED} 'pixle'. Did you mean 'pixel'?"),
+    "a capital": ("Channel", ValueError, f"{LISTED} 'Channel'. Did you mean 'channel'?"),
+    "an unknown name": ("zzz", ValueError, f"{LISTED} 'zzz'."),
+    "nothing": ("", ValueError, f"{LISTED} ''."),
+    "None": (None, TypeError, f"{OBJECT} None."),
+    "a number": (3, TypeError, f"{OBJECT} 3."),
+    "a class": (Pixel, TypeError, f"{OBJECT} the Pixel."),
+    "a function": (len, TypeError, f"{OBJECT} <built-in function len>."),
+    "unhashable": (
+        Thawed(),
+        TypeError,
+        "must be hashable by value; got Thawed(). Make its class a frozen dataclass.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("mode", "error", "text"), NO_MODES.values(), ids=NO_MODES)
+def test_what_is_no_mode_is_refused(mode, error, text):
+    with pytest.raises(error) as refused:
+        as_region(mode, "Config.mode")
+    assert str(refused.value) == f"Config.mode {text}"

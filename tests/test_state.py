@@ -1,0 +1,344 @@
+"""What is carried from call to call, saved and restored."""
+
+import dataclasses
+import io
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.tree_util import keystr
+
+from dropax import OperatorState
+from dropax.state import (
+    copy_state,
+    copy_tree,
+    load_state,
+    new_state,
+    own_key,
+    save_state,
+    word_count,
+)
+
+IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
+implementations = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+WORD = 2**32
+
+
+def words_of(number):
+    return jnp.asarray([number >> 32, number % WORD], jnp.uint32)
+
+
+def state_at(step=0, applied=0, skipped=0, statistics=None, impl="threefry2x32"):
+    state = new_state(jax.random.key(4, impl=impl), statistics)
+    return state.replace(
+        step=jnp.asarray(step, jnp.uint32),
+        applied_count=words_of(applied),
+        skipped_count=words_of(skipped),
+    )
+
+
+def plain(state):
+    """A state as Python and NumPy values that compare."""
+    leaves, structure = jax.tree.flatten(state.replace(key=jax.random.key_data(state.key)))
+    return [(np.asarray(x).dtype, np.asarray(x).tolist()) for x in leaves], structure
+
+
+# Counting.
+
+
+@given(start=st.integers(0, 2**64 - 1), added=st.lists(st.integers(0, WORD - 1), max_size=5))
+def test_records_are_counted_in_two_words(start, added):
+    state = state_at(applied=start, skipped=2**40)
+    for number in added:
+        state = state.count(np.uint32(number), np.uint32(WORD - 1 - number))
+    assert word_count(state.applied_count) == (start + sum(added)) % 2**64
+    assert word_count(state.skipped_count) == 2**40 + len(added) * (WORD - 1) - sum(added)
+
+
+CARRIES = {
+    "none": (5, 6, [0, 11]),
+    "up to the edge": (WORD - 2, 1, [0, WORD - 1]),
+    "over the edge": (WORD - 1, 1, [1, 0]),
+    "far over it": (WORD - 1, WORD - 1, [1, WORD - 2]),
+    "from the edge": (WORD, WORD - 1, [1, WORD - 1]),
+    "the second time": (2 * WORD - 1, 1, [2, 0]),
+    "nothing at the edge": (WORD - 1, 0, [0, WORD - 1]),
+}
+
+
+@pytest.mark.parametrize(("start", "added", "words"), CARRIES.values(), ids=CARRIES)
+def test_the_low_word_carries_into_the_high_one(start, added, words):
+    for count in (OperatorState.count, jax.jit(OperatorState.count)):
+        state = count(state_at(applied=start), jnp.uint32(added), jnp.uint32(0))
+        assert state.applied_count.tolist() == words
+        assert state.applied_count.dtype == state.skipped_count.dtype == jnp.uint32
+        assert state.skipped_count.tolist() == [0, 0]
+
+
+def test_counting_in_a_scan_adds_up():
+    def step(state, _):
+        return state.count(np.uint32(2**31), np.uint32(3)).advance(), None
+
+    state, _ = jax.lax.scan(step, state_at(), length=9)
+    counts = (word_count(state.applied_count), word_count(state.skipped_count), int(state.step))
+    assert counts == (9 * 2**31, 27, 9)
+
+
+def test_each_step_has_its_key_and_the_last_is_followed_by_the_first():
+    state = state_at()
+    for step in range(3):
+        expected = jax.random.fold_in(jax.random.key(4), step)
+        assert jax.random.key_data(state.next_key()).tolist() == (
+            jax.random.key_data(expected).tolist()
+        )
+        state = state.advance()
+    assert int(state.step) == 3
+    assert int(state_at(step=WORD - 1).advance().step) == 0
+
+
+# The tree.
+
+
+def test_a_new_state_has_drawn_and_counted_nothing():
+    state = new_state(jax.random.key(4), {"mean": np.ones(3)})
+    assert state.step.dtype == state.applied_count.dtype == state.skipped_count.dtype == jnp.uint32
+    assert (int(state.step), word_count(state.applied_count)) == (0, 0)
+    assert word_count(state.skipped_count) == 0
+    paths = [keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(state)[0]]
+    assert paths == [
+        ".key",
+        ".step",
+        ".applied_count",
+        ".skipped_count",
+        ".statistics['mean']",
+    ]
+    assert len(jax.tree.leaves(new_state(jax.random.key(4)))) == 4
+
+
+def test_a_state_is_frozen_and_replaced():
+    state = state_at()
+    for field in dataclasses.fields(OperatorState):
+        with pytest.raises(dataclasses.FrozenInstanceError, match=field.name):
+            setattr(state, field.name, 1)
+    assert int(state.replace(step=jnp.uint32(7)).step) == 7
+    assert int(state.step) == 0
+
+
+@implementations
+def test_donating_a_state_deletes_nobody_elses_arrays(impl):
+    key = jax.random.key(4, impl=impl)
+    statistics = {"mean": jnp.ones(3)}
+    first = new_state(key, statistics)
+    second = copy_state(first)
+    expected = plain(first)
+    jax.tree.map(lambda x: x.delete(), first)
+    assert plain(second) == expected
+    assert jax.random.key_data(own_key(key)).tolist() == jax.random.key_data(key).tolist()
+    assert statistics["mean"].tolist() == [1, 1, 1]
+
+
+def test_no_two_arrays_of_a_state_are_one_so_that_it_can_be_donated():
+    def buffers(state):
+        state = state.replace(key=jax.random.key_data(state.key))
+        return [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+
+    state = new_state(jax.random.key(4), {"mean": jnp.ones(3)})
+    everything = buffers(state) + buffers(copy_state(state))
+    assert len(set(everything)) == len(everything)
+
+
+def test_a_copied_tree_shares_no_array_and_no_container_and_keeps_all_else():
+    marker = object()
+    tree = {"a": [np.ones(2), jnp.ones(2)], "b": marker, "c": "text", "d": np.float32, "e": None}
+    copied = copy_tree(tree)
+    tree["a"][0][:] = 5
+    tree["a"].append(1)
+    assert [array.tolist() for array in copied["a"]] == [[1, 1], [1, 1]]
+    assert copied["b"] is marker
+    assert (copied["c"], copied["d"], copied["e"]) == ("text", np.float32, None)
+
+
+# Shown.
+
+
+@implementations
+def test_a_state_is_shown_by_what_it_holds(impl):
+    state = state_at(3, WORD + 5, 7, {"mean": jnp.ones(2)}, impl)
+    words = np.asarray(jax.random.key_data(state.key))
+    assert repr(state) == (
+        f"OperatorState(key='{impl}{words}', step=3, applied_count={WORD + 5}, skipped_count=7, "
+        "statistics={'mean': float32[2]})"
+    )
+
+
+SHAPES = "key=key<fry>[], step=uint32[], applied_count=uint32[2], skipped_count=uint32[2], stati"
+ODD = {
+    "traced": (lambda state: jax.eval_shape(lambda s: s, state), SHAPES),
+    "mapped over": (
+        lambda state: jax.vmap(lambda n: state.count(n, n))(jnp.arange(3, dtype=jnp.uint32)),
+        "step=uint32[3]",
+    ),
+    "without leaves": (lambda state: jax.tree.map(lambda _: None, state), "step=None"),
+    "of axes": (lambda state: jax.tree.map(lambda _: 0, state), "step=0"),
+}
+
+
+@pytest.mark.parametrize(("make", "shown"), ODD.values(), ids=ODD)
+def test_a_state_with_odd_leaves_can_still_be_shown(make, shown):
+    assert shown in repr(make(state_at()))
+
+
+def test_a_state_can_be_shown_while_it_is_traced_and_after_it_was_donated():
+    state, seen = state_at(), []
+    jax.jit(lambda s: seen.append(repr(s)) or s)(state)
+    assert SHAPES in seen[0]
+    jax.tree.map(lambda x: x.delete(), state)
+    assert "OperatorState(" in repr(state)
+
+
+# Saved and restored.
+
+
+def through_pickle(saved):
+    return pickle.loads(pickle.dumps(saved))
+
+
+def through_npz(saved):
+    file = io.BytesIO()
+    np.savez(file, **saved)
+    file.seek(0)
+    return dict(np.load(file, allow_pickle=True))
+
+
+@implementations
+@pytest.mark.parametrize("stored", [lambda saved: saved, through_pickle, through_npz])
+def test_a_state_that_was_saved_and_loaded_is_the_same(stored, impl):
+    state = state_at(WORD - 1, 2**64 - 1, WORD, impl=impl)
+    loaded = load_state(stored(save_state(state)))
+    assert plain(loaded) == plain(state)
+    assert loaded.key.dtype == state.key.dtype
+    assert loaded.statistics is None
+
+
+@pytest.mark.parametrize("stored", [lambda saved: saved, through_pickle, through_npz])
+def test_statistics_are_saved_and_loaded_too(stored):
+    statistics = {"mean": jnp.arange(3.0), "nested": {"n": 5, "name": "x"}}
+    loaded = load_state(stored(save_state(state_at(statistics=statistics))))
+    assert loaded.statistics["mean"].tolist() == [0, 1, 2]
+    assert loaded.statistics["nested"] == {"n": 5, "name": "x"}
+
+
+def test_what_is_saved_is_plain_and_the_callers_own():
+    statistics = {"mean": jnp.ones(2)}
+    saved = save_state(state_at(3, WORD + 1, 4, statistics))
+    assert {name: type(value) for name, value in saved.items()} == {
+        "version": int,
+        "key_data": np.ndarray,
+        "key_impl": str,
+        "step": int,
+        "applied_count": int,
+        "skipped_count": int,
+        "statistics": dict,
+    }
+    assert (saved["step"], saved["applied_count"], saved["skipped_count"]) == (3, WORD + 1, 4)
+    loaded = load_state(saved)
+    saved["key_data"][:] = 0
+    saved["statistics"]["mean"][:] = 0
+    assert jax.random.key_data(loaded.key).tolist() == [0, 4]
+    assert loaded.statistics["mean"].tolist() == [1, 1]
+
+
+def test_a_traced_state_cannot_be_saved():
+    with pytest.raises(
+        ValueError, match=r"^get_state must be called outside of jit; the state is traced\."
+    ):
+        jax.jit(lambda s: save_state(s)["step"])(state_at())
+
+
+@pytest.mark.parametrize("value", [None, [1], "state", state_at()], ids=lambda v: type(v).__name__)
+def test_what_is_no_dict_cannot_be_loaded(value):
+    with pytest.raises(
+        TypeError, match=r"^set_state\.state must be a dict as get_state returns it; got "
+    ):
+        load_state(value)
+
+
+ENTRIES = ["version", "key_data", "key_impl", "step", "applied_count", "skipped_count"]
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_missing_entry_is_named(name):
+    saved = save_state(state_at())
+    del saved[name]
+    listed = ", ".join(repr(entry) for entry in ENTRIES if entry != name)
+    with pytest.raises(ValueError, match="not found") as refused:
+        load_state(saved)
+    assert str(refused.value) == f"state entry {name!r} not found: the state has {listed}."
+
+
+def test_an_unknown_entry_is_named():
+    with pytest.raises(ValueError, match="is unknown") as refused:
+        load_state({**save_state(state_at()), "momentum": 1})
+    assert (
+        str(refused.value) == f"state entry 'momentum' is unknown: expected {', '.join(ENTRIES)}."
+    )
+
+
+SMALL, LARGE = "be an int in [0, 2^32)", "be an int in [0, 2^64)"
+WRONG_NUMBERS = [
+    (-1, "-1"),
+    (1.0, "1.0"),
+    (True, "True"),
+    (None, "None"),
+    ("1", "'1'"),
+    ([1], "[1]"),
+]
+WRONG = [
+    *((name, value, SMALL, text) for name in ("version", "step") for value, text in WRONG_NUMBERS),
+    *((name, value, LARGE, text) for name in ENTRIES[4:] for value, text in WRONG_NUMBERS),
+    ("version", 2, "be 1", "2"),
+    ("version", np.int64(0), "be 1", "0"),
+    ("step", WORD, SMALL, str(WORD)),
+    ("step", np.zeros(2, int), SMALL, "an array of shape (2,) and dtype int64"),
+    ("step", np.float32(1), SMALL, "an array of shape () and dtype float32"),
+    ("applied_count", 2**64, LARGE, str(2**64)),
+    ("key_data", [0, 1], "be an array of dtype uint32", "[0, 1]"),
+    ("key_data", None, "be an array of dtype uint32", "None"),
+    (
+        "key_data",
+        np.zeros(2, np.int32),
+        "be an array of dtype uint32",
+        "an array of shape (2,) and dtype int32",
+    ),
+    ("statistics", [1], "be a dict or None", "[1]"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "constraint", "shown"), WRONG)
+def test_a_wrong_entry_is_named_with_what_was_expected(name, value, constraint, shown):
+    with pytest.raises(ValueError, match=f"'{name}'") as refused:
+        load_state({**save_state(state_at()), name: value})
+    assert str(refused.value) == f"state entry {name!r} must {constraint}; got {shown}."
+
+
+NO_KEYS = {
+    "an unknown implementation": {"key_impl": "mersenne"},
+    "none": {"key_impl": None},
+    "bytes": {"key_impl": b"threefry2x32"},
+    "several": {"key_impl": ["rbg", "rbg"]},
+    "too few words": {"key_impl": "rbg"},
+    "too many words": {"key_data": np.zeros(4, np.uint32)},
+    "no axis": {"key_data": np.zeros((), np.uint32)},
+    "several keys": {"key_data": np.zeros((3, 2), np.uint32)},
+}
+
+
+@pytest.mark.parametrize("changes", NO_KEYS.values(), ids=NO_KEYS)
+def test_words_and_an_implementation_that_make_no_key_are_refused(changes):
+    text = r"^state entries 'key_impl' and 'key_data' must make one key; got \("
+    with pytest.raises(ValueError, match=text):
+        load_state({**save_state(state_at()), **changes})
