@@ -99,6 +99,7 @@ def batched(
         if config.stochastic:
             _refuse_local_positions(op_state.key, data)
             keys = record_keys(op_state.next_key(), size, "apply_batch.op_state.key")
+            keys = _sharded_as(keys, (data, states), config.batch_strategy)
             op_state = op_state.advance()
         run = _run_scan if config.batch_strategy == "scan" else _run_vmap
         data, states = run(generate_random_params, apply, config, keys, data, states, stats)
@@ -144,6 +145,20 @@ def _run_scan(
 
 def _shapes(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: tuple(leaf.shape), tree)
+
+
+def _sharded_as(keys: jax.Array, records: Any, strategy: str) -> jax.Array:
+    """Lays keys out over devices as the records are, where a mesh with explicit axes says how."""
+    for leaf in jax.tree.leaves(records):
+        sharding = jax.typeof(leaf).sharding
+        if sharding.spec and sharding.spec[0] is not None:
+            if strategy == "scan":
+                owner = "OperatorConfig.batch_strategy"
+                constraint = "be 'vmap' where the batch axis is sharded over explicit mesh axes"
+                raise ValueError(must(owner, constraint, strategy))
+            over = jax.NamedSharding(sharding.mesh, jax.P(sharding.spec[0]))
+            return jax.sharding.reshard(keys, over)
+    return keys
 
 
 def _refuse_local_positions(key: jax.Array, data: Any) -> None:

@@ -10,6 +10,7 @@ loop that stores nothing. Threefry-2x32-20 is due to Salmon, Moraes, Dror and Sh
 random numbers: as easy as 1, 2, 3", doi:10.1145/2063384.2063405.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ _PARITY = np.uint32(0x1BD11BDA)
 _GRID = 2**23  # float32 draws in [0, 1) lie on multiples of 2^-23
 
 
+# One dispatch where it is called eagerly, and nothing but its operations inside another jit.
+@functools.partial(jax.jit, static_argnames="shape", inline=True)
 def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.Array:
     """Draws a keep mask as large as the values that it decides on.
 

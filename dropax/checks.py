@@ -50,8 +50,9 @@ def describe(value: Any) -> str:
         return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
     text = repr(value)
     if len(text) > 80 or isinstance(value, type):
-        kind = value if isinstance(value, type) else type(value)
-        return f"{'the' if kind is value else 'a'} {kind.__name__}"
+        if isinstance(value, type):
+            return f"the class {value.__name__}"
+        return f"an object of type {type(value).__name__}"
     return text
 
 

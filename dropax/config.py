@@ -26,6 +26,7 @@ from dropax.checks import (
 )
 from dropax.layouts import ChannelAxis
 from dropax.regions import Region, as_region
+from dropax.state import copy_containers
 
 
 class _Copied:
@@ -35,10 +36,10 @@ class _Copied:
         self._name = name
 
     def __get__(self, config: Any, owner: type | None = None) -> Any:
-        return None if config is None else _copy_containers(vars(config)[self._name])
+        return None if config is None else copy_containers(vars(config)[self._name])
 
     def __set__(self, config: Any, value: Any) -> None:
-        vars(config)[self._name] = _copy_containers(value)
+        vars(config)[self._name] = copy_containers(value)
 
 
 class _Static:
@@ -210,8 +211,8 @@ class ModalityOperatorConfig(OperatorConfig):
 
     Raises:
       TypeError: if an argument is of another kind.
-      ValueError: if a name is empty, an auxiliary field is `field_key` itself, or `clip_range` is
-        not low < high.
+      ValueError: if a name is empty, an auxiliary field is named twice or is `field_key` or
+        `target_key` itself, or `clip_range` is not low < high.
     """
 
     _: dataclasses.KW_ONLY
@@ -236,8 +237,11 @@ class ModalityOperatorConfig(OperatorConfig):
                 require_kind(f"{owner}[{position}]", field, str, "a string")
                 if not field:
                     raise ValueError(must(f"{owner}[{position}]", "not be empty", field))
-            if self.field_key in fields:
-                raise ValueError(must(owner, "not name field_key itself", fields))
+            for name in ("field_key", "target_key"):
+                if getattr(self, name) in fields:
+                    raise ValueError(must(owner, f"not name {name} itself", fields))
+            if len(set(fields)) < len(fields):
+                raise ValueError(must(owner, "name each field once", fields))
         if self.clip_range is not None:
             self._check_clip_range(self.clip_range)
 
@@ -336,10 +340,6 @@ def _plain(number: Any) -> int | float:
     """Returns a Python number. -0.0 becomes 0.0, which it is equal to, as static values must be."""
     plain: int | float = number.item() if isinstance(number, np.generic) else number
     return plain + 0
-
-
-def _copy_containers(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree)
 
 
 def _digest(tree: Any) -> tuple[str, str]:

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from dropax.checks import is_array, must, require_kind
+from dropax.checks import is_array, is_traced, must, require_kind
 
 Out = TypeVar("Out")
 
@@ -138,7 +139,8 @@ class Rngs:
 
     Raises:
       TypeError: if a seed is neither an int nor a key.
-      ValueError: if no stream is given.
+      ValueError: if no stream is given, or a seed is not in [0, 2^32); when drawing, if that
+        happens under a `jit` that the streams were not made in.
 
     Example:
       >>> rngs = Rngs(0, augment=1)
@@ -183,9 +185,14 @@ class Rngs:
         return stream in self._keys or "default" in self._keys
 
     def _draw(self, name: str) -> jax.Array:
-        count = self._counts[name]
-        self._counts[name] = count + 1
-        return jax.random.fold_in(self._keys[name], count)
+        key = jax.random.fold_in(self._keys[name], self._counts[name])
+        if is_traced(key) and not is_traced(self._keys[name]):
+            raise ValueError(
+                "Rngs must be drawn from outside of jit: under it, the key would be drawn once and "
+                "be the same in every call. Draw the key outside and pass it as an argument."
+            )
+        self._counts[name] += 1
+        return key
 
     def __repr__(self) -> str:
         return f"Rngs({', '.join(f'{name}: {n} drawn' for name, n in self._counts.items())})"
@@ -206,6 +213,7 @@ def draw_key(rngs: Any, stream: str | None, owner: str) -> jax.Array:
     Raises:
       TypeError: if `rngs` is none of these, or gives something that is not a key.
       KeyError: if it is an `Rngs` with neither that stream nor a default one.
+      ValueError: if a seed is not in [0, 2^32), or several keys are given.
     """
     if isinstance(rngs, Rngs):
         return rngs[stream or "default"]()
@@ -218,6 +226,7 @@ def draw_key(rngs: Any, stream: str | None, owner: str) -> jax.Array:
 
 
 def _seed_key(seed: Any, owner: str) -> jax.Array:
+    seed = int(seed) if isinstance(seed, np.integer) else seed
     if is_array(seed):
         return as_key(seed, owner)
     require_kind(owner, seed, int, "an int seed or a key")

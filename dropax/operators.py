@@ -123,18 +123,20 @@ class ModalityOperator(Shell):
           ValueError: if leading axes differ; or if the operator is stochastic and was captured in
             a closure under `jit`, which would bake one mask into the compiled code.
         """
+        owner = f"{type(self).__name__}.apply_batch.batch"
         if metadata is not _MISSING:
-            out = self.apply_batch(Batch.from_parts(batch, stats or {}))
+            require_kind(owner, batch, dict, "a dict of arrays where metadata is given")
+            out = self.apply_batch(Batch.unchecked(batch, stats or {}))
             return out.data, out.states if stats else stats, metadata
         if isinstance(batch, dict):
-            return self.apply_batch(Batch.from_parts(batch), stats).data
-        owner = f"{type(self).__name__}.apply_batch.batch"
+            leading_size(batch, owner)
+            return self.apply_batch(Batch.unchecked(batch, {}), stats).data
         require_kind(owner, batch, Batch, "a dropax.Batch or a dict of arrays")
         if not jax.tree.leaves((batch.data, batch.states)):
             return batch
         leading_size({"data": batch.data, "states": batch.states}, owner)
         bare = self._state.replace(statistics=None)
-        stats = self.get_statistics() if stats is None else stats
+        stats = self._state.statistics if stats is None else stats
         out, new_state = self._run_batch(bare, batch, stats)
         self._store(new_state, "apply_batch", drew=self.stochastic)
         return batch.with_parts(out.data, out.states)

@@ -18,6 +18,7 @@ from dropax.config import OperatorConfig
 from dropax.keys import draw_key
 from dropax.state import (
     OperatorState,
+    copy_containers,
     copy_state,
     copy_tree,
     load_state,
@@ -147,7 +148,7 @@ class Shell:
         Returns:
           A dict of its own, or None if there are none, or if they were reset since.
         """
-        return jax.tree.map(lambda leaf: leaf, self._state.statistics)
+        return copy_containers(self._state.statistics)
 
     def set_statistics(self, stats: dict[str, Any]) -> None:
         """Sets the statistics, also after a reset.
@@ -171,7 +172,7 @@ class Shell:
         if is_traced(stats) and not is_traced(self._state):
             cure = "Compute them outside of jit, or pass the operator to it as an argument."
             raise ValueError(must(owner, "not be traced", "tracers", cure))
-        self._state = self._state.replace(statistics=jax.tree.map(lambda leaf: leaf, stats))
+        self._state = self._state.replace(statistics=copy_containers(stats))
 
     def reset_cache(self) -> None:
         """Forgets the masks that a cacheable operator kept."""

@@ -109,6 +109,11 @@ def copy_tree(tree: Any) -> Any:
     )
 
 
+def copy_containers(tree: Any) -> Any:
+    """Copies a tree's containers and NumPy arrays, which could be changed, and shares the rest."""
+    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree)
+
+
 def copy_state(state: OperatorState) -> OperatorState:
     """Returns an equal state in buffers of its own."""
     return copy_tree(state.replace(key=jnp.zeros(()))).replace(key=own_key(state.key))

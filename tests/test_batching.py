@@ -72,6 +72,19 @@ def test_the_config_says_whether_records_count_as_worked_on(key):
     assert (int(state.applied_count[1]), int(state.skipped_count[1])) == (0, 4)
 
 
+def test_a_batch_sharded_over_explicit_axes_runs_at_once_or_not_at_all(key):
+    mesh = jax.make_mesh((4,), ("shard",), axis_types=(jax.sharding.AxisType.Explicit,))
+    config, state = OperatorConfig(stochastic=True), new_state(key)
+    expected, _ = scale_batch(config, state, IMAGES)
+    with jax.set_mesh(mesh):
+        images = {"image": jax.device_put(IMAGES["image"], jax.P("shard"))}
+        out, _ = scale_batch(config, state, images)
+        np.testing.assert_array_equal(out["image"], expected["image"])
+        text = r"batch_strategy must be 'vmap' where the batch axis is sharded over explicit mesh"
+        with pytest.raises(ValueError, match=text):
+            scale_batch(OperatorConfig(stochastic=True, batch_strategy="scan"), state, images)
+
+
 def shard_mesh():
     return jax.make_mesh((4,), ("shard",), axis_types=(jax.sharding.AxisType.Auto,))
 

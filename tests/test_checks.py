@@ -22,11 +22,11 @@ SHOWN = {
     "a NumPy scalar": (np.float32(1), "an array of shape () and dtype float32"),
     "a key": (jax.random.key(0), "an array of shape () and dtype key<fry>"),
     "a shape": (jax.ShapeDtypeStruct((2,), np.int8), "an array of shape (2,) and dtype int8"),
-    "a class": (dict, "the dict"),
-    "a class of arrays": (np.float32, "the float32"),
-    "a dtype of JAX": (jnp.bfloat16, "the bfloat16"),
+    "a class": (dict, "the class dict"),
+    "a class of arrays": (np.float32, "the class float32"),
+    "a dtype of JAX": (jnp.bfloat16, "the class bfloat16"),
     "eighty characters": ("x" * 78, repr("x" * 78)),
-    "more than that": (Opaque(), "a Opaque"),
+    "more than that": (Opaque(), "an object of type Opaque"),
     "streams, which have every attribute": (Rngs(0), "Rngs(default: 0 drawn)"),
 }
 

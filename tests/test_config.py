@@ -127,6 +127,7 @@ REFUSED = [
     ("field_key", "", ValueError, "not be empty; got ''."),
     ("target_key", ["a"], TypeError, "be a string; got ['a']."),
     ("target_key", "", ValueError, "not be empty; got ''."),
+    ("auxiliary_fields", ["a", "a"], ValueError, "name each field once; got ['a', 'a']."),
     ("auxiliary_fields", ("a",), TypeError, "be a list of field names or None; got ('a',)."),
     ("auxiliary_fields", "mask", TypeError, "be a list of field names or None; got 'mask'."),
     ("auxiliary_fields", ["image"], ValueError, "not name field_key itself; got ['image']."),
@@ -161,7 +162,7 @@ REFUSED = [
         "be one of 'pixel', 'channel'; got 'pixle'. Did you mean 'pixel'?",
     ),
     ("mode", None, TypeError, f"{OBJECT} None."),
-    ("mode", Pixel, TypeError, f"{OBJECT} the Pixel."),
+    ("mode", Pixel, TypeError, f"{OBJECT} the class Pixel."),
     ("fill", "0", TypeError, "be a number; got '0'."),
     ("fill", True, TypeError, "be a number; got True."),
     ("fill", np.inf, ValueError, "be finite; got inf."),
@@ -232,3 +233,9 @@ def test_a_traced_rate_is_taken_compiled_once_and_can_be_differentiated():
     assert [float(double(rate)) for rate in (0.25, 0.5, 7.0)] == [0.5, 1.0, 14.0]
     assert len(traces) == 1
     assert float(jax.grad(double)(0.25)) == 2.0
+
+
+def test_an_auxiliary_field_cannot_be_where_the_result_goes():
+    text = r"auxiliary_fields must not name target_key itself; got \['out'\]\."
+    with pytest.raises(ValueError, match=text):
+        config_of(target_key="out", auxiliary_fields=["out"])

@@ -214,6 +214,12 @@ WRONG_RECORDS = {
         "[2].data['a'] must have the first's shape (2,); "
         "got an array of shape (3,) and dtype float64.",
     ),
+    "a dtype": (
+        [Element({"a": np.ones(2, np.uint8)}), Element({"a": np.ones(2, np.float32)})],
+        ValueError,
+        "[1].data['a'] must have the first's dtype uint8; "
+        "got an array of shape (2,) and dtype float32.",
+    ),
     "a number for an array": (
         [Element({"a": np.ones(2)}), Element({"a": 1.0})],
         ValueError,

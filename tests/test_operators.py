@@ -139,6 +139,15 @@ def test_under_grad_and_eager_vmap_nothing_is_baked():
     np.testing.assert_array_equal(step(operator), step(twin))
 
 
+def test_streams_cannot_be_drawn_from_under_jit():
+    rngs = Rngs(0)
+    with pytest.raises(ValueError, match=r"Rngs must be drawn from outside of jit: .*outside and"):
+        jax.jit(lambda x: x + jax.random.uniform(rngs()))(1.0)
+    assert repr(rngs) == "Rngs(default: 0 drawn)"
+    inside = jax.jit(lambda seed: jax.random.uniform(Rngs(jax.random.key(seed))()))
+    assert float(inside(0)) != float(inside(1))
+
+
 def test_a_failing_call_leaves_the_operator_as_it_was():
     operator, twin = operator_of(), operator_of()
     with pytest.raises(ValueError, match="leading"):
@@ -223,6 +232,10 @@ def test_what_was_set_or_computed_last_wins_until_a_reset():
     assert operator.get_statistics() == {"mean": 0.25}
     operator.get_statistics()["mean"] = 7
     assert operator.get_statistics() == {"mean": 0.25}
+    given = {"mean": np.zeros(3)}
+    operator.set_statistics(given)
+    given["mean"][0] = operator.get_statistics()["mean"][0] = 9
+    np.testing.assert_array_equal(operator.get_statistics()["mean"], np.zeros(3))
     operator.reset_statistics()
     assert operator.get_statistics() is None
     saved = operator.get_state()

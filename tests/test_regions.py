@@ -151,7 +151,7 @@ NO_MODES = {
     "nothing": ("", ValueError, f"{LISTED} ''."),
     "None": (None, TypeError, f"{OBJECT} None."),
     "a number": (3, TypeError, f"{OBJECT} 3."),
-    "a class": (Pixel, TypeError, f"{OBJECT} the Pixel."),
+    "a class": (Pixel, TypeError, f"{OBJECT} the class Pixel."),
     "a function": (len, TypeError, f"{OBJECT} <built-in function len>."),
     "unhashable": (
         Thawed(),

@@ -11,8 +11,14 @@ from cases import DTYPES, MODES, SHAPES, config_of, image_of
 from dropax import DropoutOperator, apply, apply_batch, generate_random_params, init_state
 
 modes = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
+# Every shape in two dtypes, every dtype in one shape.
+LAYOUTS = [
+    (shape, dtype)
+    for shape in SHAPES
+    for dtype in DTYPES
+    if len(shape) == 3 or dtype in (jnp.float32, jnp.uint8)
+]
+layouts = pytest.mark.parametrize(("shape", "dtype"), LAYOUTS, ids=str)
 
 
 def run(config, key, images):
@@ -20,9 +26,8 @@ def run(config, key, images):
 
 
 @modes
-@dtypes
-@shapes
-def test_eager_jit_scan_and_vmap_of_apply_agree_bit_for_bit(mode, dtype, shape, key):
+@layouts
+def test_eager_jit_scan_and_vmap_of_apply_agree_bit_for_bit(mode, shape, dtype, key):
     config = config_of(mode)
     if mode == MODES["channel, one kept"] and len(shape) < 3:
         config = config.replace(channel_axis=-1)

@@ -26,14 +26,13 @@ def as_region(mode: Any, owner: str) -> Region:
       ValueError: if there is no mode of that name.
       TypeError: if it is neither a string nor a hashable object with a `sample` method.
     """
-    if isinstance(mode, Region) and not isinstance(mode, type):
-        try:
-            hash(mode)
-        except TypeError:
-            raise TypeError(
-                must(owner, "be hashable by value", mode, "Make its class a frozen dataclass.")
-            ) from None
-        return mode
+    kind: Any = type(mode)
+    if callable(getattr(kind, "sample", None)):
+        if kind.__eq__ is object.__eq__ or kind.__hash__ is None:
+            cure = "Make its class a frozen dataclass."
+            raise TypeError(must(owner, "be hashable by value", mode, cure))
+        region: Region = mode
+        return region
     if not isinstance(mode, str):
         raise TypeError(must(owner, "be a mode's name or a region object such as Pixel()", mode))
     require_choice(owner, mode, MODES)

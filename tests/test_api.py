@@ -1,0 +1,396 @@
+"""The documented page, name by name: signatures, attributes, returns, errors and examples."""
+
+import dataclasses
+import inspect
+import logging
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropax
+from dropax import Batch, DropoutOperator, DropoutOperatorConfig, OperatorConfig, Rngs
+
+IMAGES = {"image": np.ones((4, 8, 8, 3), np.float32)}
+IMAGE = {"image": np.ones((8, 8, 3), np.float32)}
+
+
+def make(mode="pixel", *, name=None, rngs=0, **options):
+    options = {"field_key": "image", "dropout_rate": 0.5, "mode": mode, **options}
+    return DropoutOperator(DropoutOperatorConfig(**options), rngs=Rngs(rngs), name=name)
+
+
+def stochastic(mode="pixel", **options):
+    return make(mode, stochastic=True, **options)
+
+
+# Signatures, as the page shows them.
+
+
+def page_config(
+    cacheable=False,
+    batch_stats_fn=None,
+    precomputed_stats=None,
+    stochastic=False,
+    stream_name=None,
+    batch_strategy="vmap",
+    *,
+    field_key,
+    target_key=None,
+    auxiliary_fields=None,
+    clip_range=None,
+    preserve_auxiliary=True,
+    validate_domain_constraints=True,
+    dropout_rate=0.1,
+    mode="pixel",
+): ...
+
+
+PAGE = {
+    "generate_random_params": lambda rng, data_shapes: None,
+    "apply": lambda data, state, metadata, random_params=None, stats=None: None,
+    "get_operation_stats": lambda: None,
+    "reset_operation_stats": lambda: None,
+    "compute_statistics": lambda data: None,
+    "get_statistics": lambda: None,
+    "set_statistics": lambda stats: None,
+    "reset_statistics": lambda: None,
+    "reset_cache": lambda: None,
+    "copy": lambda *, config=None, rngs=None, name=None: None,
+    "get_state": lambda: None,
+    "set_state": lambda state: None,
+    "clone": lambda: None,
+    "requires_rng_streams": lambda: None,
+    "ensure_rng_streams": lambda stream_names: None,
+    "get_output_structure": lambda sample_data, sample_state: None,
+    "apply_batch": lambda batch, stats=None: None,
+    "output_spec": lambda input_spec: None,
+}
+CLASSES = {
+    "DropoutOperatorConfig": page_config,
+    "DropoutOperator": lambda config, *, rngs: None,
+}
+
+
+def parameters_of(function):
+    signature = inspect.signature(function)
+    return [(each.name, each.kind, each.default) for each in signature.parameters.values()]
+
+
+@pytest.mark.parametrize("name", [*CLASSES, *PAGE])
+def test_the_signature_begins_as_documented_and_what_is_added_is_optional(name):
+    function = getattr(dropax, name) if name in CLASSES else getattr(make(), name)
+    documented = parameters_of({**CLASSES, **PAGE}[name])
+    found = parameters_of(function)
+    assert found[: len(documented)] == documented
+    for added, kind, default in found[len(documented) :]:
+        assert default is not inspect.Parameter.empty
+        # The page's own example passes the third argument of apply_batch by position.
+        assert kind is inspect.Parameter.KEYWORD_ONLY or added == "metadata"
+
+
+@pytest.mark.parametrize("name", PAGE)
+def test_every_method_says_what_it_does(name):
+    assert getattr(DropoutOperator, name).__doc__
+
+
+# The config.
+
+
+def test_the_fields_of_the_config_are_the_documented_ones_in_their_order():
+    expected = [
+        (name, dataclasses.MISSING if default is inspect.Parameter.empty else default, kind.name)
+        for name, kind, default in parameters_of(page_config)
+    ]
+    kinds = {True: "KEYWORD_ONLY", False: "POSITIONAL_OR_KEYWORD"}
+    fields = dataclasses.fields(DropoutOperatorConfig)
+    found = [(field.name, field.default, kinds[field.kw_only]) for field in fields]
+    assert found[: len(expected)] == expected
+
+
+def test_the_defaults_are_attributes_of_the_class_and_of_an_instance():
+    config = DropoutOperatorConfig(field_key="image")
+    for name, _, default in parameters_of(page_config):
+        if name != "field_key":
+            assert getattr(DropoutOperatorConfig, name) == default
+            assert getattr(config, name) == default
+            assert type(getattr(config, name)) is type(default)
+    assert config.field_key == "image"
+
+
+def test_the_first_six_arguments_of_the_config_may_be_positional():
+    config = DropoutOperatorConfig(True, len, None, True, "augment", "scan", field_key="image")
+    first_six = list(parameters_of(page_config))[:6]
+    held = [getattr(config, name) for name, _, _ in first_six]
+    assert held == [True, len, None, True, "augment", "scan"]
+    with pytest.raises(TypeError, match="positional"):
+        DropoutOperatorConfig(False, None, None, False, None, "vmap", "image")
+    with pytest.raises(TypeError, match="field_key"):
+        DropoutOperatorConfig()
+
+
+def test_what_the_config_is_given_is_what_it_holds():
+    given = {
+        "cacheable": True,
+        "precomputed_stats": {"mean": 0.5},
+        "field_key": "camera.rgb",
+        "target_key": "dropped",
+        "auxiliary_fields": ["depth"],
+        "clip_range": (0.0, 1.0),
+        "preserve_auxiliary": False,
+        "validate_domain_constraints": False,
+        "dropout_rate": 0.25,
+        "mode": "channel",
+    }
+    config = DropoutOperatorConfig(**given)
+    assert {name: getattr(config, name) for name in given} == given
+
+
+def test_the_classes_derive_as_documented():
+    assert DropoutOperatorConfig.__mro__[1:3] == (
+        dropax.ModalityOperatorConfig,
+        OperatorConfig,
+    )
+    assert DropoutOperator.__mro__[1] is dropax.ModalityOperator
+    assert dataclasses.is_dataclass(DropoutOperatorConfig)
+    assert isinstance(dropax.operators.logger, logging.Logger)
+    assert dropax.operators.logger.name == "dropax.operators"
+
+
+def test_the_attributes_of_an_operator_are_what_it_was_given():
+    config = DropoutOperatorConfig(field_key="image", stochastic=True, stream_name="augment")
+    rngs = Rngs(0, augment=1)
+    operator = DropoutOperator(config, rngs=rngs, name="first")
+    assert operator.config is config
+    assert operator.rngs is rngs
+    assert operator.name == "first"
+    assert operator.stochastic is True
+    assert operator.stream_name == "augment"
+    plain = DropoutOperator(DropoutOperatorConfig(field_key="image"), rngs=rngs)
+    assert (plain.name, plain.stochastic, plain.stream_name) == (None, False, None)
+
+
+# What each method returns.
+
+
+def spec_of(tree):
+    """Arrays by dtype and shape, all else as it is."""
+    return jax.tree.map(
+        lambda leaf: (str(leaf.dtype), leaf.shape) if hasattr(leaf, "shape") else leaf, tree
+    )
+
+
+def mean_of(data):
+    return {"mean": float(np.mean(data["image"]))}
+
+
+SHAPES = {"label": (4,), "image": (4, 8, 8, 3)}
+RETURNS = {
+    "generate_random_params, pixel": (
+        lambda: stochastic().generate_random_params(jax.random.key(0), SHAPES),
+        {"keep_mask": ("bool", (4, 8, 8, 3))},
+    ),
+    "generate_random_params, channel": (
+        lambda: stochastic("channel").generate_random_params(jax.random.key(0), SHAPES),
+        {"keep_mask": ("bool", (4, 3))},
+    ),
+    "apply": (
+        lambda: make().apply({**IMAGE, "label": 3}, {"count": 1}, {"file": "a.png"}),
+        ({"image": ("float32", (8, 8, 3)), "label": 3}, {"count": 1}, {"file": "a.png"}),
+    ),
+    "get_operation_stats": (
+        lambda: make().get_operation_stats(),
+        {"applied_count": 0, "skipped_count": 0},
+    ),
+    "compute_statistics": (
+        lambda: make(batch_stats_fn=mean_of).compute_statistics(IMAGES),
+        {"mean": 1.0},
+    ),
+    "compute_statistics without a function": (lambda: make().compute_statistics(IMAGES), None),
+    "get_statistics": (lambda: make(precomputed_stats={"a": 1}).get_statistics(), {"a": 1}),
+    "get_statistics where there are none": (lambda: make().get_statistics(), None),
+    "requires_rng_streams": (lambda: stochastic(stream_name="a").requires_rng_streams(), ["a"]),
+    "requires_rng_streams of a deterministic one": (lambda: make().requires_rng_streams(), None),
+    "get_output_structure": (
+        lambda: make(target_key="out").get_output_structure(IMAGE, {"n": np.ones(2), "m": {}}),
+        ({"image": None, "out": None}, {"n": None, "m": {}}),
+    ),
+    "apply_batch of a dict": (
+        lambda: stochastic().apply_batch(IMAGES),
+        {"image": ("float32", (4, 8, 8, 3))},
+    ),
+    "apply_batch of three": (
+        lambda: stochastic().apply_batch(IMAGES, {"n": np.ones(4, np.int32)}, ["a", "b"]),
+        ({"image": ("float32", (4, 8, 8, 3))}, {"n": ("int32", (4,))}, ["a", "b"]),
+    ),
+    "output_spec": (
+        lambda: make().output_spec({"image": jax.ShapeDtypeStruct((8, 8, 3), jnp.uint8)}),
+        {"image": ("uint8", (8, 8, 3))},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RETURNS)
+def test_a_method_returns_what_the_page_says(name):
+    call, expected = RETURNS[name]
+    assert spec_of(call()) == expected
+
+
+def test_methods_that_only_change_the_operator_return_none():
+    operator = stochastic(stream_name="augment", cacheable=True, precomputed_stats={"a": 1})
+    assert operator.set_statistics({"a": 2}) is None
+    assert operator.reset_statistics() is None
+    assert operator.reset_operation_stats() is None
+    assert operator.reset_cache() is None
+    assert operator.set_state(operator.get_state()) is None
+    assert operator.ensure_rng_streams(["params", "augment"]) is None
+
+
+def test_methods_that_make_an_object_return_one_of_the_documented_type():
+    operator = stochastic()
+    batch = Batch.from_parts(IMAGES, metadata_list=list("abcd"), batch_metadata="train")
+    out = operator.apply_batch(batch)
+    assert type(out) is Batch
+    assert (out.metadata_list, out.batch_metadata) == (list("abcd"), "train")
+    for twin in (operator.copy(), operator.clone()):
+        assert type(twin) is DropoutOperator
+        assert twin is not operator
+    state = operator.get_state()
+    assert type(state) is dict
+    assert all(isinstance(leaf, np.ndarray | int | str) for leaf in jax.tree.leaves(state))
+    for count in operator.get_operation_stats().values():
+        assert type(count) is int
+    spec = operator.output_spec({"image": jax.ShapeDtypeStruct((8, 8, 3), jnp.float32)})
+    assert type(spec["image"]) is jax.ShapeDtypeStruct
+
+
+# Examples, as the page has them, with dropax.Rngs in place of nnx.Rngs.
+
+BASIC = """
+config = DropoutOperatorConfig(
+    field_key="image",
+    dropout_rate=0.2,
+    mode="pixel"
+)
+op = DropoutOperator(config, rngs=rngs)
+"""
+DETERMINISTIC = """
+config = DropoutOperatorConfig(
+    field_key="image",
+    dropout_rate=0.2,
+    mode="pixel",
+    stochastic=False
+)
+operator = DropoutOperator(config, rngs=dropax.Rngs(0))
+result, state, metadata = operator.apply(data, state, metadata)
+"""
+STOCHASTIC = """
+config = DropoutOperatorConfig(
+    field_key="image",
+    dropout_rate=0.2,
+    mode="channel",
+    stochastic=True
+)
+operator = DropoutOperator(config, rngs=dropax.Rngs(0))
+# Use apply_batch() for automatic random param generation
+result, state, metadata = operator.apply_batch(batch_data, state, metadata)
+"""
+
+
+def run_example(source, **names):
+    names = {**vars(dropax), "dropax": dropax, **names}
+    exec(source, names)
+    return names
+
+
+def test_the_basic_example_makes_an_operator_that_drops_a_fifth():
+    names = run_example(BASIC, rngs=Rngs(0))
+    image = names["op"].apply({"image": jnp.ones((64, 64, 3))}, {}, {})[0]["image"]
+    assert abs(float((image == 0).mean()) - 0.2) < 0.02  # five standard deviations
+
+
+def test_the_deterministic_example_gives_the_same_pattern_each_time():
+    given = {"data": IMAGE, "state": {"n": 1}, "metadata": {"file": "a.png"}}
+    first, second = run_example(DETERMINISTIC, **given), run_example(DETERMINISTIC, **given)
+    np.testing.assert_array_equal(first["result"]["image"], second["result"]["image"])
+    assert 0 < first["result"]["image"].mean() < 1
+    assert first["state"] is given["state"]
+    assert first["metadata"] is given["metadata"]
+
+
+def test_the_stochastic_example_drops_channels_record_by_record():
+    given = {"batch_data": {"image": jnp.ones((64, 4, 4, 3))}, "state": {}, "metadata": ["a"]}
+    names = run_example(STOCHASTIC, **given)
+    channels = np.asarray(names["result"]["image"]).reshape(64, 16, 3)
+    assert (channels == channels[:, :1]).all()  # each channel is kept or dropped as a whole
+    assert 0 < channels.mean() < 1
+    assert (channels != channels[0]).any()
+    assert names["state"] is given["state"]
+    assert names["metadata"] is given["metadata"]
+
+
+# Errors.
+
+
+NOT_FOUND = "field 'image' not found: the data has 'depth'."
+DEPTH = {"depth": np.ones(2)}
+
+
+def set_state_with(**changes):
+    make().set_state({**make().get_state(), **changes})
+
+
+def ensure(*streams):
+    stochastic(stream_name="augment").ensure_rng_streams(list(streams))
+
+
+def draw_depth():
+    stochastic().generate_random_params(jax.random.key(0), {"depth": (2,)})
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        (draw_depth, KeyError, NOT_FOUND),
+        (lambda: make().apply(DEPTH, {}, {}), KeyError, NOT_FOUND),
+        (lambda: stochastic().apply_batch(DEPTH), KeyError, NOT_FOUND),
+        (lambda: make().set_state([1]), TypeError, "set_state.state must be a dict"),
+        (lambda: make().set_state({}), ValueError, "state entry 'version' not found: the state"),
+        (lambda: set_state_with(rngs={}), ValueError, "state entry 'rngs' is unknown: expected"),
+        (lambda: set_state_with(step=-1), ValueError, "state entry 'step' must be an int in [0, "),
+        (lambda: ensure("params"), ValueError, "RNG stream 'augment' is required; got ['params']."),
+        (
+            lambda: DropoutOperator(stochastic().config, rngs=None),
+            ValueError,
+            "DropoutOperator.rngs must be given where the config is stochastic; got None.",
+        ),
+        (
+            lambda: DropoutOperator(OperatorConfig(), rngs=Rngs(0)),
+            TypeError,
+            "DropoutOperator.config must be a DropoutOperatorConfig; got OperatorConfig().",
+        ),
+    ],
+)
+def test_an_error_is_of_its_kind_and_says_what_was_expected_and_what_came(call, kind, text):
+    with pytest.raises(kind, match=re.escape(text)):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind", "text"),
+    [
+        ("dropout_rate", 1.5, ValueError, "must be in [0.0, 1.0]; got 1.5."),
+        ("dropout_rate", -0.1, ValueError, "must be in [0.0, 1.0]; got -0.1."),
+        ("dropout_rate", "0.5", TypeError, "must be a number"),
+        ("mode", "pixle", ValueError, "must be one of 'pixel', 'channel'"),
+        ("batch_strategy", "pmap", ValueError, "must be one of 'vmap', 'scan'; got 'pmap'."),
+        ("field_key", "", ValueError, "must not be empty; got ''."),
+        ("stream_name", "a", ValueError, "must be None where stochastic is False; got 'a'."),
+        ("clip_range", (1.0, 0.0), ValueError, "must be (low, high) with low < high"),
+    ],
+)
+def test_a_config_refuses_a_value_by_name(name, value, kind, text):
+    with pytest.raises(kind, match=re.escape(f"DropoutOperatorConfig.{name} {text}")):
+        DropoutOperatorConfig(**{"field_key": "image", name: value})
