@@ -11,7 +11,7 @@ random numbers: as easy as 1, 2, 3", doi:10.1145/2063384.2063405.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -60,6 +60,26 @@ def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.A
     first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
     bits = jnp.broadcast_to(first ^ second, shape)
     return (bits >> np.uint32(9)) < keep_threshold(rate)
+
+
+def store_mask(draw: Callable[[jax.Array], jax.Array], key: jax.Array) -> jax.Array:
+    """Draws a mask that many values will share, and makes XLA store it.
+
+    Left alone, XLA draws a mask inside the loop that uses it: once for each value that shares it,
+    and in a loop that is no longer vectorised. What a conditional returns is stored, so the draw is
+    put into one whose condition holds always, but not to the compiler's knowledge.
+
+    Args:
+      draw: a function of a key that returns a bool mask.
+      key: one typed key. Consumed; do not reuse.
+
+    Returns:
+      `draw(key)`.
+    """
+    shape = jax.eval_shape(draw, key).shape
+    # Made of the key, so that under `vmap` and on a mesh both branches are of one type.
+    never = lambda key: jnp.broadcast_to(jax.random.key_data(key).ravel()[0] < 0, shape)  # noqa: E731
+    return jax.lax.cond(jax.lax.optimization_barrier(jnp.bool_(True)), draw, never, key)
 
 
 def sample_uniform_grid(key: jax.Array, count: int) -> jax.Array:

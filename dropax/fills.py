@@ -32,7 +32,10 @@ def fill_dropped(array: jax.Array, keep_mask: jax.Array, fill: Number, owner: st
     Raises:
       ValueError: if an integer or bool dtype cannot hold `fill` exactly.
     """
-    return jnp.where(keep_mask, array, _exactly(fill, array.dtype, owner))
+    value = jnp.asarray(_exactly(fill, array.dtype, owner))
+    if array.dtype.itemsize == 2 and jnp.issubdtype(array.dtype, jnp.floating):
+        return _select_bits(keep_mask, array, value)
+    return jnp.where(keep_mask, array, value)
 
 
 def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> jax.Array:
@@ -88,6 +91,22 @@ def require_in_range(fill: Number, dtype: Any, owner: str) -> None:
     """
     if jnp.issubdtype(dtype, jnp.floating) and abs(fill) > float(jnp.finfo(dtype).max):
         raise ValueError(must(owner, f"be within the range of dtype {dtype}", fill))
+
+
+@jax.custom_jvp
+def _select_bits(keep_mask: jax.Array, array: jax.Array, value: jax.Array) -> jax.Array:
+    """Selects as `where` does, by bits: where a backend lacks a dtype, XLA converts all around."""
+    bits, fill = (jax.lax.bitcast_convert_type(x, jnp.uint16) for x in (array, value))
+    return jax.lax.bitcast_convert_type(jnp.where(keep_mask, bits, fill), array.dtype)
+
+
+@_select_bits.defjvp
+def _select_bits_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    keep_mask, array, value = primals
+    tangent = tangents[1]
+    return _select_bits(keep_mask, array, value), jnp.where(
+        keep_mask, tangent, jnp.zeros_like(value)
+    )
 
 
 def _exactly(fill: Number, dtype: Any, owner: str) -> np.ndarray:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dropax.batching import AnyBatch, batched
+from dropax.bits import store_mask
 from dropax.checks import is_array, must, require_kind, require_whole
 from dropax.config import DropoutOperatorConfig, OperatorConfig
 from dropax.dropping import drop, drop_values, merge_fields, require_numbers, select_fields
@@ -274,8 +275,8 @@ def fixed_mask(config: DropoutOperatorConfig, element_shape: tuple[int, ...]) ->
     Not from `key(seed)` itself: of the usual seeds, that of 0 drops the channel of every image that
     has just one, at any rate above 0.0523.
     """
-    key = jax.random.key(config.seed, impl="threefry2x32")
-    return sample_mask(config, jax.random.fold_in(key, 1), element_shape)
+    key = jax.random.fold_in(jax.random.key(config.seed, impl="threefry2x32"), 1)
+    return store_mask(lambda key: sample_mask(config, key, element_shape), key)
 
 
 def given_mask(random_params: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from dropax.bits import sample_bernoulli
+from dropax.bits import sample_bernoulli, store_mask
 from dropax.checks import require_kind
 
 
@@ -44,5 +44,7 @@ class Pixel:
           Keep mask, bool, of `element_shape`, or of size 1 along the channels. Bit for bit
           `jax.random.bernoulli(key, float32(1) - float32(rate), shape)`.
         """
-        shape = element_shape if self.per_channel else (*element_shape[:-1], 1)
-        return sample_bernoulli(key, rate, shape)
+        if self.per_channel:
+            return sample_bernoulli(key, rate, element_shape)
+        shape = (*element_shape[:-1], 1)
+        return store_mask(lambda key: sample_bernoulli(key, rate, shape), key)
