@@ -1,4 +1,4 @@
-"""dropax: drop pixels, channels and regions of images inside JAX programs.
+"""dropax: drop pixels or channels of images inside JAX programs.
 
 The library is four pure functions, `init_state`, `generate_random_params`, `apply` and
 `apply_batch`, that thread explicit keys and state through frozen configs. `DropoutOperator` is the

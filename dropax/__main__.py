@@ -18,17 +18,18 @@ import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, NoReturn, TextIO
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax import images
+from dropax import images, tables
 from dropax.checks import must
 from dropax.config import DropoutOperatorConfig
+from dropax.masks import sample_mask
 from dropax.regions import MODES, Pixel
-from dropax.transform import apply, sample_mask
+from dropax.transform import apply
 
 EXAMPLES = """\
 examples:
@@ -38,7 +39,8 @@ examples:
 
 Arrays, (H, W), (H, W, C) or (N, H, W, C), stay in their format and dtype. Pictures become PNG, with
 their alpha channel as it was. The same seed gives the same bytes for a file of the same name (its
-path below the input folder), whatever else is done in the same run.
+path below the input folder), whatever else is done in the same run. In an .npz every array of
+numbers with 2 to 4 axes is dropped, the others are carried along.
 """
 HEADINGS = ("file", "shape", "dtype", "mode", "rate asked", "rate realised", "ms")
 BUILT_IN, BUILT_IN_RATES = "built-in.png", (0.0, 0.05, 0.1, 0.2, 0.5)
@@ -46,6 +48,8 @@ SHEET, SHEET_ROWS = "contact_sheet.png", 16
 SUFFIXES = (*images.PICTURE_SUFFIXES, ".npy", ".npz")
 # What a file may fail with. Anything else is a fault of the program, and shows where it is.
 FAILURES = (ImportError, MemoryError, OSError, ValueError, jax.errors.JaxRuntimeError)
+# The config's wording, in terms of the command line.
+WORDINGS = {"DropoutOperatorConfig.": "--", "--dropout_": "--", " or a real scalar array": ""}
 Write = Callable[[BinaryIO], Any]
 
 
@@ -128,8 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = _Run(*_parse(argv))
         os.makedirs(run.options.out, exist_ok=True)
     except (OSError, OverflowError, TypeError, ValueError) as error:
-        what = "--out: " if isinstance(error, OSError) else ""
-        _say(f"dropax: {what}{_in_options(error)}", sys.stderr)
+        what = f"--out {error.filename!r}: " if isinstance(error, OSError) else ""
+        tables.say(f"dropax: {what}{_in_options(error)}", sys.stderr)
         return 2
     try:
         with jax.enable_x64(True):  # or 64-bit arrays would come out in 32 bits
@@ -138,10 +142,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         run.failures.append("interrupted: what the table does not list is not done")
         return 130
     finally:
-        for line in [*_aligned(run.rows), *run.notes]:
-            _say(line, sys.stdout)
+        for line in [*tables.aligned(HEADINGS, run.rows), *run.notes]:
+            tables.say(line, sys.stdout)
         for line in run.failures:
-            _say(f"dropax: {line}", sys.stderr)
+            tables.say(f"dropax: {line}", sys.stderr)
     return 2 if run.failures else 0
 
 
@@ -184,7 +188,9 @@ def _number(text: str) -> int | float | str:
 
 def _in_options(error: BaseException) -> str:
     message = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(message).replace("DropoutOperatorConfig.", "--").replace("--dropout_", "--")
+    for wording, here in WORDINGS.items():
+        message = str(message).replace(wording, here)
+    return str(message)
 
 
 class _Run:
@@ -222,7 +228,7 @@ class _Run:
         try:
             images.require_pillow(SHEET)
         except ImportError as error:  # no failure: the arrays are what was asked for
-            _say(f"dropax: {error}", sys.stderr)
+            tables.say(f"dropax: {error}", sys.stderr)
             room = 0
         jobs: Any = self.jobs()
         with contextlib.suppress(ImportError):
@@ -294,8 +300,8 @@ class _Run:
             raise ValueError(f"holds no file whose name ends in one of {listed}")
         return [_Job(source, source.relative_to(text).as_posix()) for source in sorted(sources)]
 
-    def refuse_loss(self, target: Path, source: Path | None = None) -> None:
-        if source is not None and target.exists() and target.samefile(source):
+    def refuse_loss(self, target: Path, source: Path) -> None:
+        if target.exists() and target.samefile(source):
             raise ValueError("its result would replace it; choose another --out")
         if os.path.lexists(target) and not self.options.overwrite:
             raise ValueError(f"{target} is there already; pass --overwrite to replace it")
@@ -313,12 +319,14 @@ class _Run:
             raise
 
     def write_sheet(self, title: str, headings: Sequence[str]) -> None:
-        target = Path(self.options.out, SHEET)
+        target, number = Path(self.options.out, SHEET), 1
+        while os.path.lexists(target) and not self.options.overwrite:  # that of an earlier run
+            number += 1
+            target = target.with_name(f"{Path(SHEET).stem}-{number}.png")
         title = f"{title}, fill {self.config.fill:g}, seed {self.config.seed}"
         content = (title, headings, self.strips)
         try:
             if self.strips:
-                self.refuse_loss(target)
                 self.write(target, lambda file: images.write_contact_sheet(file, *content))
                 self.notes.append(f"contact sheet: {target}")
         except FAILURES as error:
@@ -375,24 +383,6 @@ def _read_array(file: BinaryIO) -> np.ndarray:
         kind = "hold numbers or bools of up to 64 bits, as (H, W), (H, W, C) or (N, H, W, C)"
         raise ValueError(must("the array", kind, array))
     return array
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    table = [HEADINGS, *rows] if rows else []
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    # Numbers lie to the right.
-    return ["  ".join(map("{:{}{}}".format, row, "<<<<>>>", widths)) for row in table]
-
-
-def _say(text: str, stream: TextIO) -> None:
-    """Prints one line, with what is not printable as escapes: a file may have any name."""
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    coding = stream.encoding or "utf-8"
-    try:
-        print(line.encode(coding, "backslashreplace").decode(coding), file=stream, flush=True)
-    except BrokenPipeError:
-        # Whoever read us has gone. What is still buffered must not complain at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

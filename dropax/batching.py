@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.checks import is_array, must, require_kind
+from dropax.checks import must, require_kind
 from dropax.config import OperatorConfig
-from dropax.containers import Batch, leading_size
-from dropax.keys import record_keys
+from dropax.containers import Batch, is_empty, records_of, with_records
+from dropax.keys import is_counter_based, record_keys, refuse_shared_key
 from dropax.state import OperatorState
 
 AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Any])
@@ -84,28 +84,27 @@ def batched(
         stats: dict[str, Any] | None = None,
     ) -> tuple[Any, OperatorState]:
         require_kind("apply_batch.op_state", op_state, OperatorState, "an OperatorState")
-        if isinstance(batch, Batch):
-            data, states = batch.data, batch.states
-            if not jax.tree.leaves((data, states)):
-                return batch, op_state
-        else:
-            require_kind("apply_batch.batch", batch, dict, "a dropax.Batch or a dict of arrays")
-            data, states = batch, {}
-        size = leading_size({"data": data, "states": states}, "apply_batch.batch")
+        if is_empty(batch):
+            return batch, op_state
+        data, states = records_of(batch, "apply_batch.batch")
+        size = jax.tree.leaves((data, states))[0].shape[0]
         if stats is None:
             stats = op_state.statistics
 
+        sharding = _batch_sharding((data, states), config.batch_strategy)
         keys = None
         if config.stochastic:
-            _refuse_local_positions(op_state.key, data)
+            refuse_shared_key(op_state.key, data, "apply_batch.op_state.key")
             keys = record_keys(op_state.next_key(), size, "apply_batch.op_state.key")
-            keys = _sharded_as(keys, (data, states), config.batch_strategy)
             op_state = op_state.advance()
-        run = _run_scan if config.batch_strategy == "scan" else _run_vmap
-        data, states = run(generate_random_params, apply, config, keys, data, states, stats)
+        if config.batch_strategy == "scan":
+            generate, run = generate_random_params, _run_scan
+        else:
+            generate, run = _on_mesh(generate_random_params, sharding), _run_vmap
+        data, states = run(generate, apply, config, keys, data, states, stats)
 
         op_state = count_records(op_state, size, True if is_active is None else is_active(config))
-        return (batch.with_parts(data, states) if isinstance(batch, Batch) else data), op_state
+        return with_records(batch, data, states), op_state
 
     return apply_batch
 
@@ -147,8 +146,8 @@ def _shapes(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: tuple(leaf.shape), tree)
 
 
-def _sharded_as(keys: jax.Array, records: Any, strategy: str) -> jax.Array:
-    """Lays keys out over devices as the records are, where a mesh with explicit axes says how."""
+def _batch_sharding(records: Any, strategy: str) -> jax.NamedSharding | None:
+    """Returns how the batch axis lies over a mesh with explicit axes; None where it does not."""
     for leaf in jax.tree.leaves(records):
         sharding = jax.typeof(leaf).sharding
         if sharding.spec and sharding.spec[0] is not None:
@@ -156,33 +155,18 @@ def _sharded_as(keys: jax.Array, records: Any, strategy: str) -> jax.Array:
                 owner = "OperatorConfig.batch_strategy"
                 constraint = "be 'vmap' where the batch axis is sharded over explicit mesh axes"
                 raise ValueError(must(owner, constraint, strategy))
-            over = jax.NamedSharding(sharding.mesh, jax.P(sharding.spec[0]))
-            return jax.sharding.reshard(keys, over)
-    return keys
+            return jax.NamedSharding(sharding.mesh, jax.P(sharding.spec[0]))
+    return None
 
 
-def _refuse_local_positions(key: jax.Array, data: Any) -> None:
-    """Refuses to give every shard of manual axes the same masks, where JAX lets us see it."""
-    manual: frozenset[str] = frozenset().union(
-        *(_manual_axes(leaf) for leaf in jax.tree.leaves(data))
-    )
-    shared = sorted(manual - _manual_axes(jax.random.key_data(key)))
-    if shared:
-        axis = shared[0]
-        cure = (
-            f"Every shard would draw the same masks. Give each its own key: "
-            f"op_state.replace(key=jax.random.fold_in(op_state.key, "
-            f"jax.lax.axis_index({axis!r})))."
-        )
-        owner = "apply_batch.op_state.key"
-        raise ValueError(
-            must(owner, f"vary over the manual axis {axis!r} as the data does", key, cure)
-        )
+def _on_mesh(generate: Any, sharding: jax.NamedSharding | None) -> Any:
+    """Returns a function that draws params which lie over the mesh as the records do."""
+    if sharding is None:
+        return generate
 
+    def generate_sharded(config: Any, keys: jax.Array, shapes: Any) -> Any:
+        if is_counter_based(keys):  # each device draws for its own records
+            return generate(config, jax.sharding.reshard(keys, sharding), shapes)
+        return jax.sharding.reshard(generate(config, keys, shapes), sharding)
 
-def _manual_axes(leaf: Any) -> frozenset[str]:
-    """Returns the manual axes that an array is known to vary over, as its type says."""
-    if not is_array(leaf):
-        return frozenset()
-    axes = getattr(jax.typeof(leaf), "manual_axis_type", None)
-    return frozenset(getattr(axes, "varying", ()))
+    return generate_sharded

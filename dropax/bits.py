@@ -101,7 +101,7 @@ def sample_uniform_grid(key: jax.Array, count: int) -> jax.Array:
         words = jax.random.key_data(fold_in_each(key, jnp.arange(count, dtype=jnp.uint32)))
         bits = words[:, 0] ^ words[:, 1]
     else:
-        bits = jax.random.bits(key, (count,))
+        bits = jax.random.bits(key, (count,), jnp.uint32)
     return bits >> np.uint32(9)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def must(owner: str, constraint: str, value: Any, cure: str = "") -> str:
@@ -46,12 +47,14 @@ def describe(value: Any) -> str:
       >>> describe(np.zeros((2, 3), np.uint8))
       'an array of shape (2, 3) and dtype uint8'
     """
+    if isinstance(value, np.generic):
+        return repr(value)
     if is_array(value):
         return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     text = repr(value)
-    if len(text) > 80 or isinstance(value, type):
-        if isinstance(value, type):
-            return f"the class {value.__name__}"
+    if len(text) > 80:
         return f"an object of type {type(value).__name__}"
     return text
 
@@ -65,6 +68,24 @@ def is_array(value: Any) -> bool:
 def is_traced(tree: Any) -> bool:
     """Says whether any leaf of a tree is a tracer."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def leaks(new: Any, old: Any) -> bool:
+    """Says whether a tree holds a tracer of a transformation that another tree is no part of.
+
+    Args:
+      new: what is to be kept in place of `old`.
+      old: what is kept so far; concrete, or traced where it is an argument of a transformation.
+
+    Returns:
+      Whether keeping `new` would outlive its tracers.
+    """
+    return not _traces(new) <= _traces(old)
+
+
+def _traces(tree: Any) -> set[int]:
+    leaves = jax.tree.leaves(tree)
+    return {id(leaf._trace) for leaf in leaves if isinstance(leaf, jax.core.Tracer)}
 
 
 def require_choice(owner: str, value: Any, options: Iterable[str], cure: str = "") -> None:
@@ -146,8 +167,6 @@ def require_number(owner: str, value: Any, *, finite: bool = True) -> None:
 
 def is_number(value: Any) -> bool:
     """Says whether a value is an int, a float or a NumPy scalar of either; no bool, no array."""
-    import numpy as np
-
     kinds = (int, float, np.integer, np.floating)
     return isinstance(value, kinds) and not isinstance(value, bool)
 

@@ -207,7 +207,8 @@ class ModalityOperatorConfig(OperatorConfig):
       auxiliary_fields: further fields that go along with `field_key`, or None.
       clip_range: lowest and highest value of the result, or None. May be infinite.
       preserve_auxiliary: whether auxiliary fields are in the output; if so, shape and dtype stay.
-      validate_domain_constraints: whether to check what can be checked without values.
+      validate_domain_constraints: whether to check what can be checked without values: that a
+        floating-point dtype can hold the fill. What cannot work at all is refused either way.
 
     Raises:
       TypeError: if an argument is of another kind.
@@ -300,6 +301,9 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         as_region(self.mode, self._owner("mode"))
         require_number(self._owner("fill"), self.fill)
         vars(self)["fill"] = _plain(self.fill)
+        for name in ("seed", "channel_axis"):
+            if isinstance(getattr(self, name), np.integer):
+                vars(self)[name] = int(getattr(self, name))
         require_whole(self._owner("seed"), self.seed, 0, 2**32)
         if self.channel_axis is not None and self.channel_axis != "auto":
             require_kind(

@@ -235,6 +235,39 @@ class Batch:
         return f"Batch(batch_size={size}, data={data}, states={states})"
 
 
+def is_empty(batch: Any) -> bool:
+    """Says whether a batch is a `Batch` without a single array."""
+    return isinstance(batch, Batch) and not jax.tree.leaves((batch.data, batch.states))
+
+
+def records_of(batch: Any, owner: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the data and the states of a batch, checked to be arrays of one leading length.
+
+    Args:
+      batch: a `Batch`, or a dict of arrays of shape (B, ...), which has no states.
+      owner: the argument's name for the error.
+
+    Returns:
+      (data, states).
+
+    Raises:
+      TypeError: if it is neither, or a leaf is no array.
+      ValueError: if there is no array, one without axes, or two that differ in length.
+    """
+    if isinstance(batch, Batch):
+        data, states = batch.data, batch.states
+    else:
+        require_kind(owner, batch, dict, "a dropax.Batch or a dict of arrays")
+        data, states = batch, {}
+    leading_size({"data": data, "states": states}, owner)
+    return data, states
+
+
+def with_records(batch: Any, data: Any, states: Any) -> Any:
+    """Returns a batch of the same kind with other data and states."""
+    return batch.with_parts(data, states) if isinstance(batch, Batch) else data
+
+
 def leading_size(tree: Any, owner: str) -> int:
     """Returns the length of the leading axis that all leaves share.
 

@@ -13,8 +13,7 @@ from dropax.checks import is_array, must
 from dropax.config import DropoutOperatorConfig
 from dropax.fields import get_field, remove_field, set_field
 from dropax.fills import clip_to_range, fill_dropped, require_in_range
-from dropax.layouts import Layout
-from dropax.regions import Channel
+from dropax.masks import fit_mask, layout_of
 
 
 def require_numbers(array: Any, owner: str) -> None:
@@ -26,12 +25,11 @@ def require_numbers(array: Any, owner: str) -> None:
 
 
 def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> dict[str, Any]:
-    """Returns only the fields that `apply` reads, each checked to be an array."""
-    selected: dict[str, Any] = {}
+    """Returns only the fields that `apply` reads, by path, each checked to be numbers or bools."""
+    selected = {}
     for path in (config.field_key, *(config.auxiliary_fields or ())):
-        field = get_field(data, path)
-        require_numbers(field, f"field {path!r}")
-        selected = set_field(selected, path, field)
+        selected[path] = get_field(data, path)
+        require_numbers(selected[path], f"field {path!r}")
     return selected
 
 
@@ -50,19 +48,14 @@ def merge_fields(
 
 
 def drop(config: DropoutOperatorConfig, data: dict[str, Any], keep_mask: Any) -> dict[str, Any]:
-    """Returns the data of one element with a mask applied, as `apply` says."""
-    owner = type(config).__name__
+    """Returns the selected fields of one element with a mask applied, as `apply` says."""
     image = get_field(data, config.field_key)
-    layout = Layout.of(image.shape, config.channel_axis, f"{owner}.channel_axis")
-    by_channel = isinstance(config.region, Channel)
-    mask = layout.fit(keep_mask, "apply.random_params['keep_mask']", by_channel=by_channel)
-    for path in config.auxiliary_fields or ():
-        if config.preserve_auxiliary:
-            field = jnp.asarray(get_field(data, path))
-            field_mask = layout.follow(mask, field.shape, f"auxiliary field {path!r}")
-            data = set_field(data, path, fill_dropped(field, field_mask, 0, f"field {path!r}"))
-        else:
-            data = remove_field(data, path)
+    layout = layout_of(config, image.shape)
+    mask = fit_mask(config, keep_mask, image.shape)
+    for path in (config.auxiliary_fields or ()) if config.preserve_auxiliary else ():
+        field = jnp.asarray(get_field(data, path))
+        field_mask = layout.follow(mask, field.shape, f"auxiliary field {path!r}")
+        data = set_field(data, path, fill_dropped(field, field_mask, 0, f"field {path!r}"))
     return set_field(data, config.target_key or config.field_key, drop_values(config, image, mask))
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.checks import is_array, is_traced, must, require_kind
+from dropax.checks import is_array, leaks, must, require_kind
 
 Out = TypeVar("Out")
 
@@ -126,10 +126,35 @@ def is_counter_based(key: jax.Array) -> bool:
     return str(jax.random.key_impl(key)) == "threefry2x32"
 
 
+def refuse_shared_key(key: jax.Array, data: Any, owner: str) -> None:
+    """Refuses to give every shard of manual axes the same masks, where JAX lets us see it."""
+    manual: frozenset[str] = frozenset().union(
+        *(_manual_axes(leaf) for leaf in jax.tree.leaves(data))
+    )
+    shared = sorted(manual - _manual_axes(jax.random.key_data(key)))
+    if shared:
+        axis = shared[0]
+        cure = (
+            "Every shard would draw the same masks. Fold its place into the key: "
+            f"jax.random.fold_in(key, jax.lax.axis_index({axis!r}))."
+        )
+        raise ValueError(
+            must(owner, f"vary over the manual axis {axis!r} as the data does", key, cure)
+        )
+
+
+def _manual_axes(leaf: Any) -> frozenset[str]:
+    """Returns the manual axes that an array is known to vary over, as its type says."""
+    if not is_array(leaf):
+        return frozenset()
+    axes = getattr(jax.typeof(leaf), "manual_axis_type", None)
+    return frozenset(getattr(axes, "varying", ()))
+
+
 class Rngs:
     """Named streams of random keys, each a seed key and a count.
 
-    With `Operator` the only mutable object of the package. Each call of a stream gives a fresh key,
+    With operators the only mutable object of the package. Each call of a stream gives a fresh key,
     `fold_in(stream key, count)`, and adds one to its count. A stream that was not named falls back
     to the default one, which `rngs()` draws from.
 
@@ -140,7 +165,7 @@ class Rngs:
     Raises:
       TypeError: if a seed is neither an int nor a key.
       ValueError: if no stream is given, or a seed is not in [0, 2^32); when drawing, if that
-        happens under a `jit` that the streams were not made in.
+        happens under a `jit`, `scan` or the like that the streams were not made in.
 
     Example:
       >>> rngs = Rngs(0, augment=1)
@@ -186,10 +211,10 @@ class Rngs:
 
     def _draw(self, name: str) -> jax.Array:
         key = jax.random.fold_in(self._keys[name], self._counts[name])
-        if is_traced(key) and not is_traced(self._keys[name]):
+        if leaks(key, self._keys[name]):
             raise ValueError(
-                "Rngs must be drawn from outside of jit: under it, the key would be drawn once and "
-                "be the same in every call. Draw the key outside and pass it as an argument."
+                "Rngs must be drawn from outside of jit, scan and the like: the key would be drawn "
+                "once and be the same in every run. Draw it outside and pass it as an argument."
             )
         self._counts[name] += 1
         return key
@@ -231,5 +256,5 @@ def _seed_key(seed: Any, owner: str) -> jax.Array:
         return as_key(seed, owner)
     require_kind(owner, seed, int, "an int seed or a key")
     if not 0 <= seed < 2**32:
-        raise ValueError(must(owner, "be in [0, 4294967296)", seed))
+        raise ValueError(must(owner, "be in [0, 2^32)", seed))
     return jax.random.key(seed)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from dropax.checks import must
+from dropax.checks import is_array, must
 
 ChannelAxis = int | Literal["auto"] | None
 
@@ -68,9 +68,15 @@ class Layout:
 
         Returns:
           The mask with as many axes as the element, still of size 1 where it was.
+
+        Raises:
+          TypeError: if it is no array.
+          ValueError: if it does not broadcast to that shape, or would change it.
         """
-        full_rank = len(self.channel_last_shape)
-        mask = mask.reshape((1,) * (full_rank - mask.ndim) + mask.shape)
+        owner = "the mask that a region's sample returns"
+        if not is_array(mask):
+            raise TypeError(must(owner, "be an array", mask))
+        mask = _as_bools(mask, self.channel_last_shape, owner)
         if self.channel_axis is None:
             return mask.reshape(mask.shape[:-1])
         return jnp.moveaxis(mask, -1, self.channel_axis)
@@ -93,12 +99,8 @@ class Layout:
             channels = self.channel_last_shape[-1]
             if mask.shape != (channels,):
                 raise ValueError(must(owner, f"have shape ({channels},), one per channel", mask))
-            return self.place(jnp.asarray(mask).astype(jnp.bool_))
-        pairs = zip(reversed(mask.shape), reversed(self.shape), strict=False)
-        if mask.ndim > len(self.shape) or any(size not in (1, full) for size, full in pairs):
-            raise ValueError(must(owner, f"broadcast to the element's shape {self.shape}", mask))
-        mask = jnp.asarray(mask).astype(jnp.bool_)
-        return mask.reshape((1,) * (len(self.shape) - mask.ndim) + mask.shape)
+            return self.place(mask)
+        return _as_bools(mask, self.shape, owner)
 
     def follow(self, mask: jax.Array, shape: tuple[int, ...], owner: str) -> jax.Array:
         """Returns the mask for another field of the same record.
@@ -135,3 +137,12 @@ class Layout:
         if axis is None:
             return mask if other == spatial else mask[..., None]
         return mask.squeeze(axis) if other == spatial else mask
+
+
+def _as_bools(mask: Any, shape: tuple[int, ...], owner: str) -> jax.Array:
+    """Returns a mask as bools with as many axes as `shape`, which it must broadcast to."""
+    pairs = zip(reversed(mask.shape), reversed(shape), strict=False)
+    if mask.ndim > len(shape) or any(size not in (1, full) for size, full in pairs):
+        raise ValueError(must(owner, f"broadcast to the element's shape {shape}", mask))
+    mask = jnp.asarray(mask).astype(jnp.bool_)
+    return mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape)

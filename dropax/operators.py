@@ -13,9 +13,10 @@ from dropax import transform
 from dropax.batching import AnyBatch, batched, count_records
 from dropax.checks import is_array, is_traced, require_kind
 from dropax.config import DropoutOperatorConfig
-from dropax.containers import Batch, Element, leading_size
+from dropax.containers import Batch, Element, is_empty, records_of, with_records
 from dropax.dropping import drop, merge_fields, select_fields
 from dropax.fields import get_field
+from dropax.masks import fixed_mask, given_mask, sample_mask
 from dropax.shells import Shell
 from dropax.state import OperatorState
 
@@ -30,7 +31,8 @@ class ModalityOperator(Shell):
     A subclass defines `apply`, and, if it can be stochastic, `generate_random_params`. What it
     needs belongs into its config: config and state are what goes through `jit` as a pytree. A
     stochastic operator draws one key from its stream when it is made; that key and the number of
-    draws since are all its randomness.
+    draws since are all its randomness. Attributes that a subclass sets in its own `__init__` are
+    not part of the pytree.
 
     Args:
       config: what is fixed.
@@ -57,7 +59,7 @@ class ModalityOperator(Shell):
         """Draws what `apply` needs, for a whole batch. None unless a subclass says otherwise.
 
         Args:
-          rng: one key for the batch, or one for each record.
+          rng: B keys, one for each record; `jax.vmap` over them. Under "scan", B is 1.
           data_shapes: the shape of each field, (B, ...).
 
         Returns:
@@ -89,13 +91,14 @@ class ModalityOperator(Shell):
         raise NotImplementedError(f"{type(self).__name__} must define apply.")
 
     def _run_batch(
-        self, op_state: OperatorState, batch: Batch, stats: dict[str, Any] | None
-    ) -> tuple[Batch, OperatorState]:
+        self, op_state: OperatorState, data: Any, states: Any, stats: dict[str, Any] | None
+    ) -> tuple[Any, Any, OperatorState]:
         run = batched(
             lambda _, keys, shapes: self.generate_random_params(keys, shapes),
             lambda _, *arguments: self.apply(*arguments),
         )
-        return run(self.config, op_state, batch, stats)
+        out, op_state = run(self.config, op_state, Batch.unchecked(data, states), stats)
+        return out.data, out.states, op_state
 
     # Batches.
 
@@ -128,18 +131,14 @@ class ModalityOperator(Shell):
             require_kind(owner, batch, dict, "a dict of arrays where metadata is given")
             out = self.apply_batch(Batch.unchecked(batch, stats or {}))
             return out.data, out.states if stats else stats, metadata
-        if isinstance(batch, dict):
-            leading_size(batch, owner)
-            return self.apply_batch(Batch.unchecked(batch, {}), stats).data
-        require_kind(owner, batch, Batch, "a dropax.Batch or a dict of arrays")
-        if not jax.tree.leaves((batch.data, batch.states)):
+        if is_empty(batch):
             return batch
-        leading_size({"data": batch.data, "states": batch.states}, owner)
+        data, states = records_of(batch, owner)
         bare = self._state.replace(statistics=None)
         stats = self._state.statistics if stats is None else stats
-        out, new_state = self._run_batch(bare, batch, stats)
+        data, states, new_state = self._run_batch(bare, data, states, stats)
         self._store(new_state, "apply_batch", drew=self.stochastic)
-        return batch.with_parts(out.data, out.states)
+        return with_records(batch, data, states)
 
     def __call__(self, batch: AnyBatch, stats: dict[str, Any] | None = None) -> AnyBatch:
         """Works on a batch, as `apply_batch` does."""
@@ -185,7 +184,7 @@ class ModalityOperator(Shell):
             params = None
             if self.stochastic:
                 shapes = jax.tree.map(lambda leaf: (1, *leaf.shape), data)
-                params = self.generate_random_params(key, shapes)
+                params = self.generate_random_params(key[None], shapes)
                 params = jax.tree.map(lambda leaf: leaf[0], params)
             data, state, _ = self.apply(data, state, {}, params, self.get_statistics())
             return data, jax.tree.map(lambda _: None, state)
@@ -263,21 +262,21 @@ class DropoutOperator(ModalityOperator):
         fields = select_fields(self.config, data)
         mask = self._kept_mask(fields, batch_axes=0)
         if self.stochastic and random_params is not None:
-            mask = transform.given_mask(random_params)
+            mask = given_mask(random_params)
         bare = self._state.replace(statistics=None)
         dropped, new_state = _apply(self.config, bare, fields, mask)
         self._store(new_state, "apply", drew=self.stochastic and mask is None)
         return merge_fields(self.config, data, dropped), state, metadata
 
     def _run_batch(
-        self, op_state: OperatorState, batch: Batch, stats: dict[str, Any] | None
-    ) -> tuple[Batch, OperatorState]:
-        # Only what is dropped enters the compiled function: other fields stay the very objects.
-        fields = select_fields(self.config, batch.data)
+        self, op_state: OperatorState, data: Any, states: Any, stats: dict[str, Any] | None
+    ) -> tuple[Any, Any, OperatorState]:
+        if any(getattr(type(self), name) is not method for name, method in _COMPILED.items()):
+            return super()._run_batch(op_state, data, states, stats)
+        fields = select_fields(self.config, data)
         mask = self._kept_mask(fields, batch_axes=1)
         dropped, op_state = _apply_batch(self.config, op_state, fields, mask)
-        data = merge_fields(self.config, batch.data, dropped)
-        return batch.with_parts(data, batch.states), op_state
+        return merge_fields(self.config, data, dropped), states, op_state
 
     def _kept_mask(self, fields: dict[str, Any], *, batch_axes: int) -> jax.Array | None:
         """Returns the fixed mask of a cacheable operator, drawn once for each shape."""
@@ -292,10 +291,16 @@ class DropoutOperator(ModalityOperator):
         return mask
 
 
+# The methods that the compiled functions stand for. A subclass that has its own is run by these.
+_COMPILED = {
+    "apply": DropoutOperator.apply,
+    "generate_random_params": DropoutOperator.generate_random_params,
+}
+
 # One compiled function for all operators: the config is an argument, and only its static part and
 # the shapes select what is compiled.
 
-_fixed_mask = jax.jit(transform.fixed_mask, static_argnums=1)
+_fixed_mask = jax.jit(fixed_mask, static_argnums=1)
 
 
 @jax.jit
@@ -327,9 +332,9 @@ def _apply(
         element_shape = get_field(fields, config.field_key).shape
         if config.stochastic:
             key = jax.random.fold_in(op_state.next_key(), 0)
-            keep_mask = transform.sample_mask(config, key, element_shape)
+            keep_mask = sample_mask(config, key, element_shape)
             op_state = op_state.advance()
         else:
-            keep_mask = transform.fixed_mask(config, element_shape)
+            keep_mask = fixed_mask(config, element_shape)
     dropped = drop(config, fields, keep_mask)
     return dropped, count_records(op_state, 1, transform.is_active(config))

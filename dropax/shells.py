@@ -10,16 +10,16 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from dropax import transform
-from dropax.checks import is_traced, must, require_kind
+from dropax.checks import is_traced, leaks, must, require_kind
 from dropax.config import OperatorConfig
 from dropax.keys import draw_key
 from dropax.state import (
     OperatorState,
     copy_containers,
-    copy_state,
     copy_tree,
     load_state,
     save_state,
@@ -91,11 +91,11 @@ class Shell:
 
     def _store(self, new_state: OperatorState, method: str, *, drew: bool) -> None:
         """Keeps a new state, unless that would leave a tracer in a concrete operator."""
-        if is_traced(new_state) and not is_traced(self._state):
+        if leaks(new_state, self._state):
             if drew:
                 raise ValueError(
-                    f"{type(self).__name__}.{method} was called under jit on a stochastic operator "
-                    "from outside: its mask would be drawn once and be the same in every call. "
+                    f"{type(self).__name__}.{method} was called under jit, scan or the like on a "
+                    "stochastic operator from outside: it would draw the same mask in every run. "
                     "Pass the operator as an argument and return it, "
                     "jax.jit(lambda op, batch: (op.apply_batch(batch), op)), or use "
                     "dropax.apply_batch(op.config, op.state, batch), which returns the new state."
@@ -121,8 +121,11 @@ class Shell:
 
     def reset_operation_stats(self) -> None:
         """Sets both counts to zero."""
-        zero = self._state.applied_count ^ self._state.applied_count
-        self._state = self._state.replace(applied_count=zero, skipped_count=zero ^ zero)
+        zeros = jnp.zeros_like
+        applied, skipped = self._state.applied_count, self._state.skipped_count
+        self._state = self._state.replace(
+            applied_count=zeros(applied), skipped_count=zeros(skipped)
+        )
 
     def compute_statistics(self, data: Any) -> dict[str, Any] | None:
         """Computes statistics of data with the config's `batch_stats_fn`, and keeps them.
@@ -169,7 +172,7 @@ class Shell:
     def _keep_statistics(self, stats: Any, owner: str) -> None:
         owner = f"{type(self).__name__}: {owner}"
         require_kind(owner, stats, dict, "a dict")
-        if is_traced(stats) and not is_traced(self._state):
+        if leaks(stats, self._state):
             cure = "Compute them outside of jit, or pass the operator to it as an argument."
             raise ValueError(must(owner, "not be traced", "tracers", cure))
         self._state = self._state.replace(statistics=copy_containers(stats))
@@ -204,7 +207,7 @@ class Shell:
         if twin.stochastic and (rngs is not None or not self.stochastic):
             twin._state = transform.init_state(twin.config, twin._draw_key())
         else:
-            twin._state = copy_state(self._state)
+            twin._state = copy_tree(self._state)
         if twin.config.same_statistics(self.config):
             twin._state = twin._state.replace(statistics=copy_tree(self._state.statistics))
         else:

@@ -93,30 +93,27 @@ def new_state(key: jax.Array, statistics: dict[str, Any] | None = None) -> Opera
     """
     zero = jnp.zeros((), jnp.uint32)
     words = jnp.zeros((2,), jnp.uint32)
-    return OperatorState(own_key(key), zero, words, words + words, copy_tree(statistics))
-
-
-def own_key(key: jax.Array) -> jax.Array:
-    """Returns a key in a buffer of its own."""
-    data = jnp.array(jax.random.key_data(key), copy=True)
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+    return OperatorState(copy_tree(key), zero, words, words + words, copy_tree(statistics))
 
 
 def copy_tree(tree: Any) -> Any:
     """Copies a tree's containers and arrays, and shares whatever else it holds."""
-    return jax.tree.map(
-        lambda leaf: leaf.copy() if is_array(leaf) and hasattr(leaf, "copy") else leaf, tree
-    )
+    return jax.tree.map(_copy_leaf, tree)
+
+
+def _copy_leaf(leaf: Any) -> Any:
+    if not is_array(leaf) or not hasattr(leaf, "copy"):
+        return leaf
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        # A key's own `copy` fails where the key is concrete and something else is being traced.
+        data = jnp.array(jax.random.key_data(leaf), copy=True)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return leaf.copy()
 
 
 def copy_containers(tree: Any) -> Any:
     """Copies a tree's containers and NumPy arrays, which could be changed, and shares the rest."""
     return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree)
-
-
-def copy_state(state: OperatorState) -> OperatorState:
-    """Returns an equal state in buffers of its own."""
-    return copy_tree(state.replace(key=jnp.zeros(()))).replace(key=own_key(state.key))
 
 
 def word_count(words: Any) -> int:

@@ -11,16 +11,18 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropax.batching import AnyBatch, batched
-from dropax.bits import store_mask
-from dropax.checks import is_array, must, require_kind, require_whole
+from dropax.checks import must, require_kind, require_whole
 from dropax.config import DropoutOperatorConfig, OperatorConfig
+from dropax.containers import is_empty, records_of, with_records
 from dropax.dropping import drop, drop_values, merge_fields, require_numbers, select_fields
 from dropax.fields import get_field
-from dropax.keys import as_key, fold_in_each, map_keys, record_keys
-from dropax.layouts import ChannelAxis, Layout
-from dropax.regions import Channel, Region
+from dropax.keys import as_key, fold_in_each, map_keys, record_keys, refuse_shared_key
+from dropax.layouts import ChannelAxis
+from dropax.masks import fit_mask, fixed_mask, given_mask, sample_mask
+from dropax.regions import Region
 from dropax.state import OperatorState, new_state
 
 
@@ -83,8 +85,11 @@ def generate_random_params(
       (8, 3)
     """
     owner = "generate_random_params"
+    _require_config(owner, config)
+    require_kind(f"{owner}.data_shapes", data_shapes, dict, "a dict of shapes")
     shape = get_field(data_shapes, config.field_key)
-    if not isinstance(shape, tuple | list) or not all(isinstance(size, int) for size in shape):
+    sizes = shape if isinstance(shape, tuple | list) else [None]
+    if not all(isinstance(size, int | np.integer) for size in sizes):
         raise TypeError(must(f"{owner}.data_shapes[{config.field_key!r}]", "be a shape", shape))
     if not shape:
         constraint = "have a leading batch axis"
@@ -124,10 +129,13 @@ def apply(
       (data, state, metadata): the data with the result under `target_key`, or `field_key`.
 
     Raises:
-      KeyError: if `field_key` is not in `data`, or "keep_mask" not in `random_params`.
-      TypeError: if the field is no array of numbers or bools.
-      ValueError: if the config is stochastic and there are no `random_params`, the mask does not
-        fit, or an integer dtype cannot hold `fill`.
+      KeyError: if `field_key` or an auxiliary field is not in `data`, or "keep_mask" not in
+        `random_params`.
+      TypeError: if a field is no array of numbers or bools, `data` or `random_params` is no dict,
+        the mask is no array, or there is a `clip_range` for complex numbers.
+      ValueError: if the config is stochastic and there are no `random_params`, the mask or an
+        auxiliary field does not fit the element, `fill` or `clip_range` does not fit the dtype,
+        or the element lacks the `channel_axis` or has fewer channels than are to be kept.
 
     Example:
       >>> config = DropoutOperatorConfig(field_key="image", dropout_rate=0.5)
@@ -136,6 +144,7 @@ def apply(
       (dtype('float32'), (2, 3, 1))
     """
     del stats
+    _require_config("apply", config)
     require_kind("apply.data", data, dict, "a dict of arrays")
     selected = select_fields(config, data)
     if config.stochastic:
@@ -168,10 +177,11 @@ def apply_batch(
       counted as applied, or as skipped where the rate is 0 or below.
 
     Raises:
-      KeyError: if `field_key` is not in the batch.
-      TypeError: if `batch` is neither, or the field is no array of numbers or bools.
-      ValueError: if leading axes differ, an integer dtype cannot hold `fill`, or the data varies
-        over a manual axis (`shard_map`) that the key does not vary over.
+      KeyError, TypeError, ValueError: as `apply`.
+      TypeError: if `batch` is neither, or `op_state` is no `OperatorState`.
+      ValueError: if leading axes differ, the data varies over a manual axis (`shard_map`) that the
+        key does not vary over, or the strategy is "scan" and the batch axis is sharded over
+        explicit mesh axes.
 
     Example:
       >>> config = DropoutOperatorConfig(field_key="image", stochastic=True)
@@ -181,7 +191,15 @@ def apply_batch(
       >>> batch["image"].shape, int(state.step)
       ((8, 32, 32, 3), 1)
     """
-    return _apply_batch(config, op_state, batch, stats)
+    del stats
+    _require_config("apply_batch", config)
+    if is_empty(batch):
+        return batch, op_state
+    data, states = records_of(batch, "apply_batch.batch")
+    # Only what is dropped goes through the batch strategy: other fields stay the very objects.
+    fields = select_fields(config, data)
+    dropped, op_state = _drop_batch(config, op_state, fields)
+    return with_records(batch, merge_fields(config, data, dropped), states), op_state
 
 
 def dropout(
@@ -217,7 +235,8 @@ def dropout(
 
     Raises:
       TypeError: if an argument is of another kind.
-      ValueError: if an argument is out of range, or an integer dtype cannot hold `fill`.
+      ValueError: if an argument is out of range or does not fit the dtype or the element, or the
+        images vary over a manual axis (`shard_map`) that the key does not vary over.
 
     Example:
       >>> images = jnp.ones((8, 32, 32, 3), jnp.uint8)
@@ -242,61 +261,28 @@ def dropout(
 def _dropout(
     config: DropoutOperatorConfig, key: jax.Array, images: jax.Array, element_ndim: int
 ) -> jax.Array:
+    refuse_shared_key(key, images, "dropout.key")
     batch_shape = images.shape[: max(0, images.ndim - element_ndim)]
     element_shape = images.shape[len(batch_shape) :]
-    layout = Layout.of(element_shape, config.channel_axis, "dropout.channel_axis")
 
     def draw(key: jax.Array) -> jax.Array:
-        return layout.place(
-            config.region.sample(key, layout.channel_last_shape, config.dropout_rate)
-        )
+        return fit_mask(config, sample_mask(config, key, element_shape), element_shape)
 
     if not batch_shape:
         return drop_values(config, images, draw(key))
     numbers = jnp.arange(math.prod(batch_shape), dtype=jnp.uint32)
-    keys = fold_in_each(key, numbers)
-    masks = map_keys(draw, keys)
-    masks = masks.reshape(batch_shape + masks.shape[1:])
-    return drop_values(config, images, masks)
-
-
-def sample_mask(
-    config: DropoutOperatorConfig, key: jax.Array, element_shape: tuple[int, ...]
-) -> jax.Array:
-    """Draws the keep mask of one record, in the shape that `apply` takes."""
-    layout = Layout.of(element_shape, config.channel_axis, "DropoutOperatorConfig.channel_axis")
-    mask = config.region.sample(key, layout.channel_last_shape, config.dropout_rate)
-    return mask if isinstance(config.region, Channel) else layout.place(mask)
-
-
-def fixed_mask(config: DropoutOperatorConfig, element_shape: tuple[int, ...]) -> jax.Array:
-    """Draws the one pattern of a deterministic config for elements of a shape.
-
-    Not from `key(seed)` itself: of the usual seeds, that of 0 drops the channel of every image that
-    has just one, at any rate above 0.0523.
-    """
-    key = jax.random.fold_in(jax.random.key(config.seed, impl="threefry2x32"), 1)
-    return store_mask(lambda key: sample_mask(config, key, element_shape), key)
-
-
-def given_mask(random_params: Any) -> Any:
-    """Returns the keep mask of random params, which must be there."""
-    if random_params is None:
-        raise ValueError(
-            "apply.random_params must hold 'keep_mask' where the config is stochastic; got None. "
-            "Draw them: generate_random_params(config, key, {field_key: (1, *image.shape)}), then "
-            "pass {'keep_mask': params['keep_mask'][0]}; or call apply_batch, which draws."
-        )
-    require_kind("apply.random_params", random_params, dict, "a dict with 'keep_mask'")
-    mask = get_field(random_params, "keep_mask")
-    if not is_array(mask):
-        raise TypeError(must("apply.random_params['keep_mask']", "be an array", mask))
-    return mask
+    masks = map_keys(draw, fold_in_each(key, numbers))
+    return drop_values(config, images, masks.reshape(batch_shape + masks.shape[1:]))
 
 
 def is_active(config: DropoutOperatorConfig) -> Any:
-    """Says whether a config drops anything at all."""
-    return jnp.asarray(config.dropout_rate) > 0
+    """Says whether a config drops anything at all. A rate that is NaN drops all."""
+    return ~(jnp.asarray(config.dropout_rate) <= 0)
 
 
-_apply_batch = batched(generate_random_params, apply, is_active=is_active)
+_drop_batch = batched(generate_random_params, apply, is_active=is_active)
+
+
+def _require_config(function: str, config: Any) -> None:
+    kind = DropoutOperatorConfig
+    require_kind(f"{function}.config", config, kind, f"a {kind.__name__}")

@@ -19,7 +19,7 @@ SHOWN = {
     "None": (None, "None"),
     "a NumPy array": (np.zeros((2, 3), np.uint8), "an array of shape (2, 3) and dtype uint8"),
     "a JAX array": (jnp.zeros(4), "an array of shape (4,) and dtype float32"),
-    "a NumPy scalar": (np.float32(1), "an array of shape () and dtype float32"),
+    "a NumPy scalar": (np.float32(1), "np.float32(1.0)"),
     "a key": (jax.random.key(0), "an array of shape () and dtype key<fry>"),
     "a shape": (jax.ShapeDtypeStruct((2,), np.int8), "an array of shape (2,) and dtype int8"),
     "a class": (dict, "the class dict"),

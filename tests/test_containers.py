@@ -274,8 +274,7 @@ WRONG_PARTS = {
     "no batch axis": (
         ({}, {"n": np.float32(1)}),
         ValueError,
-        f"{LEAF} 'states.n' must have a leading batch axis; "
-        "got an array of shape () and dtype float32.",
+        f"{LEAF} 'states.n' must have a leading batch axis; got np.float32(1.0).",
     ),
     "two lengths": (
         ({"a": np.ones((2, 3)), "b": np.ones((3, 2))},),

@@ -24,6 +24,7 @@ FLOORS = {
     "fills": 1,
     "layouts": 1,
     "images": 1,
+    "tables": 1,
     "bits": 2,
     "state": 2,
     "regions.base": 3,
@@ -32,12 +33,13 @@ FLOORS = {
     "regions": 5,
     "config": 6,
     "batching": 7,
-    "dropping": 7,
-    "transform": 8,
-    "shells": 9,
-    "operators": 10,
-    "__main__": 11,
-    "": 12,
+    "masks": 7,
+    "dropping": 8,
+    "transform": 9,
+    "shells": 10,
+    "operators": 11,
+    "__main__": 12,
+    "": 13,
 }
 
 

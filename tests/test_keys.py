@@ -58,7 +58,7 @@ NO_KEYS = {
     "signed words": (jnp.zeros(2, jnp.int32), "an array of shape (2,) and dtype int32"),
     "one word": (np.zeros(1, np.uint32), "an array of shape (1,) and dtype uint32"),
     "three words": (jnp.zeros((2, 3), jnp.uint32), "an array of shape (2, 3) and dtype uint32"),
-    "a word alone": (np.uint32(3), "an array of shape () and dtype uint32"),
+    "a word alone": (np.uint32(3), "np.uint32(3)"),
     "streams": (Rngs(0), "Rngs(default: 0 drawn)"),
 }
 no_keys = pytest.mark.parametrize(("value", "shown"), NO_KEYS.values(), ids=NO_KEYS)
@@ -212,8 +212,8 @@ NO_SEEDS = {
     "a string": ("0", TypeError, "must be an int seed or a key; got '0'."),
     "a float": (0.0, TypeError, "must be an int seed or a key; got 0.0."),
     "a bool": (True, TypeError, "must be an int seed or a key; got True."),
-    "negative": (-1, ValueError, "must be in [0, 4294967296); got -1."),
-    "too large": (2**32, ValueError, "must be in [0, 4294967296); got 4294967296."),
+    "negative": (-1, ValueError, "must be in [0, 2^32); got -1."),
+    "too large": (2**32, ValueError, "must be in [0, 2^32); got 4294967296."),
     "an array": (
         np.zeros(2),
         TypeError,

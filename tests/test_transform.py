@@ -176,7 +176,7 @@ def test_random_params_are_needed_in_a_stochastic_config_and_named():
     data = {"image": image_of((4, 5, 3))}
     with pytest.raises(ValueError, match=r"apply\.random_params must hold 'keep_mask' where the"):
         apply(config_of("pixel"), data, {}, {})
-    with pytest.raises(KeyError, match=r"field 'keep_mask' not found: the data has 'mask'\."):
+    with pytest.raises(KeyError, match=r"apply\.random_params must hold 'keep_mask'; got 'mask'\."):
         apply(config_of("pixel"), data, {}, {}, {"mask": True})
     with pytest.raises(TypeError, match=r"apply\.random_params must be a dict with 'keep_mask'"):
         apply(config_of("pixel"), data, {}, {}, 3)

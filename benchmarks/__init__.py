@@ -1,0 +1,1 @@
+"""Paired, runnable comparisons: `python -m benchmarks --help`."""

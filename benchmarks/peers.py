@@ -1,0 +1,212 @@
+"""What others offer for the same: each optional, each used as its own documentation says.
+
+A peer keeps its own rules: most of them rescale what is kept, and some give another dtype.
+"""
+
+import importlib.metadata
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.timing import Contender, compiled_contender
+
+# (mode, rate, images) -> a contender, or None where the peer has no such mode.
+Make = Callable[[str, float, jax.Array], Contender | None]
+
+
+class Peer(NamedTuple):
+    """Another library that drops.
+
+    Attributes:
+      name: in the report.
+      package: whose version is recorded.
+      make: makes the contender of a mode.
+    """
+
+    name: str
+    package: str
+    make: Make
+
+    @property
+    def version(self) -> str:
+        """The version of the installed package."""
+        return importlib.metadata.version(self.package)
+
+
+def load_peers() -> tuple[list[Peer], list[str]]:
+    """Imports the peers.
+
+    Returns:
+      (peers, missing): those that are there, and the names of those that are not.
+    """
+    peers, missing = [], []
+    for name, (package, load) in _LOADERS.items():
+        try:
+            peers.append(Peer(name, package, load()))
+        except ImportError:
+            missing.append(name)
+    return peers, missing
+
+
+def peer_contenders(
+    peers: Sequence[Peer], mode: str, rate: float, images: jax.Array
+) -> list[Contender]:
+    """Makes the contenders of a mode, each called once to see what it gives."""
+    contenders = []
+    for peer in peers:
+        try:
+            contender = peer.make(mode, rate, images)
+            if contender is None:
+                continue
+            given = str(jax.block_until_ready(contender.call()).dtype).removeprefix("torch.")
+        except Exception as error:  # peers refuse a dtype in ways of their own
+            refusal = {"note": f"refuses ({type(error).__name__})"}
+            contenders.append(Contender(peer.name, mode, None, refusal, mode))
+            continue
+        notes = [f"gives {given}"] if given != images.dtype.name else []
+        notes += ["in turn, not interleaved"] if contender.in_turn else []
+        facts = {**contender.facts, **({"note": "; ".join(notes)} if notes else {})}
+        contenders.append(contender._replace(facts=facts))
+    return contenders
+
+
+def _bernoulli() -> Make:
+    """`jax.random.bernoulli` and `where`, with a key for each record, as a user would write it."""
+
+    def make(mode: str, rate: float, images: jax.Array) -> Contender:
+        height, width, channels = images.shape[1:]
+        shape = {
+            "pixel": (height, width, channels),
+            "whole pixel": (height, width, 1),
+            "channel": (1, 1, channels),
+        }[mode]
+
+        def drop(key: jax.Array, images: jax.Array) -> jax.Array:
+            keys = jax.random.split(key, images.shape[0])
+            kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys)
+            return jnp.where(kept, images, jnp.zeros((), images.dtype))
+
+        key = jax.random.key(0)
+        return compiled_contender("bernoulli", mode, drop, key, images, images=images, mode=mode)
+
+    return make
+
+
+def _flax() -> Make:
+    from flax import linen
+
+    def make(mode: str, rate: float, images: jax.Array) -> Contender:
+        shared = {"pixel": (), "whole pixel": (-1,), "channel": (1, 2)}[mode]
+        layer = linen.Dropout(rate, broadcast_dims=shared, deterministic=False)
+
+        def drop(key: jax.Array, images: jax.Array) -> jax.Array:
+            return layer.apply({}, images, rngs={"dropout": key})
+
+        key = jax.random.key(0)
+        return compiled_contender("flax", mode, drop, key, images, images=images, mode=mode)
+
+    return make
+
+
+def _equinox() -> Make:
+    import equinox
+
+    def make(mode: str, rate: float, images: jax.Array) -> Contender | None:
+        if mode != "pixel":
+            return None
+        layer = equinox.nn.Dropout(rate)
+
+        def drop(key: jax.Array, images: jax.Array) -> jax.Array:
+            return layer(images, key=key)
+
+        key = jax.random.key(0)
+        return compiled_contender("equinox", mode, drop, key, images, images=images, mode=mode)
+
+    return make
+
+
+def _datarax() -> Make:
+    from datarax.core.element_batch import Batch
+    from datarax.operators.modality.image import DropoutOperator, DropoutOperatorConfig
+    from flax import nnx
+
+    def make(mode: str, rate: float, images: jax.Array) -> Contender | None:
+        if mode == "whole pixel":
+            return None
+        config = DropoutOperatorConfig(
+            field_key="image",
+            dropout_rate=rate,
+            mode=mode,
+            stochastic=True,
+            stream_name="augment",
+        )
+        operator = DropoutOperator(config, rngs=nnx.Rngs(0, augment=1))
+        batch = Batch.from_parts(data={"image": images}, states={}, validate=False)
+
+        @nnx.jit
+        def drop(operator: DropoutOperator, batch: Batch) -> jax.Array:
+            return operator.apply_batch(batch).data.get_value()["image"]
+
+        return Contender("datarax", mode, lambda: drop(operator, batch), mode=mode)
+
+    return make
+
+
+def _torch() -> Make:
+    import torch
+
+    def make(mode: str, rate: float, images: jax.Array) -> Contender | None:
+        if mode == "whole pixel":
+            return None
+        on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
+        dtype = getattr(torch, images.dtype.name)
+        values = np.asarray(images.astype(jnp.float32))
+        tensor = torch.from_numpy(values.transpose(0, 3, 1, 2).copy())
+        tensor = tensor.to(dtype).to("cuda" if on_gpu else "cpu")
+        function = torch.nn.functional.dropout if mode == "pixel" else torch.nn.functional.dropout2d
+
+        def drop() -> Any:
+            with torch.no_grad():
+                dropped = function(tensor, rate, training=True)
+            if on_gpu:
+                torch.cuda.synchronize()
+            return dropped
+
+        # Its threads spin on for a while after each call, at the cost of whoever comes next.
+        return Contender("torch", mode, drop, mode=mode, in_turn=True)
+
+    return make
+
+
+def _albumentations() -> Make:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations
+
+    def make(mode: str, rate: float, images: jax.Array) -> Contender:
+        if mode == "channel":
+            transform = albumentations.ChannelDropout(p=1.0)
+        else:
+            per_channel = mode == "pixel"
+            transform = albumentations.PixelDropout(rate, per_channel=per_channel, p=1.0)
+        on_host = np.array(images)
+
+        def drop() -> np.ndarray:
+            return [transform(image=image)["image"] for image in on_host][-1]
+
+        return Contender("albumentations", mode, drop, mode=mode)
+
+    return make
+
+
+_LOADERS: dict[str, tuple[str, Callable[[], Make]]] = {
+    "bernoulli": ("jax", _bernoulli),
+    "flax": ("flax", _flax),
+    "equinox": ("equinox", _equinox),
+    "datarax": ("datarax", _datarax),
+    "torch": ("torch", _torch),
+    "albumentations": ("albumentations", _albumentations),
+}

@@ -1,0 +1,137 @@
+"""What the compiler makes of it: one loop, nothing drawn twice, nothing stored that need not be.
+
+Times are for benchmarks. Here the compiled program is read: how many operations an element it does
+and how many bytes it keeps aside. A Threefry block is about 120 operations, so a program that draws
+a mask again, or once for each value that shares a draw, shows at once.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropax
+from cases import config_of
+from dropax import Pixel, apply_batch, init_state
+
+SHAPES = [(32, 64, 64, 3), (1, 255, 33, 3), (64, 17, 19), (16, 4, 16, 16, 3), (8, 4001)]
+BLOCK = 125  # operations of one draw, its counter, compare and select
+
+
+def compiled(function, *arguments):
+    program = jax.jit(function).lower(*arguments).compile()
+    cost = program.cost_analysis()
+    size = max(np.size(leaf) for leaf in jax.tree.leaves(arguments) if hasattr(leaf, "shape"))
+    return cost["flops"] / size, program.memory_analysis().temp_size_in_bytes / size
+
+
+def drop(config, state, images):
+    return apply_batch(config, state, {"image": images})
+
+
+def arguments_of(mode, shape, dtype=jnp.float32, **options):
+    config = config_of(mode, **options)
+    state = init_state(config, jax.random.key(0))
+    return config, state, jax.ShapeDtypeStruct(shape, dtype)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_pixel_mask_is_drawn_once_and_never_stored(shape):
+    operations, stored = compiled(drop, *arguments_of("pixel", shape))
+    assert 100 < operations < BLOCK * 1.05
+    assert stored < 0.05 + 4096 / np.prod(shape)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.uint8, jnp.bool_])
+def test_other_dtypes_cost_no_more(dtype):
+    operations, stored = compiled(drop, *arguments_of("pixel", (32, 64, 64, 3), dtype))
+    assert operations < BLOCK * 1.05
+    assert stored < 0.05
+
+
+def test_a_mask_that_channels_share_is_drawn_once_for_all_of_them():
+    arguments = arguments_of(Pixel(per_channel=False), (32, 64, 64, 3))
+    operations, stored = compiled(drop, *arguments)
+    assert operations < BLOCK * 1.05 / 3 + 2
+    assert stored < 1.05 / 3
+
+
+def test_a_channel_mask_costs_next_to_nothing():
+    operations, stored = compiled(drop, *arguments_of("channel", (32, 64, 64, 3)))
+    assert operations < 2
+    assert stored < 0.05
+
+
+def test_a_fixed_pattern_is_drawn_once_for_all_records():
+    operations, stored = compiled(drop, *arguments_of("pixel", (32, 64, 64, 3), stochastic=False))
+    assert operations < BLOCK * 1.05 / 32 + 2
+    assert stored < 1.05 / 32
+
+
+def test_a_scan_stores_no_more_than_a_record():
+    small = compiled(drop, *arguments_of("pixel", (8, 64, 64, 3), batch_strategy="scan"))
+    large = compiled(drop, *arguments_of("pixel", (64, 64, 64, 3), batch_strategy="scan"))
+    assert large[1] * 64 < small[1] * 8 * 1.5
+
+
+@pytest.mark.parametrize("mode", ["pixel", "channel", Pixel(per_channel=False)], ids=str)
+def test_the_form_holds_within_a_larger_step(mode):
+    config, state, images = arguments_of(mode, (32, 64, 64, 3))
+
+    def around(config, state, images, *, dropping):
+        images = (images - 0.5) / 0.25
+        if dropping:
+            batch, state = drop(config, state, images)
+            images = batch["image"]
+        return images * 2 + 1
+
+    with_drop, stored = compiled(lambda *a: around(*a, dropping=True), config, state, images)
+    without, needed = compiled(lambda *a: around(*a, dropping=False), config, state, images)
+    alone, alone_stored = compiled(drop, config, state, images)
+    assert with_drop < without + alone + 3
+    assert stored < needed + alone_stored + 0.05
+
+
+def test_a_gradient_draws_a_mask_at_most_once_more():
+    config, state, images = arguments_of("pixel", (32, 64, 64, 3))
+
+    def loss(images, config, state):
+        return (drop(config, state, images)[0]["image"] ** 2).sum()
+
+    operations, _ = compiled(jax.grad(loss), images, config, state)
+    assert operations < 2 * BLOCK * 1.05 + 5
+
+
+def test_a_chain_draws_each_mask_once():
+    first, state, images = arguments_of("pixel", (32, 64, 64, 3))
+    second, third = config_of("channel"), config_of(Pixel(per_channel=False))
+
+    def chain(state, images):
+        batch = {"image": images}
+        for config in (first, second, third):
+            batch, state = apply_batch(config, state, batch)
+        return batch
+
+    operations, _ = compiled(chain, state, images)
+    assert operations < BLOCK * 1.05 * (1 + 1 / 3) + 6
+
+
+def test_the_one_liner_compiles_to_the_same():
+    images = jax.ShapeDtypeStruct((32, 64, 64, 3), jnp.float32)
+    operations, stored = compiled(lambda key, x: dropax.dropout(key, x), jax.random.key(0), images)
+    assert operations < BLOCK * 1.05
+    assert stored < 0.05
+
+
+@pytest.mark.parametrize("mode", ["pixel", "channel", Pixel(per_channel=False)], ids=str)
+def test_a_batch_sharded_over_devices_exchanges_nothing(mode):
+    config, state, _ = arguments_of(mode, (32, 64, 64, 3))
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    images = jax.ShapeDtypeStruct(
+        (32, 64, 64, 3), jnp.float32, sharding=jax.NamedSharding(mesh, jax.P("batch"))
+    )
+    text = jax.jit(drop).lower(config, state, images).compile().as_text()
+    for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+        assert f" {collective}(" not in text
+    assert "f32[4,64,64,3]" in text  # each device's own part, and no whole image
+    assert "f32[32,64,64,3]" not in text

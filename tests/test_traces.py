@@ -1,0 +1,166 @@
+"""Operators inside transformations inside transformations: no mask is repeated, no tracer stays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cases import config_of, image_of
+from dropax import Channel, DropoutOperator, Rngs, dropout
+
+IMAGES = image_of((4, 6, 5, 3))
+REFUSED = r"was called under jit, scan or the like on a stochastic operator from outside"
+
+
+def operator_of(**options):
+    return DropoutOperator(config_of("pixel", **options), rngs=0)
+
+
+def drop(operator, images):
+    return operator.apply_batch({"image": images})["image"]
+
+
+def in_scan(operator, images):
+    return jax.lax.scan(lambda carry, x: (carry, drop(operator, x)), None, images[None])[1]
+
+
+def in_cond(operator, images):
+    return jax.lax.cond(images.sum() > 0, lambda x: drop(operator, x), lambda x: x, images)
+
+
+def in_checkpoint(operator, images):
+    return jax.checkpoint(lambda x: drop(operator, x))(images)
+
+
+@pytest.mark.parametrize("inner", [in_scan, in_cond, in_checkpoint])
+def test_a_traced_operator_is_refused_in_the_closure_of_an_inner_transformation(inner):
+    with pytest.raises(ValueError, match=REFUSED):
+        jax.jit(inner)(operator_of(), IMAGES)
+    operator = operator_of()
+    with pytest.raises(ValueError, match=REFUSED):
+        inner(operator, IMAGES)
+    assert not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(operator))
+
+
+@pytest.mark.parametrize("inner", [in_scan, in_cond, in_checkpoint])
+def test_a_deterministic_operator_works_in_all_of_them(inner):
+    operator = operator_of(stochastic=False)
+    expected = drop(operator, IMAGES)
+    for out in (inner(operator, IMAGES), jax.jit(inner)(operator, IMAGES)):
+        np.testing.assert_array_equal(out.reshape(IMAGES.shape), expected)
+
+
+def test_an_operator_as_the_carry_of_a_scan_draws_anew_at_each_step():
+    def step(operator, images):
+        return operator, drop(operator, images)
+
+    twin = operator_of()
+    steps = jnp.stack([IMAGES] * 3)
+    # A carry keeps its types, so the rate is an array from the start.
+    first = operator_of(dropout_rate=jnp.float32(0.4))
+    advanced, out = jax.jit(lambda op, xs: jax.lax.scan(step, op, xs))(first, steps)
+    for images in out:
+        np.testing.assert_array_equal(images, drop(twin, IMAGES))
+    assert int(advanced.state.step) == 3
+
+
+def test_gradients_and_maps_inside_jit_draw_once_a_call():
+    operator, twin = operator_of(), operator_of()
+
+    @jax.jit
+    def step(operator, images):
+        return jax.grad(lambda x: drop(operator, x).sum())(images), operator
+
+    for _ in range(2):
+        gradient, operator = step(operator, IMAGES)
+        np.testing.assert_array_equal(gradient != 0, drop(twin, IMAGES) != 0)
+
+
+def test_specs_are_told_under_jit():
+    operator = operator_of(target_key="out")
+
+    def told(operator, images):
+        spec = operator.output_spec({"image": images[0]})
+        return jnp.zeros(spec["out"].shape), operator
+
+    out, _ = jax.jit(told)(operator, IMAGES)
+    assert out.shape == (6, 5, 3)
+
+
+def test_streams_made_under_jit_cannot_be_drawn_from_in_a_scan():
+    def drawn(key):
+        rngs = Rngs(key)
+        body = lambda carry, _: (carry, jax.random.uniform(rngs()))  # noqa: E731
+        return jax.lax.scan(body, None, None, length=3)[1]
+
+    with pytest.raises(
+        ValueError, match="Rngs must be drawn from outside of jit, scan and the like"
+    ):
+        jax.jit(drawn)(jax.random.key(0))
+
+
+def test_what_a_subclass_defines_is_what_runs():
+    class Inverted(DropoutOperator):
+        def generate_random_params(self, rng, data_shapes):
+            params = super().generate_random_params(rng, data_shapes)
+            return {"keep_mask": ~params["keep_mask"]}
+
+    class Louder(DropoutOperator):
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            data, state, metadata = super().apply(data, state, metadata, random_params, stats)
+            return {**data, "image": 100 * data["image"]}, state, metadata
+
+    expected = drop(operator_of(), IMAGES)
+    inverted = drop(Inverted(config_of("pixel"), rngs=0), IMAGES)
+    np.testing.assert_array_equal((inverted == 0), (expected != 0))
+    np.testing.assert_array_equal(drop(Louder(config_of("pixel"), rngs=0), IMAGES), 100 * expected)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_64_bit_mode_makes_no_difference_to_any_key(impl):
+    key = jax.random.key(0, impl=impl)
+    mask = Channel().sample(key, (4, 4, 1000), 0.3)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(Channel().sample(key, (4, 4, 1000), 0.3), mask)
+
+
+def test_the_one_liner_refuses_to_give_every_shard_the_same_mask(key):
+    mesh = jax.make_mesh((4,), ("shard",), axis_types=(jax.sharding.AxisType.Auto,))
+    over, images = jax.P("shard"), image_of((8, 6, 5, 3))
+
+    def mapped(function):
+        return jax.shard_map(function, mesh=mesh, in_specs=(jax.P(), over), out_specs=over)
+
+    with pytest.raises(ValueError, match=r"dropout\.key must vary over the manual axis 'shard'"):
+        mapped(dropout)(key, images)
+
+    def own(key, images):
+        return dropout(jax.random.fold_in(key, jax.lax.axis_index("shard")), images, rate=0.5)
+
+    out = np.asarray(mapped(own)(key, images))
+    assert len({record.tobytes() for record in out != 0}) == 8
+
+
+class Shaped:
+    """A region that returns whatever it is given."""
+
+    def __init__(self, mask):
+        self.mask = mask
+
+    def __eq__(self, other):
+        return self is other
+
+    def __hash__(self):
+        return 0
+
+    def sample(self, key, element_shape, rate):
+        return self.mask
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 1), (2, 1, 4, 1), (3,)])
+def test_a_region_cannot_change_the_shape_of_an_image(shape, key):
+    text = r"a region's sample returns must broadcast to the element's shape \(1, 4, 2\)"
+    with pytest.raises(ValueError, match=text):
+        dropout(key, jnp.ones((1, 4, 2)), mode=Shaped(jnp.ones(shape)))
+    with pytest.raises(TypeError, match=r"region's sample returns must be an array; got \[True\]"):
+        dropout(key, jnp.ones((1, 4, 2)), mode=Shaped([True]))
