@@ -211,12 +211,9 @@ def test_without_inputs_options_narrow_what_is_shown(capsys: pytest.CaptureFixtu
     assert [line.split()[3:6] for line in lines[1:-1]] == rows
 
 
-def test_each_run_adds_its_own_contact_sheet(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("contact_sheet.png", "contact_sheet-2.png", "contact_sheet-3.png"):
-        assert main([]) == 0
-        assert capsys.readouterr().out.splitlines()[-1].endswith(name)
-    assert main(["--overwrite"]) == 0
-    assert len(contents("dropax_out")) == 3
+def test_each_run_adds_its_own_contact_sheet() -> None:
+    assert [main([]), main([]), main(["--overwrite"])] == [0, 0, 0]
+    assert sorted(contents("dropax_out")) == ["contact_sheet-2.png", "contact_sheet.png"]
 
 
 def failing_files() -> dict[str, str]:
@@ -288,12 +285,10 @@ def test_nothing_is_overwritten_unless_asked(capsys: pytest.CaptureFixture[str])
     before = contents("dropax_out")
     capsys.readouterr()
     assert main(["a.npy", "b.npy", "--seed", "1"]) == 2
-    lines = capsys.readouterr().err.splitlines()
     cure = "is there already; pass --overwrite to replace it"
-    assert lines == [f"dropax: a.npy: {Path('dropax_out/a.npy')} {cure}"]
+    assert capsys.readouterr().err == f"dropax: a.npy: {Path('dropax_out/a.npy')} {cure}\n"
     after = contents("dropax_out")
-    assert after.pop("b.npy")
-    assert after.pop("contact_sheet-2.png")
+    assert all(map(after.pop, ("b.npy", "contact_sheet-2.png")))
     assert after == before
 
 
