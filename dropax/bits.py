@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.checks import must
-from dropax.keys import fold_in_each, is_counter_based
+from dropax.keys import is_counter_based
 
 STREAM_VERSION = 1
 """Masks are the same for the same key as long as this number is. A change of it is breaking."""
@@ -56,10 +56,7 @@ def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.A
     """
     if not is_counter_based(key):
         return jax.random.bernoulli(key, _keep_probability(rate), shape)
-    coordinates = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(len(shape))]
-    first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
-    bits = jnp.broadcast_to(first ^ second, shape)
-    return (bits >> np.uint32(9)) < keep_threshold(rate)
+    return _sample_grid(key, shape) < keep_threshold(rate)
 
 
 def store_mask(draw: Callable[[jax.Array], jax.Array], key: jax.Array) -> jax.Array:
@@ -83,11 +80,9 @@ def store_mask(draw: Callable[[jax.Array], jax.Array], key: jax.Array) -> jax.Ar
 
 
 def sample_uniform_grid(key: jax.Array, count: int) -> jax.Array:
-    """Draws a few uniform numbers that many values will share, and stores them.
+    """Draws uniform numbers as integers, for a region to decide on.
 
-    They are `2^23 * jax.random.uniform(key, (count,))` of the partitionable stream, as integers.
-    Drawn by JAX's own rolled loop, which XLA does not fuse into, and so does not compute again for,
-    each of the values that share a number.
+    They are `2^23 * jax.random.uniform(key, (count,))` of the partitionable stream.
 
     Args:
       key: one typed key. Consumed; do not reuse.
@@ -96,13 +91,9 @@ def sample_uniform_grid(key: jax.Array, count: int) -> jax.Array:
     Returns:
       Integers in [0, 2^23), uint32, shape (count,). Kept where below `keep_threshold(rate)`.
     """
-    if is_counter_based(key):
-        # fold_in(key, n) is the Threefry block of counter n, the block that draw n is made of.
-        words = jax.random.key_data(fold_in_each(key, jnp.arange(count, dtype=jnp.uint32)))
-        bits = words[:, 0] ^ words[:, 1]
-    else:
-        bits = jax.random.bits(key, (count,), jnp.uint32)
-    return bits >> np.uint32(9)
+    if not is_counter_based(key):
+        return jax.random.bits(key, (count,), jnp.uint32) >> np.uint32(9)
+    return _sample_grid(key, (count,))
 
 
 def keep_threshold(rate: Any) -> jax.Array:
@@ -154,6 +145,13 @@ def counter_words(
     for coordinate, size in zip(coordinates, shape, strict=True):
         high, low = _multiply_add(high, low, size, coordinate)
     return high, low
+
+
+def _sample_grid(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draws integers in [0, 2^23) from a threefry key."""
+    coordinates = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(len(shape))]
+    first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
+    return jnp.broadcast_to(first ^ second, shape) >> np.uint32(9)
 
 
 def _multiply_add(high: Any, low: Any, factor: int, term: jax.Array) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dropax.bits import keep_threshold, sample_uniform_grid
+from dropax.bits import keep_threshold, sample_uniform_grid, store_mask
 from dropax.checks import must, require_whole
 
 
@@ -55,8 +55,12 @@ class Channel:
             raise ValueError(
                 must("Channel.min_kept", f"be at most the {channels} channels", self.min_kept)
             )
-        draws = sample_uniform_grid(key, channels)
-        kept = draws < keep_threshold(rate)
-        if self.min_kept == 0:
-            return kept
-        return kept | (draws <= jnp.sort(draws)[self.min_kept - 1])
+
+        def draw(key: jax.Array) -> jax.Array:
+            draws = sample_uniform_grid(key, channels)
+            kept = draws < keep_threshold(rate)
+            if self.min_kept == 0:
+                return kept
+            return kept | (draws <= jnp.sort(draws)[self.min_kept - 1])
+
+        return store_mask(draw, key)
