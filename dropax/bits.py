@@ -107,7 +107,7 @@ def keep_threshold(rate: Any) -> jax.Array:
       comparing integers is comparing `uniform(key) < 1 - rate` exactly. NaN gives 0.
     """
     scaled = jnp.ceil(_keep_probability(rate) * np.float32(_GRID))
-    # max and min in this order send NaN to 0, as JAX's own `uniform < nan` does.
+    # NaN compares as false, so that it drops all, as JAX's own `uniform < nan` does.
     saturated = jnp.where(scaled > 0, jnp.minimum(scaled, np.float32(_GRID)), np.float32(0))
     return saturated.astype(jnp.uint32)
 
