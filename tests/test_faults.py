@@ -17,31 +17,9 @@ from dropax import (
     Element,
     Rngs,
 )
+from reference import ONES, det, equal, make, run, sto
 
-ONES = np.ones((8, 4, 4, 3), np.float32)
 MODES, STRATEGIES, KINDS = ("pixel", "channel"), ("vmap", "scan"), (False, True)
-
-
-def make(stochastic, *, seed=0, name=None, **options):
-    options = {"field_key": "image", "dropout_rate": 0.5, "stochastic": stochastic, **options}
-    return DropoutOperator(DropoutOperatorConfig(**options), rngs=Rngs(seed), name=name)
-
-
-def det(**options):
-    return make(False, **options)
-
-
-def sto(**options):
-    return make(True, **options)
-
-
-def run(operator, images=ONES):
-    """What the operator makes of images, as a NumPy array."""
-    return np.asarray(operator.apply_batch({"image": images})["image"])
-
-
-def equal(*runs):
-    return all(np.array_equal(runs[0], other) for other in runs[1:])
 
 
 # copy(), copy(config=) and copy(rngs=) were a TypeError.

@@ -9,31 +9,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import dropax
-from cases import config_of
-from dropax import Batch, DropoutOperator, Rngs
-
-ONES = np.ones((8, 4, 4, 3), np.float32)
-
-
-def make(stochastic, *, mode="pixel", seed=0, **options):
-    return DropoutOperator(config_of(mode, stochastic=stochastic, **options), rngs=Rngs(seed))
-
-
-def det(**options):
-    return make(False, **options)
-
-
-def sto(**options):
-    return make(True, **options)
-
-
-def run(operator, images=ONES):
-    """What the operator makes of images, as a NumPy array."""
-    return np.asarray(operator.apply_batch({"image": images})["image"])
-
-
-def equal(*runs):
-    return all(np.array_equal(runs[0], other) for other in runs[1:])
+from dropax import Batch
+from reference import ONES, det, equal, make, run, sto
 
 
 # In a closure under jit it failed obscurely; as an argument it gave equal masks at each call.
