@@ -74,8 +74,11 @@ def store_mask(draw: Callable[[jax.Array], jax.Array], key: jax.Array) -> jax.Ar
       `draw(key)`.
     """
     shape = jax.eval_shape(draw, key).shape
-    # Made of the key, so that under `vmap` and on a mesh both branches are of one type.
-    never = lambda key: jnp.broadcast_to(jax.random.key_data(key).ravel()[0] < 0, shape)  # noqa: E731
+
+    def never(key: jax.Array) -> jax.Array:
+        # Made of the key, so that under `vmap` and on a mesh both branches are of one type.
+        return jnp.broadcast_to(jax.random.key_data(key).ravel()[0] < 0, shape)
+
     return jax.lax.cond(jax.lax.optimization_barrier(jnp.bool_(True)), draw, never, key)
 
 

@@ -30,7 +30,10 @@ from dropax.state import copy_containers
 
 
 class _Copied:
-    """A field whose container is copied in, and read back as a copy: no one can change it."""
+    """A field whose container is copied in, and read back as a copy: no one can change it.
+
+    Fields are annotated with what they hold; a type checker wants the descriptor there instead.
+    """
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name

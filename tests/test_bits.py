@@ -54,7 +54,10 @@ def test_the_few_stored_draws_are_the_same_stream(impl):
 
 def test_masks_are_the_same_eager_jitted_vmapped_and_scanned(key):
     keys = jax.random.split(key, 5)
-    draw = lambda key: sample_bernoulli(key, 0.3, (4, 5, 3))  # noqa: E731
+
+    def draw(key):
+        return sample_bernoulli(key, 0.3, (4, 5, 3))
+
     one_by_one = jnp.stack([draw(key) for key in keys])
     assert_same(jax.jit(jax.vmap(draw))(keys), one_by_one)
     assert_same(jax.vmap(draw)(keys), one_by_one)

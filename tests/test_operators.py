@@ -121,7 +121,10 @@ def test_in_a_closure_of_jit_a_deterministic_operator_works_and_does_not_count()
 def test_params_given_from_outside_work_in_a_closure_of_jit(key):
     operator = operator_of()
     params = operator.generate_random_params(key, {"image": IMAGES.shape})
-    run = lambda x, p: operator.apply({"image": x}, {}, {}, p)[0]["image"]  # noqa: E731
+
+    def run(image, params):
+        return operator.apply({"image": image}, {}, {}, params)[0]["image"]
+
     out = jax.jit(jax.vmap(run))(IMAGES, params)
     assert 0 < int((out == 0).sum()) < out.size
     assert not jax.tree.leaves(operator.state.statistics)

@@ -90,7 +90,10 @@ def test_specs_are_told_under_jit():
 def test_streams_made_under_jit_cannot_be_drawn_from_in_a_scan():
     def drawn(key):
         rngs = Rngs(key)
-        body = lambda carry, _: (carry, jax.random.uniform(rngs()))  # noqa: E731
+
+        def body(carry, _):
+            return carry, jax.random.uniform(rngs())
+
         return jax.lax.scan(body, None, None, length=3)[1]
 
     with pytest.raises(
