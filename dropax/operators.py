@@ -20,7 +20,7 @@ from dropax.masks import fixed_mask, given_mask, sample_mask
 from dropax.shells import Shell
 from dropax.state import OperatorState
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)  # part of the documented interface, for operators' own use
 
 _MISSING: Any = object()
 

@@ -21,6 +21,15 @@ LAYOUTS = [
 layouts = pytest.mark.parametrize(("shape", "dtype"), LAYOUTS, ids=str)
 
 
+def apply_each(config, images, params):
+    """What `apply` makes of each image, with the params drawn for it."""
+
+    def one(image, drawn):
+        return apply(config, {"image": image}, {}, {}, drawn)[0]["image"]
+
+    return jax.vmap(one)(images, params)
+
+
 def run(config, key, images):
     return apply_batch(config, init_state(config, key), {"image": images})[0]["image"]
 
@@ -38,7 +47,7 @@ def test_eager_jit_scan_and_vmap_of_apply_agree_bit_for_bit(mode, shape, dtype, 
 
     step_key = init_state(config, key).next_key()
     params = generate_random_params(config, step_key, {"image": images.shape})
-    kept = jax.vmap(lambda x, p: apply(config, {"image": x}, {}, {}, p)[0]["image"])(images, params)
+    kept = apply_each(config, images, params)
     each = [
         apply(config, {"image": x}, {}, {}, {"keep_mask": m})[0]["image"]
         for x, m in zip(images, params["keep_mask"], strict=True)
@@ -136,9 +145,7 @@ def test_what_lies_under_a_dropped_value_is_gone_in_values_and_gradients(mode, r
     images = jnp.where(mask, 1.5, bad)
 
     def total(images, params):
-        out = jax.vmap(lambda x, p: apply(config, {"image": x}, {}, {}, p)[0]["image"])(
-            images, params
-        )
+        out = apply_each(config, images, params)
         return (out**2).sum(), out
 
     (_, out), gradient = jax.value_and_grad(total, has_aux=True)(images, params)
@@ -224,9 +231,7 @@ def test_the_one_liner_is_the_pure_functions_on_bare_arrays(key):
         config = config_of(mode, dropout_rate=0.3)
         images = image_of((4, 6, 5, 3))
         params = generate_random_params(config, key, {"image": images.shape})
-        expected = jax.vmap(lambda x, p: apply(config, {"image": x}, {}, {}, p)[0]["image"])(  # noqa: B023
-            images, params
-        )
+        expected = apply_each(config, images, params)
         out = dropax.dropout(key, images, rate=0.3, mode=mode)
         np.testing.assert_array_equal(out, expected)
         stacked = dropax.dropout(key, images.reshape(2, 2, 6, 5, 3), rate=0.3, mode=mode)
