@@ -1,4 +1,4 @@
-"""dropax: drop pixels or channels of images inside JAX programs.
+"""dropax: drop pixels, channels or regions of images inside JAX programs.
 
 The library is four pure functions, `init_state`, `generate_random_params`, `apply` and
 `apply_batch`, that thread explicit keys and state through frozen configs. `DropoutOperator` is the
@@ -13,13 +13,16 @@ A keep mask is True where kept. A rate is the fraction dropped. Arrays are (heig
 channels).
 """
 
+from dropax import presets
 from dropax.batching import batched
 from dropax.bits import STREAM_VERSION
-from dropax.config import DropoutOperatorConfig, ModalityOperatorConfig, OperatorConfig
+from dropax.config import DropoutOperatorConfig
 from dropax.containers import Batch, Element
 from dropax.keys import Rngs
+from dropax.measures import dropped_fraction, expected_dropped_fraction
+from dropax.operator_config import ModalityOperatorConfig, OperatorConfig
 from dropax.operators import DropoutOperator, ModalityOperator
-from dropax.regions import Channel, Pixel, Region
+from dropax.regions import Band, Block, Box, Channel, Grid, Patch, Pixel, Region
 from dropax.state import OperatorState
 from dropax.transform import apply, apply_batch, dropout, generate_random_params, init_state
 
@@ -27,15 +30,20 @@ __version__ = "0.1.0"
 
 __all__ = [
     "STREAM_VERSION",
+    "Band",
     "Batch",
+    "Block",
+    "Box",
     "Channel",
     "DropoutOperator",
     "DropoutOperatorConfig",
     "Element",
+    "Grid",
     "ModalityOperator",
     "ModalityOperatorConfig",
     "OperatorConfig",
     "OperatorState",
+    "Patch",
     "Pixel",
     "Region",
     "Rngs",
@@ -43,6 +51,9 @@ __all__ = [
     "apply_batch",
     "batched",
     "dropout",
+    "dropped_fraction",
+    "expected_dropped_fraction",
     "generate_random_params",
     "init_state",
+    "presets",
 ]

@@ -27,7 +27,7 @@ import numpy as np
 from dropax import images, tables
 from dropax.checks import must
 from dropax.config import DropoutOperatorConfig
-from dropax.masks import sample_mask
+from dropax.masks import sample_params
 from dropax.regions import MODES, Pixel
 from dropax.transform import apply
 
@@ -110,9 +110,9 @@ def _file_key(seed: int, name: str) -> jax.Array:
 
 def _drop(config: DropoutOperatorConfig, key: jax.Array, array: jax.Array) -> Any:
     def one(index: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-        mask = sample_mask(config, jax.random.fold_in(key, index), image.shape)
-        data, _, _ = apply(config, {"image": image}, {}, {}, {"keep_mask": mask})
-        return data["image"], mask
+        params = sample_params(config, jax.random.fold_in(key, index), image.shape)
+        data, _, _ = apply(config, {"image": image}, {}, {}, params)
+        return data["image"], params["keep_mask"]
 
     if array.ndim < 4:
         return one(np.uint32(0), array)

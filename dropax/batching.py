@@ -5,6 +5,7 @@ the function that works on a batch. It derives a key for each record, runs the r
 one after the other, and counts them. It knows nothing of dropout.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -13,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.checks import must, require_kind
-from dropax.config import OperatorConfig
 from dropax.containers import Batch, is_empty, records_of, with_records
 from dropax.keys import is_counter_based, record_keys, refuse_shared_key
+from dropax.operator_config import OperatorConfig
 from dropax.state import OperatorState
 
 AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Any])
@@ -40,7 +41,8 @@ def batched(
     generate_random_params: Callable[[Any, jax.Array, Any], Drawn],
     apply: Callable[..., tuple[Any, Any, Any]],
     *,
-    is_active: Callable[[Any], Any] | None = None,
+    is_active: Callable[[Any, Drawn], Any] | None = None,
+    is_shared: Callable[[Any], bool] | None = None,
 ) -> ApplyBatch:
     """Builds an `apply_batch` out of anybody's two functions.
 
@@ -55,8 +57,11 @@ def batched(
         "scan", n is 1. Only called in a stochastic config.
       apply: `(config, data, state, metadata, random_params, stats) -> (data, state, metadata)` on
         one record. Metadata stays on the host, so it is given an empty dict.
-      is_active: `(config) -> bool scalar`: whether the config changes anything at all. Records are
-        counted as skipped where it is false. None for always.
+      is_active: `(config, params) -> bools`: whether anything changes at all, for all records that
+        the params are of or for each. Those for which it is false are counted as skipped. None for
+        always.
+      is_shared: `(config) -> bool`: whether all records get what the first one draws. None for
+        never.
 
     Returns:
       The function `(config, op_state, batch, stats=None) -> (batch, op_state)`. `batch` is a
@@ -97,53 +102,73 @@ def batched(
             refuse_shared_key(op_state.key, data, "apply_batch.op_state.key")
             keys = record_keys(op_state.next_key(), size, "apply_batch.op_state.key")
             op_state = op_state.advance()
-        if config.batch_strategy == "scan":
-            generate, run = generate_random_params, _run_scan
-        else:
-            generate, run = _on_mesh(generate_random_params, sharding), _run_vmap
-        data, states = run(generate, apply, config, keys, data, states, stats)
+        draw = functools.partial(generate_random_params, config)
+        active_of = functools.partial(_always if is_active is None else is_active, config)
 
-        op_state = count_records(op_state, size, True if is_active is None else is_active(config))
-        return with_records(batch, data, states), op_state
+        def work(params: Drawn, data: Any, state: Any) -> tuple[Any, Any]:
+            data, state, _ = apply(config, data, state, {}, params, stats)
+            return data, state
+
+        run = _run_scan if config.batch_strategy == "scan" else _run_vmap
+        if keys is None or (is_shared is not None and is_shared(config)):
+            params = None if keys is None else _draw_one(draw, keys[0], _first(data))
+            active = active_of(params)
+            data, states = run(functools.partial(work, params), data, states)
+        elif run is _run_scan:
+
+            def one(key: jax.Array, data: Any, state: Any) -> tuple[Any, Any]:
+                params = _draw_one(draw, key, data)
+                return work(params, data, state), active_of(params)
+
+            (data, states), active = run(one, keys, data, states)
+        else:
+            params = _on_mesh(draw, sharding)(keys, jax.tree.map(jnp.shape, data))
+            active = active_of(params)
+            data, states = run(work, params, data, states)
+        return with_records(batch, data, states), count_records(op_state, size, active)
 
     return apply_batch
 
 
 def count_records(op_state: OperatorState, size: int, active: Any) -> OperatorState:
-    """Counts records as applied, or as skipped where `active`, a bool scalar, is false."""
-    applied = jnp.where(active, np.uint32(size), np.uint32(0))
+    """Counts records as applied, or as skipped where `active` is false.
+
+    Args:
+      op_state: holds the counts so far.
+      size: how many records there are.
+      active: bool, for all of them or for each.
+
+    Returns:
+      The state with the records counted.
+    """
+    active = jnp.asarray(active)
+    if active.ndim:
+        applied = active.sum(dtype=jnp.uint32)
+    else:
+        applied = jnp.where(active, np.uint32(size), np.uint32(0))
     return op_state.count(applied, np.uint32(size) - applied)
 
 
-def _run_vmap(
-    generate: Any, apply: Any, config: Any, keys: Any, data: Any, states: Any, stats: Any
-) -> tuple[Any, Any]:
-    params = None if keys is None else generate(config, keys, _shapes(data))
-
-    def one(params: Any, data: Any, state: Any) -> tuple[Any, Any]:
-        data, state, _ = apply(config, data, state, {}, params, stats)
-        return data, state
-
-    return jax.vmap(one)(params, data, states)
+def _always(config: Any, params: Drawn) -> bool:
+    del config, params
+    return True
 
 
-def _run_scan(
-    generate: Any, apply: Any, config: Any, keys: Any, data: Any, states: Any, stats: Any
-) -> tuple[Any, Any]:
-    def one(carry: None, record: Any) -> tuple[None, tuple[Any, Any]]:
-        key, data, state = record
-        params = None
-        if key is not None:
-            shapes = jax.tree.map(lambda leaf: (1, *leaf.shape), data)
-            params = jax.tree.map(lambda leaf: leaf[0], generate(config, key[None], shapes))
-        data, state, _ = apply(config, data, state, {}, params, stats)
-        return carry, (data, state)
-
-    return jax.lax.scan(one, None, (keys, data, states))[1]
+def _run_vmap(function: Any, *records: Any) -> Any:
+    return jax.vmap(function)(*records)
 
 
-def _shapes(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: tuple(leaf.shape), tree)
+def _run_scan(function: Any, *records: Any) -> Any:
+    return jax.lax.scan(lambda _, record: (None, function(*record)), None, records)[1]
+
+
+def _draw_one(draw: Any, key: jax.Array, data: Any) -> Drawn:
+    params: Drawn = draw(key[None], jax.tree.map(lambda leaf: (1, *leaf.shape), data))
+    return _first(params)
+
+
+def _first(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[0], tree)
 
 
 def _batch_sharding(records: Any, strategy: str) -> jax.NamedSharding | None:
@@ -159,14 +184,14 @@ def _batch_sharding(records: Any, strategy: str) -> jax.NamedSharding | None:
     return None
 
 
-def _on_mesh(generate: Any, sharding: jax.NamedSharding | None) -> Any:
+def _on_mesh(draw: Any, sharding: jax.NamedSharding | None) -> Any:
     """Returns a function that draws params which lie over the mesh as the records do."""
     if sharding is None:
-        return generate
+        return draw
 
-    def generate_sharded(config: Any, keys: jax.Array, shapes: Any) -> Any:
+    def draw_sharded(keys: jax.Array, shapes: Any) -> Any:
         if is_counter_based(keys):  # each device draws for its own records
-            return generate(config, jax.sharding.reshard(keys, sharding), shapes)
-        return jax.sharding.reshard(generate(config, keys, shapes), sharding)
+            return draw(jax.sharding.reshard(keys, sharding), shapes)
+        return jax.sharding.reshard(draw(keys, shapes), sharding)
 
-    return generate_sharded
+    return draw_sharded

@@ -26,7 +26,8 @@ STREAM_VERSION = 1
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
-_GRID = 2**23  # float32 draws in [0, 1) lie on multiples of 2^-23
+GRID = 2**23
+"""Rates count on multiples of 1 / GRID, as float32 draws in [0, 1) do."""
 
 
 # One dispatch where it is called eagerly, and nothing but its operations inside another jit.
@@ -56,47 +57,77 @@ def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.A
     """
     if not is_counter_based(key):
         return jax.random.bernoulli(key, _keep_probability(rate), shape)
-    return _sample_grid(key, shape) < keep_threshold(rate)
+    return sample_words(key, shape) >> np.uint32(9) < keep_threshold(rate)
 
 
-def store_mask(draw: Callable[[jax.Array], jax.Array], key: jax.Array) -> jax.Array:
-    """Draws a mask that many values will share, and makes XLA store it.
+def store(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
+    """Draws what many values will share, and makes XLA store it.
 
     Left alone, XLA draws a mask inside the loop that uses it: once for each value that shares it,
     and in a loop that is no longer vectorised. What a conditional returns is stored, so the draw is
     put into one whose condition holds always, but not to the compiler's knowledge.
 
     Args:
-      draw: a function of a key that returns a bool mask.
+      draw: a function of a key that returns a tree of arrays.
       key: one typed key. Consumed; do not reuse.
 
     Returns:
       `draw(key)`.
     """
-    shape = jax.eval_shape(draw, key).shape
+    drawn = jax.eval_shape(draw, key)
 
-    def never(key: jax.Array) -> jax.Array:
+    def never(key: jax.Array) -> Any:
         # Made of the key, so that under `vmap` and on a mesh both branches are of one type.
-        return jnp.broadcast_to(jax.random.key_data(key).ravel()[0] < 0, shape)
+        none = jax.random.key_data(key).ravel()[0] < 0
+        return jax.tree.map(lambda a: jnp.broadcast_to(none, a.shape).astype(a.dtype), drawn)
 
     return jax.lax.cond(jax.lax.optimization_barrier(jnp.bool_(True)), draw, never, key)
 
 
-def sample_uniform_grid(key: jax.Array, count: int) -> jax.Array:
-    """Draws uniform numbers as integers, for a region to decide on.
+def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draws words of 32 random bits.
 
-    They are `2^23 * jax.random.uniform(key, (count,))` of the partitionable stream.
+    They are `jax.random.bits(key, shape, uint32)` of the partitionable stream. Shifted right by 9
+    they are `2^23 * jax.random.uniform(key, shape)`: kept where below `keep_threshold(rate)`.
 
     Args:
       key: one typed key. Consumed; do not reuse.
-      count: how many.
+      shape: of the result. May hold more than 2^32 elements.
 
     Returns:
-      Integers in [0, 2^23), uint32, shape (count,). Kept where below `keep_threshold(rate)`.
+      uint32, of that shape.
     """
     if not is_counter_based(key):
-        return jax.random.bits(key, (count,), jnp.uint32) >> np.uint32(9)
-    return _sample_grid(key, (count,))
+        return jax.random.bits(key, shape, jnp.uint32)
+    coordinates = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(len(shape))]
+    first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
+    return jnp.broadcast_to(first ^ second, shape)
+
+
+def whole_below(words: jax.Array, bound: Any) -> jax.Array:
+    """Turns random words into random integers.
+
+    Args:
+      words: uint32, each of the 2^32 values equally likely.
+      bound: how many integers there are, uint32; may be traced and broadcasts to the words.
+
+    Returns:
+      `floor(words * bound / 2^32)`, uint32 in [0, bound); 0 where the bound is 0. Each integer has
+      its equal share of the words, to within one word.
+    """
+    return _multiply_high(words, jnp.asarray(bound, jnp.uint32))
+
+
+def drop_units(rate: Any) -> jax.Array:
+    """Returns how many of the 2^23 equally likely draws mean "dropped".
+
+    Args:
+      rate: fraction dropped, a float or a scalar array that may be traced.
+
+    Returns:
+      uint32 scalar in [0, 2^23]: what `keep_threshold` leaves.
+    """
+    return np.uint32(GRID) - keep_threshold(rate)
 
 
 def keep_threshold(rate: Any) -> jax.Array:
@@ -109,9 +140,9 @@ def keep_threshold(rate: Any) -> jax.Array:
       uint32 scalar: `ceil((float32(1) - float32(rate)) * 2^23)` within [0, 2^23], so that
       comparing integers is comparing `uniform(key) < 1 - rate` exactly. NaN gives 0.
     """
-    scaled = jnp.ceil(_keep_probability(rate) * np.float32(_GRID))
+    scaled = jnp.ceil(_keep_probability(rate) * np.float32(GRID))
     # NaN compares as false, so that it drops all, as JAX's own `uniform < nan` does.
-    saturated = jnp.where(scaled > 0, jnp.minimum(scaled, np.float32(_GRID)), np.float32(0))
+    saturated = jnp.where(scaled > 0, jnp.minimum(scaled, np.float32(GRID)), np.float32(0))
     return saturated.astype(jnp.uint32)
 
 
@@ -150,25 +181,28 @@ def counter_words(
     return high, low
 
 
-def _sample_grid(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draws integers in [0, 2^23) from a threefry key."""
-    coordinates = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(len(shape))]
-    first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
-    return jnp.broadcast_to(first ^ second, shape) >> np.uint32(9)
-
-
 def _multiply_add(high: Any, low: Any, factor: int, term: jax.Array) -> tuple[Any, Any]:
-    """Returns `(high, low) * factor + term` of 64-bit numbers in two words, by 16-bit halves."""
-    half, mask = np.uint32(16), np.uint32(0xFFFF)
-    factor_high, factor_low = np.uint32(factor >> 16), np.uint32(factor & 0xFFFF)
-    low_high, low_low = low >> half, low & mask
-    cross_a, cross_b = low_low * factor_high, low_high * factor_low
-    middle = ((low_low * factor_low) >> half) + (cross_a & mask) + (cross_b & mask)
-    carried = low_high * factor_high + (cross_a >> half) + (cross_b >> half) + (middle >> half)
+    """Returns `(high, low) * factor + term` of 64-bit numbers in two words."""
+    # A factor of 2^32 wraps to 0, and carries the low word up as a whole.
     wrapped = np.uint32(factor % 2**32)
+    carried = low if factor == 2**32 else _multiply_high(low, wrapped)
     total = low * wrapped + term
     overflow = (total < term).astype(jnp.uint32)
     return high * wrapped + carried + overflow, total
+
+
+def _multiply_high(left: Any, right: Any) -> Any:
+    """Returns the upper word of the product of two words, by 16-bit halves."""
+    half, mask = np.uint32(16), np.uint32(0xFFFF)
+    left_high, left_low, right_high, right_low = (
+        left >> half,
+        left & mask,
+        right >> half,
+        right & mask,
+    )
+    cross_a, cross_b = left_low * right_high, left_high * right_low
+    middle = ((left_low * right_low) >> half) + (cross_a & mask) + (cross_b & mask)
+    return left_high * right_high + (cross_a >> half) + (cross_b >> half) + (middle >> half)
 
 
 def _threefry(key_words: jax.Array, high: Any, low: Any) -> tuple[jax.Array, jax.Array]:

@@ -1,22 +1,12 @@
-"""What is fixed: the configs.
-
-Frozen dataclasses, checked when they are made, equal and hashed by value, and registered as
-pytrees. Only the rate is a leaf, so it may be traced, scheduled or mapped over without a new
-compilation; everything else is static. Unflattening goes round the constructor, so that `tree.map`,
-`vmap` axes and `device_get` may put anything into a leaf.
-"""
+"""What is fixed for dropout: what drops, how much of it, and what takes its place."""
 
 import dataclasses
-import hashlib
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
-from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from dropax.checks import (
-    is_array,
     is_number,
     must,
     require_choice,
@@ -24,262 +14,48 @@ from dropax.checks import (
     require_number,
     require_whole,
 )
+from dropax.fills import COMPUTED_FILLS, Fill
 from dropax.layouts import ChannelAxis
-from dropax.regions import Region, as_region
-from dropax.state import copy_containers
+from dropax.operator_config import ModalityOperatorConfig, plain_number
+from dropax.regions import TYPES, Region, as_region
 
-
-class _Copied:
-    """A field whose container is copied in, and read back as a copy: no one can change it.
-
-    Fields are annotated with what they hold; a type checker wants the descriptor there instead.
-    """
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, config: Any, owner: type | None = None) -> Any:
-        return None if config is None else copy_containers(vars(config)[self._name])
-
-    def __set__(self, config: Any, value: Any) -> None:
-        vars(config)[self._name] = copy_containers(value)
-
-
-class _Static:
-    """The static part of a config, hashed and compared by value."""
-
-    def __init__(self, config: "OperatorConfig") -> None:
-        self.values = {name: value for name, value in vars(config).items() if name[0] != "_"}
-        for name in config.dynamic_fields:
-            del self.values[name]
-        parts = (
-            (name, _digest(value) if isinstance(value, dict) else value)
-            for name, value in sorted(self.values.items())
-        )
-        self.key = tuple(
-            (name, tuple(value) if isinstance(value, list) else value) for name, value in parts
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Static) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-
-def _register(cls: "type[OperatorConfig]") -> None:
-    def leaves(config: "OperatorConfig") -> tuple[Any, ...]:
-        return tuple(vars(config)[name] for name in config.dynamic_fields)
-
-    register_pytree_with_keys(
-        cls,
-        lambda config: (
-            tuple(zip(map(GetAttrKey, config.dynamic_fields), leaves(config), strict=True)),
-            config._static(),
-        ),
-        lambda static, children: _unflatten(cls, static, children),
-        lambda config: (leaves(config), config._static()),
-    )
-
-
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class OperatorConfig:
-    """What every operator is configured by.
-
-    Attributes:
-      cacheable: whether what does not change between calls may be kept; see `reset_cache`.
-      batch_stats_fn: a function of data that returns a dict of statistics, or None.
-      precomputed_stats: such a dict, known beforehand, or None. Arrays in it are copied.
-      stochastic: whether each record gets its own mask at each call. Otherwise one fixed pattern.
-      stream_name: which stream of the `rngs` a stochastic operator draws its key from; None for the
-        default one.
-      batch_strategy: "vmap" runs a batch at once, "scan" record by record in less memory. The
-        masks are the same.
-
-    Raises:
-      TypeError: if an argument is of another kind.
-      ValueError: if a deterministic config names a stream, `batch_strategy` is unknown, or both
-        `batch_stats_fn` and `precomputed_stats` are given.
-    """
-
-    cacheable: bool = False
-    batch_stats_fn: Callable[..., Any] | None = None
-    precomputed_stats: dict[str, Any] | None = _Copied()  # type: ignore[assignment]
-    stochastic: bool = False
-    stream_name: str | None = None
-    batch_strategy: str = "vmap"
-
-    dynamic_fields: ClassVar[tuple[str, ...]] = ()
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        # Or `dataclass` would write its own, which take neither arrays nor lists nor tracers.
-        for name in ("__eq__", "__hash__", "__repr__"):
-            if name not in vars(cls):
-                setattr(cls, name, getattr(cls, name))
-        _register(cls)
-
-    def __post_init__(self) -> None:
-        require_kind(self._owner("cacheable"), self.cacheable, bool, "a bool")
-        require_kind(self._owner("stochastic"), self.stochastic, bool, "a bool")
-        require_choice(self._owner("batch_strategy"), self.batch_strategy, ("vmap", "scan"))
-        self._require_name("stream_name", optional=True)
-        if self.stream_name is not None and not self.stochastic:
-            owner = self._owner("stream_name")
-            cure = "A deterministic operator draws no keys; pass stochastic=True to draw some."
-            raise ValueError(
-                must(owner, "be None where stochastic is False", self.stream_name, cure)
-            )
-        function: Any = self.batch_stats_fn
-        if function is not None and not callable(function):
-            raise TypeError(must(self._owner("batch_stats_fn"), "be callable or None", function))
-        stats = vars(self)["precomputed_stats"]
-        if stats is not None:
-            owner = self._owner("precomputed_stats")
-            require_kind(owner, stats, dict, "a dict or None")
-            if self.batch_stats_fn is not None:
-                raise ValueError(must(owner, "be None where batch_stats_fn is given", stats))
-
-    def replace(self, **changes: Any) -> Any:
-        """Returns a new config, checked again, with some attributes replaced."""
-        return dataclasses.replace(self, **changes)
-
-    def same_statistics(self, other: "OperatorConfig") -> bool:
-        """Says whether another config has equal `precomputed_stats`."""
-        return _digest(self.precomputed_stats) == _digest(other.precomputed_stats)
-
-    def _owner(self, name: str) -> str:
-        return f"{type(self).__name__}.{name}"
-
-    def _require_name(self, name: str, *, optional: bool) -> None:
-        value = getattr(self, name)
-        if value is None and optional:
-            return
-        require_kind(self._owner(name), value, str, "a string")
-        if not value:
-            raise ValueError(must(self._owner(name), "not be empty", value))
-
-    def _static(self) -> _Static:
-        static = vars(self).get("_cached_static")
-        if static is None:
-            static = vars(self)["_cached_static"] = _Static(self)
-        return static
-
-    def _leaf_values(self) -> tuple[Any, ...]:
-        leaves = [vars(self)[name] for name in self.dynamic_fields]
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            raise TypeError(
-                f"{type(self).__name__} holds a traced value, so it can be neither hashed nor "
-                "compared. Pass it to the jitted function as an argument: it is a pytree."
-            )
-        return tuple(map(_leaf_value, leaves))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, OperatorConfig) or type(self) is not type(other):
-            return NotImplemented
-        return self._static() == other._static() and self._leaf_values() == other._leaf_values()
-
-    def __hash__(self) -> int:
-        return hash((type(self), self._static(), self._leaf_values()))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name[0] != "_"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-
-    def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{field.name}={getattr(self, field.name)!r}"
-            for field in dataclasses.fields(self)
-            if not _is_default(getattr(self, field.name), field.default)
-        )
-        return f"{type(self).__name__}({shown})"
-
-
-_register(OperatorConfig)
-
-
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class ModalityOperatorConfig(OperatorConfig):
-    """What every operator on one field of an element is configured by.
-
-    Attributes:
-      field_key: the field to work on, a name or a dotted path into nested dicts.
-      target_key: where the result goes, a name or a dotted path; None for `field_key` itself.
-      auxiliary_fields: further fields that go along with `field_key`, or None.
-      clip_range: lowest and highest value of the result, or None. May be infinite.
-      preserve_auxiliary: whether auxiliary fields are in the output; if so, shape and dtype stay.
-      validate_domain_constraints: whether to check what can be checked without values: that a
-        floating-point dtype can hold the fill. What cannot work at all is refused either way.
-
-    Raises:
-      TypeError: if an argument is of another kind.
-      ValueError: if a name is empty, an auxiliary field is named twice or is `field_key` or
-        `target_key` itself, or `clip_range` is not low < high.
-    """
-
-    _: dataclasses.KW_ONLY
-    field_key: str
-    target_key: str | None = None
-    auxiliary_fields: list[str] | None = _Copied()  # type: ignore[assignment]
-    clip_range: tuple[float, float] | None = None
-    preserve_auxiliary: bool = True
-    validate_domain_constraints: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require_name("field_key", optional=False)
-        self._require_name("target_key", optional=True)
-        for name in ("preserve_auxiliary", "validate_domain_constraints"):
-            require_kind(self._owner(name), getattr(self, name), bool, "a bool")
-        fields = self.auxiliary_fields
-        if fields is not None:
-            owner = self._owner("auxiliary_fields")
-            require_kind(owner, fields, list, "a list of field names or None")
-            for position, field in enumerate(fields):
-                require_kind(f"{owner}[{position}]", field, str, "a string")
-                if not field:
-                    raise ValueError(must(f"{owner}[{position}]", "not be empty", field))
-            for name in ("field_key", "target_key"):
-                if getattr(self, name) in fields:
-                    raise ValueError(must(owner, f"not name {name} itself", fields))
-            if len(set(fields)) < len(fields):
-                raise ValueError(must(owner, "name each field once", fields))
-        if self.clip_range is not None:
-            self._check_clip_range(self.clip_range)
-
-    def _check_clip_range(self, bounds: Any) -> None:
-        owner = self._owner("clip_range")
-        if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
-            cure = "Pass a tuple such as (0.0, 1.0)."
-            raise TypeError(must(owner, "be a tuple of two numbers or None", bounds, cure))
-        if len(bounds) != 2 or not bounds[0] < bounds[1]:  # NaN fails the comparison too
-            raise ValueError(must(owner, "be (low, high) with low < high", bounds))
-        vars(self)["clip_range"] = tuple(map(_plain, bounds))
+Mode = Literal["pixel", "channel", "block", "patch", "box", "grid", "band"] | Region
+Rate = float | jax.Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class DropoutOperatorConfig(ModalityOperatorConfig):
     """What is dropped, how much of it, and what takes its place.
 
-    Static: all but `dropout_rate`. Dynamic: `dropout_rate`, which may be traced.
+    Static: all but `dropout_rate` and `apply_probability`. Dynamic: these two, which may be traced;
+    an `apply_probability` of exactly 1.0, the default, is static.
 
     Attributes:
-      dropout_rate: expected fraction of the element that is dropped, in [0.0, 1.0]. A Python or
-        NumPy number, or a JAX scalar; a JAX scalar is not checked and saturates: 0 and below keeps
-        all, 1 and above drops all.
-      mode: "pixel" or "channel", or a region object such as `Pixel(per_channel=False)` or
-        `Channel(min_kept=1)`. A name stands for the object's defaults.
-      fill: the finite number that dropped values become. An integer dtype must hold it exactly.
+      dropout_rate: expected fraction of the element that is dropped, in [0.0, 1.0], in every mode.
+        A Python or NumPy number, or a JAX scalar; a JAX scalar is not checked and saturates: 0 and
+        below keeps all, 1 and above drops all. A tuple (low, high) lets each record draw its own.
+      mode: "pixel", "channel", "block", "patch", "box", "grid" or "band", or a region object such
+        as `Pixel(per_channel=False)` or `Box(count=3)`. A name stands for the object's defaults.
+      fill: what dropped values become: a finite number; a tuple of one for each channel; "mean",
+        the mean of the element's own channel; "noise", normal with the mean and spread of that
+        channel; or "stats_mean", what `stats["mean"]` holds. An integer dtype must hold a number
+        exactly; the others are rounded.
+      rescale: whether kept values are divided by the kept fraction that is expected, so that sums
+        stay as they were. Floating-point images only.
+      apply_probability: how likely a record is worked on at all, in [0.0, 1.0]; else it is left as
+        it is.
+      auxiliary_fill: what dropped values of `auxiliary_fields` become: a number, or a tuple of one
+        for each field, such as the ignore index of a label map.
+      mask_key: where the keep mask goes, a bool array of the element's shape; None for nowhere.
       channel_axis: the axis of the channels of an element; None for none; "auto" is the last axis
         of an element of three axes or more, and none where there are fewer. An element without a
         channel axis counts as one channel.
       seed: of the fixed pattern of a deterministic operator, in [0, 2^32).
+      share_mask: whether all records of a batch get the mask of the first, with its rate.
 
     Raises:
       TypeError: if an argument is of another kind.
-      ValueError: if an argument is out of range.
+      ValueError: if an argument is out of range, or does not go with another.
 
     Example:
       >>> config = DropoutOperatorConfig(field_key="image", dropout_rate=0.2, mode="pixel")
@@ -290,20 +66,33 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     """
 
     _: dataclasses.KW_ONLY
-    dropout_rate: float | jax.Array = 0.1
-    mode: Literal["pixel", "channel"] | Region = "pixel"
-    fill: float = 0.0
+    dropout_rate: Rate | tuple[Rate, Rate] = 0.1
+    mode: Mode = "pixel"
+    fill: Fill = 0.0
+    rescale: bool = False
+    apply_probability: Rate = 1.0
+    auxiliary_fill: float | tuple[float, ...] = 0
+    mask_key: str | None = None
     channel_axis: ChannelAxis = "auto"
     seed: int = 0
+    share_mask: bool = False
 
-    dynamic_fields: ClassVar[tuple[str, ...]] = ("dropout_rate",)
+    dynamic_fields: ClassVar[tuple[str, ...]] = ("dropout_rate", "apply_probability")
+    neutral: ClassVar[dict[str, float]] = {"apply_probability": 1.0}
+    plain_types: ClassVar[dict[str, type]] = TYPES
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        vars(self)["dropout_rate"] = self._checked_rate(self.dropout_rate)
+        self._check_rates()
         as_region(self.mode, self._owner("mode"))
-        require_number(self._owner("fill"), self.fill)
-        vars(self)["fill"] = _plain(self.fill)
+        self._check_fills()
+        for name in ("rescale", "share_mask"):
+            require_kind(self._owner(name), getattr(self, name), bool, "a bool")
+        self._require_name("mask_key", optional=True)
+        taken = [self.field_key, self.target_key, *(self.auxiliary_fields or ())]
+        if self.mask_key is not None and self.mask_key in taken:
+            constraint = "name a field of its own"
+            raise ValueError(must(self._owner("mask_key"), constraint, self.mask_key))
         for name in ("seed", "channel_axis"):
             if isinstance(getattr(self, name), np.integer):
                 vars(self)[name] = int(getattr(self, name))
@@ -318,55 +107,69 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         """The region object that `mode` stands for."""
         return as_region(self.mode, self._owner("mode"))
 
-    def _checked_rate(self, rate: Any) -> Any:
-        owner = self._owner("dropout_rate")
-        if isinstance(rate, np.ndarray) and rate.shape == ():
-            rate = rate.item()
-        if isinstance(rate, jax.Array):
-            real = jax.numpy.issubdtype(rate.dtype, np.floating) or jax.numpy.issubdtype(
-                rate.dtype, np.integer
-            )
-            if not real or rate.shape != ():
-                raise TypeError(must(owner, "be a number or a real scalar array", rate))
-            return rate
-        if not is_number(rate):
-            raise TypeError(must(owner, "be a number or a real scalar array", rate))
-        if not 0.0 <= rate <= 1.0:  # NaN fails the comparison too
-            raise ValueError(must(owner, "be in [0.0, 1.0]", rate))
-        return float(rate)
+    @property
+    def may_skip(self) -> bool:
+        """Whether there are records that are left alone."""
+        return self._children()[1] is not None
 
-
-def _unflatten(cls: type[Any], static: _Static, leaves: Any) -> Any:
-    config = object.__new__(cls)
-    vars(config).update(static.values, _cached_static=static)
-    vars(config).update(zip(cls.dynamic_fields, leaves, strict=True))
-    return config
-
-
-def _plain(number: Any) -> int | float:
-    """Returns a Python number. -0.0 becomes 0.0, which it is equal to, as static values must be."""
-    plain: int | float = number.item() if isinstance(number, np.generic) else number
-    return plain + 0
-
-
-def _digest(tree: Any) -> tuple[str, str]:
-    """Returns what stands for a tree's values: its structure and a digest of its leaves."""
-    leaves, structure = jax.tree.flatten(tree)
-    digest = hashlib.sha256()
-    for leaf in leaves:
-        if is_array(leaf):
-            array = np.asarray(leaf)
-            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    def _check_rates(self) -> None:
+        owner, rate = self._owner("dropout_rate"), self.dropout_rate
+        cure = "A deterministic operator has one pattern; pass stochastic=True for a draw a record."
+        if isinstance(rate, tuple):
+            if len(rate) != 2:
+                raise ValueError(must(owner, "be a number or (low, high)", rate))
+            low, high = (_checked(bound, f"{owner}[{n}]") for n, bound in enumerate(rate))
+            if isinstance(low, float) and isinstance(high, float) and low > high:
+                raise ValueError(must(owner, "be (low, high) with low <= high", rate))
+            if not self.stochastic:
+                raise ValueError(must(owner, "be one number where stochastic is False", rate, cure))
+            vars(self)["dropout_rate"] = (low, high)
         else:
-            digest.update(f"{type(leaf).__qualname__}{leaf!r};".encode())
-    return str(structure), digest.hexdigest()
+            vars(self)["dropout_rate"] = _checked(rate, owner)
+        owner = self._owner("apply_probability")
+        vars(self)["apply_probability"] = _checked(self.apply_probability, owner)
+        if self.may_skip and not self.stochastic:
+            constraint = "be 1.0 where stochastic is False"
+            raise ValueError(must(owner, constraint, self.apply_probability, cure))
+
+    def _check_fills(self) -> None:
+        fill = self.fill
+        if isinstance(fill, str):
+            require_choice(self._owner("fill"), fill, COMPUTED_FILLS, "Or pass a number.")
+        else:
+            self._check_numbers("fill", "channel")
+        self._check_numbers("auxiliary_fill", "field")
+        fills, fields = self.auxiliary_fill, self.auxiliary_fields or ()
+        if isinstance(fills, tuple) and len(fills) != len(fields):
+            constraint = f"have one number for each of the {len(fields)} auxiliary_fields"
+            raise ValueError(must(self._owner("auxiliary_fill"), constraint, fills))
+
+    def _check_numbers(self, name: str, each: str) -> None:
+        owner, value = self._owner(name), getattr(self, name)
+        if isinstance(value, tuple):
+            if not value:
+                raise ValueError(must(owner, f"have a number for each {each}", value))
+            for position, number in enumerate(value):
+                require_number(f"{owner}[{position}]", number)
+            vars(self)[name] = tuple(map(plain_number, value))
+        else:
+            require_number(owner, value)
+            vars(self)[name] = plain_number(value)
 
 
-def _leaf_value(leaf: Any) -> Any:
-    if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
-        return leaf
-    return leaf.item() if leaf.shape == () else _digest(leaf)
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    return value is default or (type(value) is type(default) and bool(value == default))
+def _checked(rate: Any, owner: str) -> Any:
+    """Returns a fraction as a Python float, or as the JAX scalar that it is."""
+    if isinstance(rate, np.ndarray) and rate.shape == ():
+        rate = rate.item()
+    if isinstance(rate, jax.Array):
+        real = jax.numpy.issubdtype(rate.dtype, np.floating) or jax.numpy.issubdtype(
+            rate.dtype, np.integer
+        )
+        if not real or rate.shape != ():
+            raise TypeError(must(owner, "be a number or a real scalar array", rate))
+        return rate
+    if not is_number(rate):
+        raise TypeError(must(owner, "be a number or a real scalar array", rate))
+    if not 0.0 <= rate <= 1.0:  # NaN fails the comparison too
+        raise ValueError(must(owner, "be in [0.0, 1.0]", rate))
+    return float(rate)

@@ -1,7 +1,8 @@
-"""What a mask does to the fields of one element.
+"""What random params do to the fields of one element.
 
-Given a config, an element's data and a keep mask, returns new data: the image with its dropped
-values replaced and clipped, and the auxiliary fields dropped by the same mask.
+Given a config, an element's data and its random params, returns new data: the image with its
+dropped values replaced, rescaled and clipped, the auxiliary fields dropped by the same mask, and
+the mask itself.
 """
 
 from typing import Any
@@ -9,11 +10,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dropax.checks import is_array, must
+from dropax.checks import is_array, must, names
 from dropax.config import DropoutOperatorConfig
 from dropax.fields import get_field, remove_field, set_field
-from dropax.fills import clip_to_range, fill_dropped, require_in_range
+from dropax.fills import (
+    clip_to_range,
+    exact_fill,
+    fill_dropped,
+    in_dtype,
+    mean_fill,
+    noise_fill,
+    require_in_range,
+    widened,
+)
+from dropax.layouts import Layout
 from dropax.masks import fit_mask, layout_of
+from dropax.regions import expected_fraction
 
 
 def require_numbers(array: Any, owner: str) -> None:
@@ -33,12 +45,26 @@ def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> dict[s
     return selected
 
 
+def select_stats(config: DropoutOperatorConfig, stats: Any) -> dict[str, Any] | None:
+    """Returns only the statistics that `apply` reads, or None where it reads none."""
+    if config.fill != "stats_mean":
+        return None
+    if not isinstance(stats, dict) or "mean" not in stats:
+        held = names(stats) if isinstance(stats, dict) else stats
+        raise KeyError(
+            f"apply.stats must hold 'mean' where fill is 'stats_mean'; got {held}. Pass "
+            "stats={'mean': ...}, or set them: precomputed_stats, batch_stats_fn, set_statistics."
+        )
+    return {"mean": stats["mean"]}
+
+
 def merge_fields(
     config: DropoutOperatorConfig, data: dict[str, Any], dropped: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns data with what `drop` made of its selected fields put in place."""
     target = config.target_key or config.field_key
-    data = set_field(data, target, get_field(dropped, target))
+    for path in filter(None, (target, config.mask_key)):
+        data = set_field(data, path, get_field(dropped, path))
     for path in config.auxiliary_fields or ():
         if config.preserve_auxiliary:
             data = set_field(data, path, get_field(dropped, path))
@@ -47,25 +73,95 @@ def merge_fields(
     return data
 
 
-def drop(config: DropoutOperatorConfig, data: dict[str, Any], keep_mask: Any) -> dict[str, Any]:
-    """Returns the selected fields of one element with a mask applied, as `apply` says."""
+def drop(
+    config: DropoutOperatorConfig,
+    data: dict[str, Any],
+    params: dict[str, Any],
+    stats: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Returns the selected fields of one element with random params applied, as `apply` says."""
     image = get_field(data, config.field_key)
     layout = layout_of(config, image.shape)
-    mask = fit_mask(config, keep_mask, image.shape)
-    for path in (config.auxiliary_fields or ()) if config.preserve_auxiliary else ():
+    mask = fit_mask(config, params["keep_mask"], image.shape)
+    fields = (config.auxiliary_fields or ()) if config.preserve_auxiliary else ()
+    for number, path in enumerate(fields):
+        owner, fill = f"field {path!r}", config.auxiliary_fill
         field = jnp.asarray(get_field(data, path))
-        field_mask = layout.follow(mask, field.shape, f"auxiliary field {path!r}")
-        data = set_field(data, path, fill_dropped(field, field_mask, 0, f"field {path!r}"))
-    return set_field(data, config.target_key or config.field_key, drop_values(config, image, mask))
+        field_mask = layout.follow(mask, field.shape, f"auxiliary {owner}")
+        value = fill[number] if isinstance(fill, tuple) else fill
+        owner = f"{type(config).__name__}.auxiliary_fill of {owner}"
+        if config.validate_domain_constraints:
+            require_in_range(value, field.dtype, owner)
+        filled = fill_dropped(field, field_mask, exact_fill(value, field.dtype, owner))
+        data = set_field(data, path, _unless_left_alone(params, filled, field))
+    if config.mask_key is not None:
+        shown = mask | ~jnp.asarray(params.get("applied", True), jnp.bool_)
+        data = set_field(data, config.mask_key, jnp.broadcast_to(shown, image.shape))
+    dropped = drop_values(config, image, {**params, "keep_mask": mask}, stats)
+    return set_field(data, config.target_key or config.field_key, dropped)
 
 
-def drop_values(config: DropoutOperatorConfig, image: Any, mask: jax.Array) -> jax.Array:
-    """Returns an array with a mask that broadcasts to it applied, then clipped."""
-    owner = type(config).__name__
-    image = jnp.asarray(image)
-    if config.validate_domain_constraints:
-        require_in_range(config.fill, image.dtype, f"{owner}.fill")
-    image = fill_dropped(image, mask, config.fill, f"{owner}.fill")
+def drop_values(
+    config: DropoutOperatorConfig,
+    image: Any,
+    params: dict[str, Any],
+    stats: dict[str, Any] | None = None,
+) -> jax.Array:
+    """Returns one image with random params applied, whose mask broadcasts to it."""
+    owner, mask = type(config).__name__, params["keep_mask"]
+    layout = layout_of(config, image.shape)
+    before = image = jnp.asarray(image)
+    fill = _fill_of(config, image, layout, params, stats)
+    if config.rescale:
+        rate = params.get("rate", config.dropout_rate)
+        image = _rescaled(config, image, layout, rate)
+    image = fill_dropped(image, mask, fill)
     if config.clip_range is not None:
         image = clip_to_range(image, config.clip_range, f"{owner}.clip_range")
-    return image
+    return _unless_left_alone(params, image, before)
+
+
+def _fill_of(
+    config: DropoutOperatorConfig,
+    image: jax.Array,
+    layout: Layout,
+    params: dict[str, Any],
+    stats: dict[str, Any] | None,
+) -> Any:
+    """Returns what dropped values become, in the image's dtype and broadcasting to it."""
+    fill, owner = config.fill, f"{type(config).__name__}.fill"
+    if fill == "mean":
+        return mean_fill(image, layout.spatial_axes)
+    if fill == "noise":
+        return noise_fill(params["fill_key"], image, layout.spatial_axes, owner)
+    if fill == "stats_mean":
+        mean = jnp.asarray((select_stats(config, stats) or {})["mean"])
+        mean = layout.spread(mean, "apply.stats['mean']") if mean.ndim == 1 else mean
+        if jnp.broadcast_shapes(mean.shape, image.shape) != image.shape:
+            constraint = f"broadcast to the element's shape {image.shape}"
+            raise ValueError(must("apply.stats['mean']", constraint, mean))
+        mean = mean.reshape((1,) * (image.ndim - mean.ndim) + mean.shape)
+        return in_dtype(widened(mean), image.dtype)
+    if config.validate_domain_constraints:
+        require_in_range(fill, image.dtype, owner)
+    value = exact_fill(fill, image.dtype, owner)
+    return layout.spread(value, owner) if isinstance(fill, tuple) else value
+
+
+def _rescaled(
+    config: DropoutOperatorConfig, image: jax.Array, layout: Layout, rate: Any
+) -> jax.Array:
+    """Returns an image divided by the fraction of it that is kept in expectation."""
+    if not jnp.issubdtype(image.dtype, jnp.inexact):
+        owner = f"{type(config).__name__}.rescale"
+        cure = "Convert the image to a floating-point dtype first."
+        raise TypeError(must(owner, f"be False for dtype {image.dtype}", True, cure))
+    kept = 1 - expected_fraction(config.region, layout.channel_last_shape, rate)
+    # Where nothing is kept nothing is divided, and no gradient is 0 / 0.
+    kept = jnp.where(kept > 0, kept, 1)
+    wide = widened(image)
+    return (wide / kept.astype(wide.dtype)).astype(image.dtype)
+
+
+def _unless_left_alone(params: dict[str, Any], new: jax.Array, old: jax.Array) -> jax.Array:
+    return fill_dropped(new, params["applied"], old) if "applied" in params else new

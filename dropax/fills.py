@@ -1,12 +1,12 @@
 """What takes the place of dropped values.
 
-Given an array and a keep mask, returns the array with its dropped values replaced. Dropping is a
-select, never a product: NaN and infinity under a dropped value vanish, in values and in gradients.
-The dtype never changes.
+Given an array, returns it with its dropped values replaced; or what replaces them: a number that a
+dtype holds, or one that is computed of the array. Dropping is a select, never a product: NaN and
+infinity under a dropped value vanish, in values and in gradients. The dtype never changes.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,27 +15,129 @@ import numpy as np
 from dropax.checks import must
 
 Number = int | float
+Fill = Number | tuple[Number, ...] | Literal["mean", "noise", "stats_mean"]
+COMPUTED_FILLS = ("mean", "noise", "stats_mean")
 
 
-def fill_dropped(array: jax.Array, keep_mask: jax.Array, fill: Number, owner: str) -> jax.Array:
-    """Replaces dropped values by a number.
+def fill_dropped(array: jax.Array, keep_mask: jax.Array, fill: Any) -> jax.Array:
+    """Replaces dropped values.
 
     Args:
       array: any dtype and shape.
-      keep_mask: bool, True where kept; broadcasts to the array.
-      fill: what dropped values become.
-      owner: the argument's name for the error.
+      keep_mask: bool or number, kept where not 0; broadcasts to the array.
+      fill: what dropped values become, of the array's dtype; broadcasts to the array.
 
     Returns:
       An array of the same shape and dtype.
+    """
+    if array.dtype.itemsize == 2 and jnp.issubdtype(array.dtype, jnp.floating):
+        return _select_bits(keep_mask, array, jnp.asarray(fill))
+    return jnp.where(keep_mask, array, fill)
+
+
+def exact_fill(fill: Number | tuple[Number, ...], dtype: Any, owner: str) -> np.ndarray:
+    """Returns numbers in a dtype, which must hold them.
+
+    Args:
+      fill: a finite number, or several.
+      dtype: of the array that they go into.
+      owner: the argument's name for the error.
+
+    Returns:
+      An array of that dtype, of shape () or (numbers,).
 
     Raises:
-      ValueError: if an integer or bool dtype cannot hold `fill` exactly.
+      ValueError: if an integer or bool dtype cannot hold a number exactly.
     """
-    value = jnp.asarray(_exactly(fill, array.dtype, owner))
-    if array.dtype.itemsize == 2 and jnp.issubdtype(array.dtype, jnp.floating):
-        return _select_bits(keep_mask, array, value)
-    return jnp.where(keep_mask, array, value)
+    numbers = np.asarray(fill, object)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        least, most = _integer_range(dtype)
+        if not all(least <= number <= most and number == int(number) for number in numbers.flat):
+            cure = f"Pass a whole number from {least} to {most}, or a floating-point image."
+            raise ValueError(must(owner, f"be exact in dtype {dtype}", fill, cure))
+        return (
+            np.asarray([int(number) for number in numbers.flat])
+            .astype(dtype)
+            .reshape(numbers.shape)
+        )
+    with np.errstate(over="ignore"):  # only where the user switched the check of the range off
+        return numbers.astype(np.float64).astype(dtype)
+
+
+def require_in_range(fill: Number | tuple[Number, ...], dtype: Any, owner: str) -> None:
+    """Refuses a fill that would overflow a floating-point dtype.
+
+    Args:
+      fill: a finite number, or several.
+      dtype: of the array that it would go into.
+      owner: the argument's name for the error.
+
+    Raises:
+      ValueError: if the dtype's largest number is smaller.
+    """
+    for number in fill if isinstance(fill, tuple) else (fill,):
+        if jnp.issubdtype(dtype, jnp.floating) and abs(number) > float(jnp.finfo(dtype).max):
+            raise ValueError(must(owner, f"be within the range of dtype {dtype}", fill))
+
+
+def mean_fill(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Returns the mean along some axes, as a constant.
+
+    Args:
+      array: any dtype. Its NaN and infinities do not count.
+      axes: of size 1 in the result.
+
+    Returns:
+      The mean in the array's dtype, rounded in integers; 0 where nothing counts.
+    """
+    return in_dtype(_moments(array, axes)[0], array.dtype)
+
+
+def noise_fill(key: jax.Array, array: jax.Array, axes: tuple[int, ...], owner: str) -> jax.Array:
+    """Draws normal noise with the mean and the standard deviation along some axes.
+
+    Args:
+      key: one typed key. Consumed; do not reuse.
+      array: any real dtype. Its NaN and infinities do not count.
+      axes: those that the moments are taken along.
+      owner: the argument's name for the error.
+
+    Returns:
+      An array of the same shape and dtype, rounded in integers.
+
+    Raises:
+      TypeError: if the dtype is complex.
+    """
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(must(owner, f"be no noise for dtype {array.dtype}", "noise"))
+    mean, spread = _moments(array, axes)
+    normal = jax.random.normal(key, array.shape, mean.dtype)
+    return in_dtype(mean + spread * normal, array.dtype)
+
+
+def in_dtype(values: jax.Array, dtype: Any) -> jax.Array:
+    """Returns computed values in a dtype: rounded where it is one of integers, and in its range.
+
+    Args:
+      values: floating-point or complex numbers.
+      dtype: any numeric dtype, or bool, which is True from 0.5 on.
+
+    Returns:
+      An array of that dtype and the same shape.
+    """
+    if dtype == jnp.bool_:
+        return values >= 0.5
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return values.astype(dtype)
+    if jnp.issubdtype(dtype, jnp.floating):
+        largest = np.asarray(jnp.finfo(dtype).max).astype(values.dtype)
+        return jnp.clip(values, -largest, largest).astype(dtype)
+    bounds = []
+    for bound in _integer_range(dtype):
+        near = np.asarray(bound).astype(values.dtype)
+        # The nearest float may lie outside, where converting is undefined.
+        bounds.append(near if abs(int(near)) <= abs(bound) else np.nextafter(near, 0 * near))
+    return jnp.clip(jnp.round(values), *bounds).astype(dtype)
 
 
 def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> jax.Array:
@@ -78,19 +180,11 @@ def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> 
     return jnp.where(array < low, low, jnp.where(array > high, high, array))
 
 
-def require_in_range(fill: Number, dtype: Any, owner: str) -> None:
-    """Refuses a fill that would overflow a floating-point dtype.
-
-    Args:
-      fill: a finite number.
-      dtype: of the array that it would go into.
-      owner: the argument's name for the error.
-
-    Raises:
-      ValueError: if the dtype's largest number is smaller.
-    """
-    if jnp.issubdtype(dtype, jnp.floating) and abs(fill) > float(jnp.finfo(dtype).max):
-        raise ValueError(must(owner, f"be within the range of dtype {dtype}", fill))
+def widened(array: jax.Array) -> jax.Array:
+    """Returns an array in the dtype that is computed in: float32, or more where it holds more."""
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        return array
+    return array.astype(jnp.float64 if array.dtype.itemsize == 8 else jnp.float32)
 
 
 @jax.custom_jvp
@@ -103,21 +197,19 @@ def _select_bits(keep_mask: jax.Array, array: jax.Array, value: jax.Array) -> ja
 @_select_bits.defjvp
 def _select_bits_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     keep_mask, array, value = primals
-    tangent = tangents[1]
-    return _select_bits(keep_mask, array, value), jnp.where(
-        keep_mask, tangent, jnp.zeros_like(value)
-    )
+    tangent = jnp.where(keep_mask, tangents[1], tangents[2])
+    return _select_bits(keep_mask, array, value), tangent
 
 
-def _exactly(fill: Number, dtype: Any, owner: str) -> np.ndarray:
-    if not jnp.issubdtype(dtype, jnp.inexact):
-        least, most = _integer_range(dtype)
-        if not least <= fill <= most or fill != math.floor(fill):
-            cure = f"Pass a whole number from {least} to {most}, or a floating-point image."
-            raise ValueError(must(owner, f"be exact in dtype {dtype}", fill, cure))
-        return np.asarray(int(fill)).astype(dtype)
-    with np.errstate(over="ignore"):  # only where the user switched the check of the range off
-        return np.asarray(float(fill)).astype(dtype)
+def _moments(array: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Returns mean and standard deviation of the finite values, at least in float32."""
+    wide = widened(jax.lax.stop_gradient(array))
+    finite = jnp.isfinite(wide)
+    # Divided before they are summed up, which could overflow.
+    share = 1 / jnp.maximum(finite.sum(axes, keepdims=True), 1).astype(wide.dtype)
+    mean = jnp.where(finite, wide * share, 0).sum(axes, keepdims=True)
+    squares = jnp.where(finite, jnp.abs(wide - mean) ** 2 * share.real, 0)
+    return mean, jnp.sqrt(squares.sum(axes, keepdims=True))
 
 
 def _integer_range(dtype: Any) -> tuple[int, int]:

@@ -81,6 +81,31 @@ class Layout:
             return mask.reshape(mask.shape[:-1])
         return jnp.moveaxis(mask, -1, self.channel_axis)
 
+    @property
+    def spatial_axes(self) -> tuple[int, ...]:
+        """The element's axes but that of the channels."""
+        return tuple(axis for axis in range(len(self.shape)) if axis != self.channel_axis)
+
+    def spread(self, numbers: Any, owner: str) -> Any:
+        """Lays one number for each channel along the channel axis.
+
+        Args:
+          numbers: an array with one axis.
+          owner: the argument's name for the error.
+
+        Returns:
+          The array with as many axes as the element.
+
+        Raises:
+          ValueError: if there are not as many numbers as channels.
+        """
+        channels = self.channel_last_shape[-1]
+        if numbers.shape != (channels,):
+            constraint = f"have one number for each of {channels} channels"
+            raise ValueError(must(owner, constraint, numbers))
+        axis = self.channel_axis
+        return numbers.reshape([channels if at == axis else 1 for at in range(len(self.shape))])
+
     def fit(self, mask: Any, owner: str, *, by_channel: bool) -> jax.Array:
         """Returns a mask as bools with the element's axes.
 

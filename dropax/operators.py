@@ -14,9 +14,9 @@ from dropax.batching import AnyBatch, batched, count_records
 from dropax.checks import is_array, is_traced, require_kind
 from dropax.config import DropoutOperatorConfig
 from dropax.containers import Batch, Element, is_empty, records_of, with_records
-from dropax.dropping import drop, merge_fields, select_fields
+from dropax.dropping import drop, merge_fields, select_fields, select_stats
 from dropax.fields import get_field
-from dropax.masks import fixed_mask, given_mask, sample_mask
+from dropax.masks import fixed_params, given_params, is_active, sample_params
 from dropax.shells import Shell
 from dropax.state import OperatorState
 
@@ -194,7 +194,7 @@ class ModalityOperator(Shell):
 
 
 class DropoutOperator(ModalityOperator):
-    """Drops pixels or channels of images.
+    """Drops pixels, channels or regions of images.
 
     Args:
       config: what is dropped, how much of it, and what takes its place.
@@ -227,7 +227,7 @@ class DropoutOperator(ModalityOperator):
     def generate_random_params(
         self, rng: jax.Array, data_shapes: dict[str, Any]
     ) -> dict[str, jax.Array]:
-        """Draws the keep masks of a batch; see `dropax.generate_random_params`."""
+        """Draws the random params of a batch; see `dropax.generate_random_params`."""
         return transform.generate_random_params(self.config, rng, data_shapes)
 
     def apply(
@@ -240,15 +240,15 @@ class DropoutOperator(ModalityOperator):
     ) -> tuple[dict[str, Any], Any, Any]:
         """Drops values of one element; see `dropax.apply`.
 
-        A stochastic operator without `random_params` draws them from its own state: the mask is
-        that of record 0 of the current step, and the step advances.
+        A stochastic operator without `random_params` draws them from its own state: they are
+        those of record 0 of the current step, and the step advances.
 
         Args:
           data: nested dicts of arrays; must hold the config's `field_key`.
           state: passed through.
           metadata: passed through.
-          random_params: `{"keep_mask": mask}`, or None.
-          stats: not used.
+          random_params: `{"keep_mask": mask}` and what other options need, or None.
+          stats: used where the fill is "stats_mean"; None for `get_statistics()`.
 
         Returns:
           (data, state, metadata).
@@ -257,15 +257,15 @@ class DropoutOperator(ModalityOperator):
           KeyError, TypeError, ValueError: as `dropax.apply`; ValueError too if a mask would be
             drawn under `jit` from an operator that was captured in a closure.
         """
-        del stats
         require_kind(f"{type(self).__name__}.apply.data", data, dict, "a dict of arrays")
         fields = select_fields(self.config, data)
-        mask = self._kept_mask(fields, batch_axes=0)
+        params = self._kept_params(fields, batch_axes=0)
         if self.stochastic and random_params is not None:
-            mask = given_mask(random_params)
+            params = given_params(self.config, random_params)
         bare = self._state.replace(statistics=None)
-        dropped, new_state = _apply(self.config, bare, fields, mask)
-        self._store(new_state, "apply", drew=self.stochastic and mask is None)
+        stats = select_stats(self.config, self._state.statistics if stats is None else stats)
+        dropped, new_state = _apply(self.config, bare, fields, params, stats)
+        self._store(new_state, "apply", drew=self.stochastic and params is None)
         return merge_fields(self.config, data, dropped), state, metadata
 
     def _run_batch(
@@ -274,21 +274,22 @@ class DropoutOperator(ModalityOperator):
         if any(getattr(type(self), name) is not method for name, method in _COMPILED.items()):
             return super()._run_batch(op_state, data, states, stats)
         fields = select_fields(self.config, data)
-        mask = self._kept_mask(fields, batch_axes=1)
-        dropped, op_state = _apply_batch(self.config, op_state, fields, mask)
+        params = self._kept_params(fields, batch_axes=1)
+        stats = select_stats(self.config, stats)
+        dropped, op_state = _apply_batch(self.config, op_state, fields, params, stats)
         return merge_fields(self.config, data, dropped), states, op_state
 
-    def _kept_mask(self, fields: dict[str, Any], *, batch_axes: int) -> jax.Array | None:
-        """Returns the fixed mask of a cacheable operator, drawn once for each shape."""
+    def _kept_params(self, fields: dict[str, Any], *, batch_axes: int) -> dict[str, Any] | None:
+        """Returns the fixed pattern of a cacheable operator, drawn once for each shape."""
         if self.stochastic or not self.config.cacheable:
             return None
         element_shape = get_field(fields, self.config.field_key).shape[batch_axes:]
-        mask = self._cache.get(element_shape)
-        if mask is None:
-            mask = _fixed_mask(self.config, element_shape)
-            if not is_traced(mask):
-                self._cache[element_shape] = mask
-        return mask
+        params: dict[str, Any] | None = self._cache.get(element_shape)
+        if params is None:
+            params = _fixed_params(self.config, element_shape)
+            if not is_traced(params):
+                self._cache[element_shape] = params
+        return params
 
 
 # The methods that the compiled functions stand for. A subclass that has its own is run by these.
@@ -300,7 +301,7 @@ _COMPILED = {
 # One compiled function for all operators: the config is an argument, and only its static part and
 # the shapes select what is compiled.
 
-_fixed_mask = jax.jit(fixed_mask, static_argnums=1)
+_fixed_params = jax.jit(fixed_params, static_argnums=1)
 
 
 @jax.jit
@@ -308,17 +309,18 @@ def _apply_batch(
     config: DropoutOperatorConfig,
     op_state: OperatorState,
     fields: dict[str, Any],
-    keep_mask: jax.Array | None,
+    kept_params: dict[str, Any] | None,
+    stats: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], OperatorState]:
     def apply_kept(
         config: Any, data: Any, state: Any, metadata: Any, params: Any, stats: Any
     ) -> tuple[Any, Any, Any]:
-        return drop(config, data, keep_mask), state, metadata
+        return drop(config, data, kept_params, stats), state, metadata  # type: ignore[arg-type]
 
     run = transform.apply_batch
-    if keep_mask is not None:
-        run = batched(transform.generate_random_params, apply_kept, is_active=transform.is_active)
-    return run(config, op_state, fields)
+    if kept_params is not None:
+        run = batched(transform.generate_random_params, apply_kept, is_active=is_active)
+    return run(config, op_state, fields, stats)
 
 
 @jax.jit
@@ -326,15 +328,16 @@ def _apply(
     config: DropoutOperatorConfig,
     op_state: OperatorState,
     fields: dict[str, Any],
-    keep_mask: jax.Array | None,
+    params: dict[str, Any] | None,
+    stats: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], OperatorState]:
-    if keep_mask is None:
+    if params is None:
         element_shape = get_field(fields, config.field_key).shape
         if config.stochastic:
             key = jax.random.fold_in(op_state.next_key(), 0)
-            keep_mask = sample_mask(config, key, element_shape)
+            params = sample_params(config, key, element_shape)
             op_state = op_state.advance()
         else:
-            keep_mask = fixed_mask(config, element_shape)
-    dropped = drop(config, fields, keep_mask)
-    return dropped, count_records(op_state, 1, transform.is_active(config))
+            params = fixed_params(config, element_shape)
+    dropped = drop(config, fields, params, stats)
+    return dropped, count_records(op_state, 1, is_active(config, params))

@@ -15,8 +15,8 @@ from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from dropax import transform
 from dropax.checks import is_traced, leaks, must, require_kind
-from dropax.config import OperatorConfig
 from dropax.keys import draw_key
+from dropax.operator_config import OperatorConfig
 from dropax.state import (
     OperatorState,
     copy_containers,
@@ -56,7 +56,7 @@ class Shell:
     def __init__(self, config: Any, *, rngs: Any = None, name: str | None = None) -> None:
         self._configure(config, rngs, name)
         self._state = transform.init_state(config, self._draw_key() if self.stochastic else None)
-        self._cache: dict[Any, jax.Array] = {}
+        self._cache: dict[Any, dict[str, jax.Array]] = {}
 
     def _configure(self, config: Any, rngs: Any, name: str | None) -> None:
         owner = type(self).__name__

@@ -7,7 +7,7 @@ Draw, then do: all randomness is in the random params.
 
 import functools
 import math
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,22 @@ import numpy as np
 
 from dropax.batching import AnyBatch, batched
 from dropax.checks import must, require_kind, require_whole
-from dropax.config import DropoutOperatorConfig, OperatorConfig
+from dropax.config import DropoutOperatorConfig, Mode
 from dropax.containers import is_empty, records_of, with_records
-from dropax.dropping import drop, drop_values, merge_fields, require_numbers, select_fields
+from dropax.dropping import (
+    drop,
+    drop_values,
+    merge_fields,
+    require_numbers,
+    select_fields,
+    select_stats,
+)
 from dropax.fields import get_field
+from dropax.fills import Fill
 from dropax.keys import as_key, fold_in_each, map_keys, record_keys, refuse_shared_key
 from dropax.layouts import ChannelAxis
-from dropax.masks import fit_mask, fixed_mask, given_mask, sample_mask
-from dropax.regions import Region
+from dropax.masks import fit_mask, fixed_params, given_params, is_active, sample_params
+from dropax.operator_config import OperatorConfig
 from dropax.state import OperatorState, new_state
 
 
@@ -55,22 +63,26 @@ def init_state(config: OperatorConfig, key: Any = None) -> OperatorState:
 def generate_random_params(
     config: DropoutOperatorConfig, key: Any, data_shapes: dict[str, Any]
 ) -> dict[str, jax.Array]:
-    """Draws the keep masks of a batch.
+    """Draws the keep masks of a batch, and what other options draw.
 
     Record i draws from `fold_in(key, i)`. Its mask depends on that key, the mode, the element's
-    shape and the rate; never on the batch. In pixel mode it is bit for bit
+    shape and the rate; never on the batch (but with `share_mask` all records have the mask of the
+    first). In pixel mode it is bit for bit
     `jax.random.bernoulli(record_key, float32(1) - float32(rate), element_shape)`, with the channels
     last. Whether the config is stochastic makes no difference here.
 
     Args:
-      config: static fields used: `field_key`, `mode`, `channel_axis`. Dynamic: `dropout_rate`.
+      config: static fields used: `field_key`, `mode`, `fill`, `channel_axis`, `share_mask`.
+        Dynamic: `dropout_rate`, `apply_probability`.
       key: one typed or legacy key for the batch, or `(batch_size,)` of them, one for each record.
         Consumed; do not reuse.
       data_shapes: the shape of each field, (B, ...); nested as the data is, or by dotted path.
 
     Returns:
-      `{"keep_mask": mask}`, bool, True where kept: of shape (B, H, W, C) in pixel mode and
-      (B, C) in channel mode.
+      `{"keep_mask": mask}`, bool, True where kept: of shape (B, H, W, C) in pixel mode, (B, C) in
+      channel mode, and in other modes one that broadcasts to the batch, with one channel. Also,
+      of shape (B,): `rate`, float32, where the config's is a range; `applied`, bool, where
+      `apply_probability` is not 1; `fill_key`, keys, where the fill is "noise".
 
     Raises:
       KeyError: if `field_key` is not in `data_shapes`.
@@ -96,7 +108,10 @@ def generate_random_params(
         raise ValueError(must(f"{owner}.data_shapes[{config.field_key!r}]", constraint, shape))
     batch_size, element_shape = shape[0], tuple(shape[1:])
     keys = record_keys(key, batch_size, f"{owner}.key")
-    return {"keep_mask": map_keys(lambda key: sample_mask(config, key, element_shape), keys)}
+    if config.share_mask:
+        params = sample_params(config, keys[0], element_shape)
+        return jax.tree.map(lambda p: jnp.broadcast_to(p, (batch_size, *p.shape)), params)
+    return map_keys(lambda key: sample_params(config, key, element_shape), keys)
 
 
 def apply(
@@ -111,28 +126,33 @@ def apply(
 
     Deterministic in its arguments: the mask is `random_params["keep_mask"]` where the config is
     stochastic, and else the one fixed pattern of `config.seed` for the element's shape and mode,
-    whatever `random_params` holds. Dropped values become `config.fill` by a select, then
-    `clip_range` holds; the dtype never changes.
+    whatever `random_params` holds. Kept values are rescaled where `config.rescale` says so, dropped
+    values become `config.fill` by a select, then `clip_range` holds; the dtype never changes. A
+    record whose `random_params["applied"]` is false is left as it is.
 
     Args:
       config: static fields used: all but `stream_name`, `batch_strategy`, `cacheable`. Dynamic:
-        `dropout_rate`, where the config is deterministic.
+        `dropout_rate`, where the config is deterministic or rescales.
       data: nested dicts of arrays; must hold `field_key`. Left as it is.
       state: passed through.
       metadata: passed through.
       random_params: `{"keep_mask": mask}`, bool or number (kept where not zero), of any shape that
         broadcasts to the element without changing its shape; in channel mode a mask with one axis
-        lies along the channel axis.
-      stats: not used by dropout.
+        lies along the channel axis. Also, each a scalar: "applied", True where it is left out;
+        "rate", by default the config's, which must be there where that is a range and `rescale` is
+        on; "fill_key", which must be there where the fill is "noise".
+      stats: `{"mean": ...}` where the fill is "stats_mean": a scalar, one number for each channel,
+        or an array that broadcasts to the element. Not used otherwise.
 
     Returns:
       (data, state, metadata): the data with the result under `target_key`, or `field_key`.
 
     Raises:
-      KeyError: if `field_key` or an auxiliary field is not in `data`, or "keep_mask" not in
-        `random_params`.
+      KeyError: if `field_key` or an auxiliary field is not in `data`, something that is needed not
+        in `random_params`, or "mean" not in the `stats` of a "stats_mean" fill.
       TypeError: if a field is no array of numbers or bools, `data` or `random_params` is no dict,
-        the mask is no array, or there is a `clip_range` for complex numbers.
+        the mask is no array, there is a `clip_range` or noise for complex numbers, or `rescale` for
+        integers.
       ValueError: if the config is stochastic and there are no `random_params`, the mask or an
         auxiliary field does not fit the element, `fill` or `clip_range` does not fit the dtype,
         or the element lacks the `channel_axis` or has fewer channels than are to be kept.
@@ -143,15 +163,15 @@ def apply(
       >>> data["image"].dtype, data["image"].shape
       (dtype('float32'), (2, 3, 1))
     """
-    del stats
     _require_config("apply", config)
     require_kind("apply.data", data, dict, "a dict of arrays")
     selected = select_fields(config, data)
     if config.stochastic:
-        keep_mask = given_mask(random_params)
+        params = given_params(config, random_params)
     else:
-        keep_mask = fixed_mask(config, get_field(selected, config.field_key).shape)
-    return merge_fields(config, data, drop(config, selected, keep_mask)), state, metadata
+        params = fixed_params(config, get_field(selected, config.field_key).shape)
+    dropped = drop(config, selected, params, select_stats(config, stats))
+    return merge_fields(config, data, dropped), state, metadata
 
 
 def apply_batch(
@@ -170,11 +190,12 @@ def apply_batch(
       config: as for `apply`, and static field `batch_strategy`.
       op_state: from `init_state`, or from the call before.
       batch: a `Batch`, or a dict of arrays of shape (B, ...).
-      stats: not used by dropout.
+      stats: as for `apply`; None for `op_state.statistics`.
 
     Returns:
       (batch, op_state): a batch of the same kind, and the state of the next step, with B records
-      counted as applied, or as skipped where the rate is 0 or below.
+      counted as applied, or as skipped where `apply_probability` left them alone or their rate is 0
+      or below.
 
     Raises:
       KeyError, TypeError, ValueError: as `apply`.
@@ -191,14 +212,14 @@ def apply_batch(
       >>> batch["image"].shape, int(state.step)
       ((8, 32, 32, 3), 1)
     """
-    del stats
     _require_config("apply_batch", config)
     if is_empty(batch):
         return batch, op_state
     data, states = records_of(batch, "apply_batch.batch")
     # Only what is dropped goes through the batch strategy: other fields stay the very objects.
     fields = select_fields(config, data)
-    dropped, op_state = _drop_batch(config, op_state, fields)
+    stats = getattr(op_state, "statistics", None) if stats is None else stats
+    dropped, op_state = drop_batch(config, op_state, fields, stats)
     return with_records(batch, merge_fields(config, data, dropped), states), op_state
 
 
@@ -206,9 +227,10 @@ def dropout(
     key: Any,
     images: Any,
     *,
-    rate: float | jax.Array = 0.1,
-    mode: Literal["pixel", "channel"] | Region = "pixel",
-    fill: float = 0.0,
+    rate: float | jax.Array | tuple[float | jax.Array, float | jax.Array] = 0.1,
+    mode: Mode = "pixel",
+    fill: Fill = 0.0,
+    rescale: bool = False,
     clip_range: tuple[float, float] | None = None,
     channel_axis: ChannelAxis = "auto",
     element_ndim: int = 3,
@@ -223,9 +245,11 @@ def dropout(
       key: one typed or legacy key. Consumed; do not reuse.
       images: an array of numbers or bools. The last `element_ndim` axes are the element's, those
         before them are batch axes. With fewer axes, the whole is one element.
-      rate: expected fraction dropped, in [0, 1]. May be traced.
-      mode: "pixel", "channel", or a region object.
-      fill: what dropped values become.
+      rate: expected fraction dropped, in [0, 1]. May be traced. A tuple (low, high) lets each
+        record draw its own.
+      mode: a mode's name, or a region object, as in `DropoutOperatorConfig`.
+      fill: what dropped values become, as there; there are no statistics here.
+      rescale: whether kept values are divided by the kept fraction that is expected.
       clip_range: lowest and highest value of the result, or None.
       channel_axis: as in `DropoutOperatorConfig`, of an element.
       element_ndim: how many axes an element has: 3 for (H, W, C), 4 for (T, H, W, C).
@@ -250,6 +274,7 @@ def dropout(
         dropout_rate=rate,
         mode=mode,
         fill=fill,
+        rescale=rescale,
         channel_axis=channel_axis,
     )
     require_whole("dropout.element_ndim", element_ndim, 0)
@@ -265,22 +290,29 @@ def _dropout(
     batch_shape = images.shape[: max(0, images.ndim - element_ndim)]
     element_shape = images.shape[len(batch_shape) :]
 
-    def draw(key: jax.Array) -> jax.Array:
-        return fit_mask(config, sample_mask(config, key, element_shape), element_shape)
+    def draw(key: jax.Array) -> dict[str, jax.Array]:
+        params = sample_params(config, key, element_shape)
+        return {**params, "keep_mask": fit_mask(config, params["keep_mask"], element_shape)}
+
+    def drop_one(image: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
+        return drop_values(config, image, params)
 
     if not batch_shape:
-        return drop_values(config, images, draw(key))
+        return drop_one(images, draw(key))
     numbers = jnp.arange(math.prod(batch_shape), dtype=jnp.uint32)
-    masks = map_keys(draw, fold_in_each(key, numbers))
-    return drop_values(config, images, masks.reshape(batch_shape + masks.shape[1:]))
+    params = map_keys(draw, fold_in_each(key, numbers))
+    for _ in batch_shape:
+        drop_one = jax.vmap(drop_one)
+    return drop_one(images, jax.tree.map(lambda p: p.reshape(batch_shape + p.shape[1:]), params))
 
 
-def is_active(config: DropoutOperatorConfig) -> Any:
-    """Says whether a config drops anything at all. A rate that is NaN drops all."""
-    return ~(jnp.asarray(config.dropout_rate) <= 0)
-
-
-_drop_batch = batched(generate_random_params, apply, is_active=is_active)
+drop_batch = batched(
+    generate_random_params,
+    apply,
+    is_active=is_active,
+    is_shared=lambda config: bool(config.share_mask),
+)
+"""`apply_batch` for fields that were selected."""
 
 
 def _require_config(function: str, config: Any) -> None:

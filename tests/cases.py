@@ -3,13 +3,31 @@
 import jax.numpy as jnp
 import numpy as np
 
-from dropax import Channel, DropoutOperatorConfig, Pixel
+from dropax import (
+    Band,
+    Block,
+    Box,
+    Channel,
+    DropoutOperatorConfig,
+    Grid,
+    Patch,
+    Pixel,
+)
 
 MODES = {
     "pixel": "pixel",
     "whole pixel": Pixel(per_channel=False),
     "channel": "channel",
     "channel, one kept": Channel(min_kept=1),
+    "block": Block(size=2),
+    "block, per channel": Block(size=2, per_channel=True),
+    "patch": Patch(size=2),
+    "box": "box",
+    "boxes, clipped": Box(count=3, aspect_ratio=(0.5, 2), border="clip"),
+    "grid": Grid(unit=3),
+    "grid, units": Grid(unit=(2, 4)),
+    "band": "band",
+    "bands": Band(axis=-1, count=2),
 }
 
 DTYPES = [

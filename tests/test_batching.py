@@ -67,7 +67,7 @@ def test_statistics_come_from_the_state_unless_they_are_given(key):
 
 
 def test_the_config_says_whether_records_count_as_worked_on(key):
-    idle = batched(draw_gain, scale, is_active=lambda config: False)
+    idle = batched(draw_gain, scale, is_active=lambda config, params: False)
     _, state = idle(OperatorConfig(), new_state(key), IMAGES)
     assert (int(state.applied_count[1]), int(state.skipped_count[1])) == (0, 4)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropax.bits import counter_words, keep_threshold, sample_bernoulli, sample_uniform_grid
+from dropax.bits import counter_words, keep_threshold, sample_bernoulli, sample_words
 
 SHAPES = [(), (0,), (1,), (7,), (5, 6), (4, 5, 3), (2, 3, 4, 5), (2, 1, 3, 1, 5)]
 RATES = [0.0, 1e-9, 0.1, 1 / 3, 0.5, 0.9, 1 - 1e-7, 1.0]
@@ -47,7 +47,7 @@ def test_masks_equal_those_of_jax_for_keys_of_every_implementation(impl):
 def test_the_few_stored_draws_are_the_same_stream(impl):
     key = jax.random.key(5, impl=impl)
     for count in (0, 1, 3, 64):
-        draws = sample_uniform_grid(key, count)
+        draws = sample_words(key, (count,)) >> np.uint32(9)
         expected = jax.random.uniform(key, (count,)) * np.float32(2**23)
         np.testing.assert_array_equal(draws, expected.astype(jnp.uint32))
 
@@ -71,11 +71,11 @@ def test_a_traced_rate_gives_the_bits_of_a_python_rate(key):
 
 
 def test_the_partitionable_flag_makes_no_difference(key):
-    expected = sample_bernoulli(key, 0.3, (4, 5)), sample_uniform_grid(key, 7)
+    expected = sample_bernoulli(key, 0.3, (4, 5)), sample_words(key, (7,))
     with jax.threefry_partitionable(False):
         assert not bool((jax_mask(key, 0.3, (4, 5)) == expected[0]).all())
         assert_same(sample_bernoulli(key, 0.3, (4, 5)), expected[0])
-        np.testing.assert_array_equal(sample_uniform_grid(key, 7), expected[1])
+        np.testing.assert_array_equal(sample_words(key, (7,)), expected[1])
 
 
 def test_64_bit_mode_makes_no_difference(key):

@@ -128,7 +128,11 @@ DIFFERENT = {
     "validate_domain_constraints": [False],
     "dropout_rate": [0.2, jnp.float32(0.3)],
     "mode": ["channel", Pixel(per_channel=False), Channel(min_kept=1), Channel(min_kept=2)],
-    "fill": [1.0, -1],
+    "fill": [1.0, -1, (1.0, 2.0), "mean", "noise", "stats_mean"],
+    "rescale": [True],
+    "auxiliary_fill": [255, 0.5],
+    "mask_key": ["mask"],
+    "share_mask": [True],
     "channel_axis": [0, 1, None],
     "seed": [1],
 }
@@ -136,7 +140,7 @@ VARIANTS = [{}, *({name: value} for name, values in DIFFERENT.items() for value 
 
 
 def test_every_option_has_a_variant():
-    assert DIFFERENT.keys() | {"stream_name"} == {
+    assert DIFFERENT.keys() | {"stream_name", "apply_probability"} == {
         field.name for field in dataclasses.fields(DropoutOperatorConfig)
     }
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropax.fills import clip_to_range, fill_dropped, require_in_range
+from dropax.fills import clip_to_range, exact_fill, fill_dropped, require_in_range
 
 FLOATS = ["float32", "bfloat16", "float16"]
 WHOLE = ["uint8", "int16", "int32", "bool"]
@@ -21,7 +21,7 @@ MASK = jnp.asarray([True, False, True])
 
 
 def fill(array, value, mask=MASK):
-    return fill_dropped(array, mask, value, "Config.fill")
+    return fill_dropped(array, mask, exact_fill(value, array.dtype, "Config.fill"))
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.0, 1.0, np.float64(1), np.int8(1)], ids=repr)

@@ -18,6 +18,15 @@ GOLDEN = {
     "whole pixel": "c18ff0",
     "channel": "c4",
     "channel, one kept": "c4",
+    "block": "840210",
+    "block, per channel": "a5b74b6d0b221640",
+    "patch": "f78210",
+    "box": "ce6730",
+    "boxes, clipped": "ad4ff0",
+    "grid": "fc8840",
+    "grid, units": "fc98c0",
+    "band": "90",
+    "bands": "e1c0",
 }
 
 

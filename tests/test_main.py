@@ -320,7 +320,7 @@ def test_inputs_that_would_be_written_to_one_place_are_refused(
         (["--rate", "x"], "--rate must be a number; got 'x'."),
         (["--mode", "pixle"], "--mode must be one of 'pixel', 'channel'"),
         (["--fill", "inf"], "--fill must be finite; got inf."),
-        (["--fill", "x"], "--fill must be a number; got 'x'."),
+        (["--fill", "x"], "--fill must be one of 'mean', 'noise', 'stats_mean'; got 'x'. Or pass"),
         (["--fill", "1" * 400], ""),
         (["--seed", "-1"], "--seed must be in [0, 4294967296); got -1."),
         (["--seed", "1.5"], "--seed must be an int; got 1.5."),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropax import Channel, Pixel, Region, regions
+from dropax import Band, Block, Box, Channel, Grid, Patch, Pixel, Region, regions
 from dropax.regions import as_region
 
 SHAPES = [(4, 5, 3), (7, 1), (2, 3, 4, 2), (1,), (0, 3), (5, 0)]
@@ -107,7 +107,8 @@ def test_regions_are_frozen_and_compare_and_hash_by_value(region):
 
 
 def test_a_name_stands_for_the_defaults_of_its_object():
-    assert {"pixel": Pixel(), "channel": Channel()} == regions.MODES
+    defaults = [Pixel(), Channel(), Block(), Patch(), Box(), Grid(), Band()]
+    assert {type(region).__name__.lower(): region for region in defaults} == regions.MODES
     for name, region in regions.MODES.items():
         assert as_region(name, "a") is region
         assert as_region(region, "a") is region
@@ -142,7 +143,7 @@ class Thawed(Corner.__mro__[1]):
         return "Thawed()"
 
 
-LISTED = "must be one of 'pixel', 'channel'; got"
+LISTED = f"must be one of {', '.join(map(repr, regions.MODES))}; got"
 OBJECT = "must be a mode's name or a region object such as Pixel(); got"
 NO_MODES = {
     "a misspelt name": ("pixle", ValueError, f"{LISTED} 'pixle'. Did you mean 'pixel'?"),

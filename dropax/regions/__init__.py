@@ -3,13 +3,41 @@
 from typing import Any
 
 from dropax.checks import must, require_choice
-from dropax.regions.base import Region
+from dropax.regions.base import Region, expected_fraction
+from dropax.regions.blocks import Block, Patch
+from dropax.regions.boxes import Band, Box
 from dropax.regions.channels import Channel
+from dropax.regions.grids import Grid
 from dropax.regions.pixels import Pixel
 
-__all__ = ["MODES", "Channel", "Pixel", "Region", "as_region"]
+__all__ = [
+    "MODES",
+    "TYPES",
+    "Band",
+    "Block",
+    "Box",
+    "Channel",
+    "Grid",
+    "Patch",
+    "Pixel",
+    "Region",
+    "as_region",
+    "expected_fraction",
+]
 
-MODES: dict[str, Region] = {"pixel": Pixel(), "channel": Channel()}
+MODES: dict[str, Region] = {
+    "pixel": Pixel(),
+    "channel": Channel(),
+    "block": Block(),
+    "patch": Patch(),
+    "box": Box(),
+    "grid": Grid(),
+    "band": Band(),
+}
+
+
+TYPES: dict[str, type] = {type(region).__name__: type(region) for region in MODES.values()}
+"""The region classes of this package, by name."""
 
 
 def as_region(mode: Any, owner: str) -> Region:

@@ -1,13 +1,22 @@
-"""What a mode is: the protocol of regions."""
+"""What a mode is: the protocol of regions, and what they share."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
+
+from dropax.bits import GRID, drop_units
+from dropax.checks import must, require_whole
 
 
 @runtime_checkable
 class Region(Protocol):
-    """Which values drop together: anything frozen and hashable by value with `sample` is a mode."""
+    """Which values drop together: anything frozen and hashable by value with `sample` is a mode.
+
+    A region that cannot always reach its rate also has a method
+    `expected_dropped_fraction(element_shape, rate)`, which returns what it does reach.
+    """
 
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
@@ -21,3 +30,81 @@ class Region(Protocol):
           Keep mask, bool, True where kept, of a shape that broadcasts to `element_shape`.
         """
         ...
+
+
+def expected_fraction(region: Region, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    """Returns the expected dropped fraction of a region's masks.
+
+    Args:
+      region: a region object.
+      element_shape: `(..., channels)`.
+      rate: a float or a scalar array that may be traced.
+
+    Returns:
+      float32 scalar in [0, 1]: the rate, unless the region says otherwise.
+    """
+    own = getattr(region, "expected_dropped_fraction", None)
+    if own is not None:
+        return jnp.asarray(own(element_shape, rate), jnp.float32)
+    return drop_units(rate).astype(jnp.float32) / GRID
+
+
+def spatial_shape(region: Any, element_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the axes of an element that are no channels, of which there must be one at least.
+
+    Args:
+      region: who asks, for the error.
+      element_shape: `(..., channels)`.
+
+    Returns:
+      All but the last size.
+
+    Raises:
+      ValueError: if there are only channels.
+    """
+    if len(element_shape) < 2:
+        owner = f"the element that {type(region).__name__} drops from"
+        raise ValueError(must(owner, "have a spatial axis beside the channels", element_shape))
+    return tuple(element_shape[:-1])
+
+
+def require_sizes(owner: str, sizes: Any) -> None:
+    """Refuses what is neither a positive int nor a tuple of them.
+
+    Args:
+      owner: the argument's name for the error.
+      sizes: what came.
+
+    Raises:
+      TypeError: if it is of another kind.
+      ValueError: if one of them is below 1, or the tuple is empty.
+    """
+    if not isinstance(sizes, tuple):
+        require_whole(owner, sizes, 1)
+        return
+    if not sizes:
+        raise ValueError(must(owner, "not be empty", sizes))
+    for position, size in enumerate(sizes):
+        require_whole(f"{owner}[{position}]", size, 1)
+
+
+def sizes_along(
+    owner: str, sizes: int | tuple[int, ...], spatial: Sequence[int]
+) -> tuple[int, ...]:
+    """Returns a size for each spatial axis, none larger than the axis.
+
+    Args:
+      owner: the argument's name for the error.
+      sizes: one for all axes, or one for each.
+      spatial: the sizes of the axes.
+
+    Returns:
+      As many sizes as axes.
+
+    Raises:
+      ValueError: if there are several, but not one for each axis.
+    """
+    each = sizes if isinstance(sizes, tuple) else (sizes,) * len(spatial)
+    if len(each) != len(spatial):
+        raise ValueError(must(owner, f"have one size for each of {len(spatial)} axes", sizes))
+    return tuple(min(size, full) for size, full in zip(each, spatial, strict=True))

@@ -5,13 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from dropax.bits import keep_threshold, sample_uniform_grid, store_mask
+from dropax.bits import GRID, drop_units, keep_threshold, sample_words, store
 from dropax.checks import must, require_whole
+from dropax.plain import Plain
 
 
 @dataclasses.dataclass(frozen=True)
-class Channel:
+class Channel(Plain):
     """Drops whole channels, each on its own.
 
     Known elsewhere as SpatialDropout (Tompson et al., 2015, arXiv:1411.4280) and ChannelDropout.
@@ -57,10 +59,28 @@ class Channel:
             )
 
         def draw(key: jax.Array) -> jax.Array:
-            draws = sample_uniform_grid(key, channels)
+            draws = sample_words(key, (channels,)) >> np.uint32(9)
             kept = draws < keep_threshold(rate)
             if self.min_kept == 0:
                 return kept
             return kept | (draws <= jnp.sort(draws)[self.min_kept - 1])
 
-        return store_mask(draw, key)
+        return store(draw, key)
+
+    def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Returns the rate, or less where `min_kept` keeps more channels than it would.
+
+        Args:
+          element_shape: `(..., channels)`.
+          rate: a float or a scalar array that may be traced.
+
+        Returns:
+          float32 scalar.
+        """
+        channels = element_shape[-1]
+        fraction = drop_units(rate).astype(jnp.float32) / GRID
+        if self.min_kept == 0:
+            return fraction
+        # The mean of min(dropped, most) is the sum over n <= most of P(dropped >= n).
+        most = jnp.arange(1, channels - self.min_kept + 1, dtype=jnp.float32)
+        return jax.scipy.special.betainc(most, channels - most + 1, fraction).sum() / channels

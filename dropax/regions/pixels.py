@@ -5,12 +5,13 @@ from typing import Any
 
 import jax
 
-from dropax.bits import sample_bernoulli, store_mask
+from dropax.bits import sample_bernoulli, store
 from dropax.checks import require_kind
+from dropax.plain import Plain
 
 
 @dataclasses.dataclass(frozen=True)
-class Pixel:
+class Pixel(Plain):
     """Drops each value, or each whole pixel, on its own.
 
     Attributes:
@@ -47,4 +48,4 @@ class Pixel:
         if self.per_channel:
             return sample_bernoulli(key, rate, element_shape)
         shape = (*element_shape[:-1], 1)
-        return store_mask(lambda key: sample_bernoulli(key, rate, shape), key)
+        return store(lambda key: sample_bernoulli(key, rate, shape), key)

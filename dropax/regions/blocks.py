@@ -1,0 +1,164 @@
+"""Blocks and cells: `Block` and `Patch`."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dropax.bits import sample_bernoulli, sample_words, store
+from dropax.checks import require_kind
+from dropax.plain import Plain
+from dropax.regions.base import require_sizes, sizes_along, spatial_shape
+from dropax.regions.calibration import covering_starts, fraction_units, pick_level
+
+_LEVELS = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Block(Plain):
+    """Drops blocks around random seeds; blocks may overlap.
+
+    Known elsewhere as DropBlock (Ghiasi et al., 2018, arXiv:1810.12890). A block starts wherever it
+    fits into the image, each with the same small probability. That is chosen such that, with
+    overlaps and borders, exactly the rate drops in expectation; the paper's formula neglects the
+    overlaps. The edges of the image are dropped less often than its middle.
+
+    Attributes:
+      size: the side of a block, or one for each spatial axis; no more than the image counts.
+      per_channel: True draws blocks for every channel on its own, False drops channels together.
+
+    Raises:
+      TypeError: if an option is of another kind.
+      ValueError: if `size` is below 1; when sampling, if it does not match the spatial axes.
+
+    Example:
+      >>> Block(size=3).sample(jax.random.key(0), (8, 8, 3), 0.2).shape
+      (8, 8, 1)
+    """
+
+    size: int | tuple[int, ...] = 7
+    per_channel: bool = False
+
+    def __post_init__(self) -> None:
+        require_sizes("Block.size", self.size)
+        require_kind("Block.per_channel", self.per_channel, bool, "a bool")
+
+    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Draws the keep mask of one record.
+
+        Args:
+          key: one typed key. Consumed; do not reuse.
+          element_shape: `(..., channels)`, with one spatial axis or more.
+          rate: the fraction dropped in expectation, exactly.
+
+        Returns:
+          Keep mask, bool, of `element_shape`, or with one channel.
+
+        Raises:
+          ValueError: if there is no spatial axis, or not one for each size.
+        """
+        spatial = spatial_shape(self, element_shape)
+        sides = sizes_along("Block.size", self.size, spatial)
+        channels = element_shape[-1] if self.per_channel else 1
+        starts = [size - side + 1 for size, side in zip(spatial, sides, strict=True)]
+        units, thresholds = _levels(spatial, sides)
+
+        def draw(key: jax.Array) -> jax.Array:
+            level_key, seed_key = jax.random.split(key)
+            level = pick_level(sample_words(level_key, ()), rate, units)
+            seeds = sample_words(seed_key, (*starts, channels)) < jnp.asarray(thresholds)[level]
+            # A word cannot be below 2^32 and be sure of it: the last level drops all.
+            return seeds | (level == len(thresholds) - 1)
+
+        dropped = store(draw, key)
+        for axis, side in enumerate(sides):
+            dropped = _spread(dropped, axis, side)
+        return ~dropped
+
+
+@dataclasses.dataclass(frozen=True)
+class Patch(Plain):
+    """Drops cells of a fixed grid, each on its own.
+
+    Known elsewhere as Hide-and-Seek (Singh and Lee, 2017, arXiv:1704.04232) and as coarse dropout.
+    With the cell of a vision transformer it hides whole tokens. Every pixel drops at the rate.
+
+    Attributes:
+      size: the side of a cell, or one for each spatial axis. The last cells are cut off where it
+        does not divide the image.
+
+    Raises:
+      TypeError: if `size` is of another kind.
+      ValueError: if it is below 1; when sampling, if it does not match the spatial axes.
+
+    Example:
+      >>> Patch(size=4).sample(jax.random.key(0), (8, 8, 3), 0.2).shape
+      (8, 8, 1)
+    """
+
+    size: int | tuple[int, ...] = 16
+
+    def __post_init__(self) -> None:
+        require_sizes("Patch.size", self.size)
+
+    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Draws the keep mask of one record.
+
+        Args:
+          key: one typed key. Consumed; do not reuse.
+          element_shape: `(..., channels)`, with one spatial axis or more.
+          rate: the fraction dropped in expectation, exactly.
+
+        Returns:
+          Keep mask, bool, of `element_shape` with one channel. Its cells are, bit for bit,
+          `jax.random.bernoulli(key, float32(1) - float32(rate), cells)`.
+
+        Raises:
+          ValueError: if there is no spatial axis, or not one for each size.
+        """
+        spatial = spatial_shape(self, element_shape)
+        sides = sizes_along("Patch.size", self.size, spatial)
+        cells = [-(-size // max(side, 1)) for size, side in zip(spatial, sides, strict=True)]
+        mask = store(lambda key: sample_bernoulli(key, rate, (*cells, 1)), key)
+        for axis, (size, side) in enumerate(zip(spatial, sides, strict=True)):
+            mask = jax.lax.slice_in_dim(jnp.repeat(mask, side, axis), 0, size, axis=axis)
+        return mask
+
+
+@functools.lru_cache(maxsize=64)
+def _levels(spatial: tuple[int, ...], sides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Makes thresholds for seeds from none to all.
+
+    Returns:
+      (units, thresholds): what each level drops, and below which word a block starts.
+    """
+    covers: np.ndarray = np.ones(1, np.int64)
+    weights: np.ndarray = np.ones(1)
+    for size, side in zip(spatial, sides, strict=True):
+        values, counts = np.unique(covering_starts(size, side, "inside"), return_counts=True)
+        products = np.outer(covers, values).ravel()
+        covers, places = np.unique(products, return_inverse=True)
+        weights = np.bincount(places, np.outer(weights, counts / size).ravel())
+    fractions = np.arange(_LEVELS) / _LEVELS
+    seeded = -np.expm1(np.log1p(-fractions) / (covers @ weights))
+    thresholds = np.round(seeded * 2**32)
+    missed = np.log1p(-thresholds / 2**32)
+    dropped = -np.expm1(missed[:, None] * covers) @ weights
+    units = fraction_units(np.append(dropped, 1.0))
+    return units, np.append(thresholds, 2**32 - 1).astype(np.uint32)
+
+
+def _spread(seeds: jax.Array, axis: int, side: int) -> jax.Array:
+    """Marks the `side` positions from each seed on, along one axis, which grows by `side` - 1."""
+    padding = [(side - 1, side - 1) if other == axis else (0, 0) for other in range(seeds.ndim)]
+    marked, width = jnp.pad(seeds, padding), 1
+    while width < side:
+        step = min(width, side - width)
+        size = marked.shape[axis]
+        earlier = jax.lax.slice_in_dim(marked, 0, size - step, axis=axis)
+        marked = earlier | jax.lax.slice_in_dim(marked, step, size, axis=axis)
+        width += step
+    return marked

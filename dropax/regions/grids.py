@@ -1,0 +1,132 @@
+"""A regular lattice: `Grid`."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dropax.bits import drop_units, sample_words, store, whole_below
+from dropax.checks import is_number, must, require_whole
+from dropax.plain import Plain
+from dropax.regions.base import spatial_shape
+from dropax.regions.calibration import fraction_units, pick_level
+
+_MOST = 256  # units that are told apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid(Plain):
+    """Drops a regular lattice of squares, or on one axis of stripes and on three of cubes.
+
+    Known elsewhere as GridMask (Chen et al., 2020, arXiv:2001.04086). The lattice is shifted at
+    random, so that every pixel drops at the rate. Its squares are of the two sizes of whole pixels
+    that come nearest to the rate, so that exactly the rate drops in expectation.
+
+    Attributes:
+      unit: the period of the lattice in pixels, or (lowest, highest), of which each record draws
+        one, each equally likely; of more than 256, 256 that are spread evenly.
+      rotate: the lattice is turned by an angle from -rotate to rotate, in degrees, about the corner
+        of the image. On two spatial axes only; computed in floating point, and the same on one
+        backend only.
+
+    Raises:
+      TypeError: if an option is of another kind.
+      ValueError: if an option is out of range; when sampling, if there is no spatial axis, or
+        `rotate` is given and there are not two.
+
+    Example:
+      >>> Grid(unit=4).sample(jax.random.key(0), (8, 8, 3), 0.2).shape
+      (8, 8, 1)
+    """
+
+    unit: int | tuple[int, int] = 32
+    rotate: float = 0
+
+    def __post_init__(self) -> None:
+        unit: Any = self.unit
+        if isinstance(unit, tuple):
+            for position, bound in enumerate(unit):
+                require_whole(f"Grid.unit[{position}]", bound, 1)
+            if len(unit) != 2 or unit[0] > unit[1]:
+                raise ValueError(must("Grid.unit", "be (low, high) with low <= high", unit))
+        else:
+            require_whole("Grid.unit", unit, 1)
+        if not is_number(self.rotate):
+            raise TypeError(must("Grid.rotate", "be a number of degrees", self.rotate))
+        if not 0 <= self.rotate <= 360:
+            raise ValueError(must("Grid.rotate", "be in [0, 360]", self.rotate))
+
+    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Draws the keep mask of one record.
+
+        Args:
+          key: one typed key. Consumed; do not reuse.
+          element_shape: `(..., channels)`, with one spatial axis or more.
+          rate: the fraction dropped in expectation, exactly.
+
+        Returns:
+          Keep mask, bool, of `element_shape` with one channel.
+
+        Raises:
+          ValueError: if there is no spatial axis, or `rotate` is given and there are not two.
+        """
+        spatial = spatial_shape(self, element_shape)
+        if self.rotate:
+            return self._sample_turned(key, spatial, rate)
+        units, table = _levels(self.unit, len(spatial))
+
+        def draw(key: jax.Array) -> tuple[jax.Array, ...]:
+            words = sample_words(key, (2 + len(spatial),))
+            row = whole_below(words[0], len(units))
+            unit = jnp.asarray(units)[row]
+            # Past its own unit a row repeats its last level, the whole unit.
+            side = pick_level(words[1], rate, jnp.asarray(table)[row]).astype(jnp.uint32)
+            shifts = whole_below(words[2:], unit)
+            return tuple(
+                (jnp.arange(size, dtype=jnp.uint32) + shift) % unit < side
+                for size, shift in zip(spatial, shifts, strict=True)
+            )
+
+        covered = store(draw, key)
+        kept = jnp.zeros((1,) * (len(spatial) + 1), jnp.bool_)
+        for axis, cover in enumerate(covered):
+            shape = [1] * (len(spatial) + 1)
+            shape[axis] = spatial[axis]
+            kept = kept | ~cover.reshape(shape)
+        return kept
+
+    def _sample_turned(self, key: jax.Array, spatial: tuple[int, ...], rate: Any) -> jax.Array:
+        if len(spatial) != 2:
+            constraint = f"be 0 for an element with {len(spatial)} spatial axes"
+            raise ValueError(must("Grid.rotate", constraint, self.rotate))
+        units, _ = _levels(self.unit, 2)
+
+        def draw(key: jax.Array) -> jax.Array:
+            words = sample_words(key, (4,))
+            unit = jnp.asarray(units)[whole_below(words[0], len(units))].astype(jnp.float32)
+            turn, *shifts = (words[1:] >> np.uint32(8)).astype(jnp.float32) / np.float32(2**24)
+            angle = np.float32(np.deg2rad(self.rotate)) * (2 * turn - 1)
+            cosine, sine = jnp.cos(angle), jnp.sin(angle)
+            fraction = drop_units(rate).astype(jnp.float32) / np.float32(2**23)
+            y = jnp.arange(spatial[0], dtype=jnp.float32)[:, None, None]
+            x = jnp.arange(spatial[1], dtype=jnp.float32)[None, :, None]
+            # In units, shifted by up to one of them.
+            along = (cosine * y + sine * x) / unit + shifts[0]
+            across = (cosine * x - sine * y) / unit + shifts[1]
+            side = jnp.sqrt(fraction)
+            covered = (along - jnp.floor(along) < side) & (across - jnp.floor(across) < side)
+            return ~(covered | (fraction >= 1))
+
+        return store(draw, key)
+
+
+@functools.lru_cache(maxsize=64)
+def _levels(unit: int | tuple[int, int], axes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the units, and for each the fraction that squares of side 0, 1, 2, ... drop."""
+    low, high = unit if isinstance(unit, tuple) else (unit, unit)
+    units = np.linspace(low, high, min(high - low + 1, _MOST)).round().astype(np.uint32)
+    sides = np.minimum(np.arange(high + 1), units[:, None])
+    return units, fraction_units((sides / units[:, None]) ** axes)
