@@ -23,6 +23,11 @@ MODES: dict[str, Any] = {
     "pixel": "pixel",
     "whole pixel": dropax.Pixel(per_channel=False),
     "channel": "channel",
+    "block": "block",
+    "patch": "patch",
+    "box": "box",
+    "grid": "grid",
+    "band": "band",
 }
 LARGE, SMALL = (32, 224, 224, 3), (256, 32, 32, 3)
 DTYPES = ("float32", "bfloat16", "uint8")

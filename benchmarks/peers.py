@@ -77,17 +77,25 @@ def peer_contenders(
 def _bernoulli() -> Make:
     """`jax.random.bernoulli` and `where`, with a key for each record, as a user would write it."""
 
-    def make(mode: str, rate: float, images: jax.Array) -> Contender:
+    def make(mode: str, rate: float, images: jax.Array) -> Contender | None:
         height, width, channels = images.shape[1:]
         shape = {
             "pixel": (height, width, channels),
             "whole pixel": (height, width, 1),
             "channel": (1, 1, channels),
-        }[mode]
+            "patch": (-(-height // 16), -(-width // 16), 1),
+        }.get(mode)
+        if shape is None:
+            return None
+
+        def mask(key: jax.Array) -> jax.Array:
+            kept = jax.random.bernoulli(key, 1 - rate, shape)
+            if mode == "patch":
+                kept = kept.repeat(16, 0).repeat(16, 1)[:height, :width]
+            return kept
 
         def drop(key: jax.Array, images: jax.Array) -> jax.Array:
-            keys = jax.random.split(key, images.shape[0])
-            kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys)
+            kept = jax.vmap(mask)(jax.random.split(key, images.shape[0]))
             return jnp.where(kept, images, jnp.zeros((), images.dtype))
 
         key = jax.random.key(0)
@@ -99,8 +107,10 @@ def _bernoulli() -> Make:
 def _flax() -> Make:
     from flax import linen
 
-    def make(mode: str, rate: float, images: jax.Array) -> Contender:
-        shared = {"pixel": (), "whole pixel": (-1,), "channel": (1, 2)}[mode]
+    def make(mode: str, rate: float, images: jax.Array) -> Contender | None:
+        shared = {"pixel": (), "whole pixel": (-1,), "channel": (1, 2)}.get(mode)
+        if shared is None:
+            return None
         layer = linen.Dropout(rate, broadcast_dims=shared, deterministic=False)
 
         def drop(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -131,24 +141,28 @@ def _equinox() -> Make:
 
 def _datarax() -> Make:
     from datarax.core.element_batch import Batch
-    from datarax.operators.modality.image import DropoutOperator, DropoutOperatorConfig
+    from datarax.operators.modality import image
     from flax import nnx
 
     def make(mode: str, rate: float, images: jax.Array) -> Contender | None:
-        if mode == "whole pixel":
+        options = {"field_key": "image", "stochastic": True, "stream_name": "augment"}
+        rngs = nnx.Rngs(0, augment=1)
+        operator: Any
+        if mode in ("pixel", "channel"):
+            config = image.DropoutOperatorConfig(dropout_rate=rate, mode=mode, **options)
+            operator = image.DropoutOperator(config, rngs=rngs)
+        elif mode == "box":
+            side = round((rate * images.shape[1] * images.shape[2]) ** 0.5)
+            config = image.PatchDropoutOperatorConfig(
+                num_patches=1, patch_size=(side, side), **options
+            )
+            operator = image.PatchDropoutOperator(config, rngs=rngs)
+        else:
             return None
-        config = DropoutOperatorConfig(
-            field_key="image",
-            dropout_rate=rate,
-            mode=mode,
-            stochastic=True,
-            stream_name="augment",
-        )
-        operator = DropoutOperator(config, rngs=nnx.Rngs(0, augment=1))
         batch = Batch.from_parts(data={"image": images}, states={}, validate=False)
 
         @nnx.jit
-        def drop(operator: DropoutOperator, batch: Batch) -> jax.Array:
+        def drop(operator: Any, batch: Batch) -> jax.Array:
             return operator.apply_batch(batch).data.get_value()["image"]
 
         return Contender("datarax", mode, lambda: drop(operator, batch), mode=mode)
@@ -160,7 +174,7 @@ def _torch() -> Make:
     import torch
 
     def make(mode: str, rate: float, images: jax.Array) -> Contender | None:
-        if mode == "whole pixel":
+        if mode not in ("pixel", "channel"):
             return None
         on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
         dtype = getattr(torch, images.dtype.name)
@@ -186,18 +200,45 @@ def _albumentations() -> Make:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
 
-    def make(mode: str, rate: float, images: jax.Array) -> Contender:
-        if mode == "channel":
-            transform = albumentations.ChannelDropout(p=1.0)
-        else:
-            per_channel = mode == "pixel"
-            transform = albumentations.PixelDropout(rate, per_channel=per_channel, p=1.0)
+    def make(mode: str, rate: float, images: jax.Array) -> Contender | None:
+        side = rate**0.5
+        transforms = {
+            "channel": lambda: albumentations.ChannelDropout(p=1.0),
+            "pixel": lambda: albumentations.PixelDropout(rate, per_channel=True, p=1.0),
+            "whole pixel": lambda: albumentations.PixelDropout(rate, per_channel=False, p=1.0),
+            "box": lambda: albumentations.CoarseDropout(
+                num_holes_range=(1, 1),
+                hole_height_range=(side, side),
+                hole_width_range=(side, side),
+                p=1.0,
+            ),
+            "grid": lambda: albumentations.GridDropout(ratio=side, p=1.0),
+        }
+        if mode not in transforms:
+            return None
+        transform = transforms[mode]()
         on_host = np.array(images)
 
         def drop() -> np.ndarray:
             return [transform(image=image)["image"] for image in on_host][-1]
 
         return Contender("albumentations", mode, drop, mode=mode)
+
+    return make
+
+
+def _keras() -> Make:
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    import keras
+
+    def make(mode: str, rate: float, images: jax.Array) -> Contender | None:
+        if mode != "box" or keras.backend.backend() != "jax":
+            return None
+        highest = 255 if images.dtype == jnp.uint8 else 1
+        layer = keras.layers.RandomErasing(
+            factor=(1.0, 1.0), scale=(rate, rate), fill_value=0.0, value_range=(0, highest)
+        )
+        return Contender("keras", mode, lambda: layer(images, training=True), mode=mode)
 
     return make
 
@@ -209,4 +250,5 @@ _LOADERS: dict[str, tuple[str, Callable[[], Make]]] = {
     "datarax": ("datarax", _datarax),
     "torch": ("torch", _torch),
     "albumentations": ("albumentations", _albumentations),
+    "keras": ("keras", _keras),
 }

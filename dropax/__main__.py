@@ -1,4 +1,4 @@
-"""The command line: drops pixels or channels of pictures and arrays.
+"""The command line: drops pixels, channels or regions of pictures and arrays.
 
 Finds the inputs, drops what the options say, writes each result whole or not at all, and prints
 what was done. A record's mask depends on the seed and on the record's own name and position, never
@@ -9,24 +9,23 @@ import argparse
 import collections
 import contextlib
 import hashlib
-import io
 import os
 import secrets
 import stat
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax import images, tables
-from dropax.checks import must
+from dropax import files, images, presets, tables
+from dropax.checks import require_choice
 from dropax.config import DropoutOperatorConfig
+from dropax.files import SUFFIXES, Write
 from dropax.masks import sample_params
 from dropax.regions import MODES, Pixel
 from dropax.transform import apply
@@ -36,6 +35,7 @@ examples:
   python -m dropax                                the modes at several rates, on a built-in picture
   python -m dropax photo.jpg --rate 0.1           writes dropax_out/photo.png and a contact sheet
   python -m dropax photos/ --mode channel         every picture and array below a folder
+  python -m dropax photo.jpg --preset cutout      with the parameters of a paper
 
 Arrays, (H, W), (H, W, C) or (N, H, W, C), stay in their format and dtype. Pictures become PNG, with
 their alpha channel as it was. The same seed gives the same bytes for a file of the same name (its
@@ -43,14 +43,19 @@ path below the input folder), whatever else is done in the same run. In an .npz 
 numbers with 2 to 4 axes is dropped, the others are carried along.
 """
 HEADINGS = ("file", "shape", "dtype", "mode", "rate asked", "rate realised", "ms")
-BUILT_IN, BUILT_IN_RATES = "built-in.png", (0.0, 0.05, 0.1, 0.2, 0.5)
+BUILT_IN, BUILT_IN_RATES = "built-in.png", (0.0, 0.1, 0.25, 0.5)
+ON_EVERY_IMAGE = {"apply_probability": 1.0, "rescale": False}  # whatever a paper does
 SHEET, SHEET_ROWS = "contact_sheet.png", 16
-SUFFIXES = (*images.PICTURE_SUFFIXES, ".npy", ".npz")
 # What a file may fail with. Anything else is a fault of the program, and shows where it is.
 FAILURES = (ImportError, MemoryError, OSError, ValueError, jax.errors.JaxRuntimeError)
 # The config's wording, in terms of the command line.
 WORDINGS = {"DropoutOperatorConfig.": "--", "--dropout_": "--", " or a real scalar array": ""}
-Write = Callable[[BinaryIO], Any]
+PRESETS: dict[str, Callable[..., DropoutOperatorConfig]] = {
+    "cutout": presets.cutout,
+    "random_erasing": presets.random_erasing,
+    "gridmask": presets.gridmask,
+    "dropblock": presets.dropblock,
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -80,7 +85,8 @@ class _Result(NamedTuple):
     after: np.ndarray
     keep_mask: np.ndarray
     milliseconds: float
-    alpha: np.ndarray | None = None
+    alpha: np.ndarray | None
+    mode: str
 
     @property
     def realised(self) -> float:
@@ -88,8 +94,7 @@ class _Result(NamedTuple):
 
     def row(self) -> tuple[str, ...]:
         shape = "x".join(map(str, self.before.shape)) + ("" if self.alpha is None else "+alpha")
-        rate = f"{self.config.dropout_rate:g}"
-        what = (self.name, shape, str(self.before.dtype), str(self.config.mode), rate)
+        what = (self.name, shape, str(self.before.dtype), self.mode, _shown(self.config))
         return (*what, f"{self.realised:.4f}", f"{self.milliseconds:.2f}")
 
     def strip(self) -> images.Strip:
@@ -98,6 +103,12 @@ class _Result(NamedTuple):
             views, label = [view[0] for view in views], (*label, "shown: record 0")
         tiles, part, overview = images.show_drop(views, self.alpha)
         return images.Strip(label, tiles, (part, f"dropped {self.realised:.4f}", ""), overview)
+
+
+def _shown(config: DropoutOperatorConfig) -> str:
+    """Shows a rate or a range of rates."""
+    rate: Any = config.dropout_rate
+    return "-".join(f"{bound:.4g}" for bound in (rate if isinstance(rate, tuple) else (rate,)))
 
 
 def _file_key(seed: int, name: str) -> jax.Array:
@@ -152,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DropoutOperatorConfig]:
     parser = _Parser(
         prog="python -m dropax",
-        description="Drop pixels or channels of pictures (PNG, JPEG, WebP) and arrays (npy, npz).",
+        description="Drop pixels, channels or regions of pictures (PNG, JPEG, WebP) and arrays.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -160,6 +171,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DropoutOpera
     add = parser.add_argument
     add("inputs", nargs="*", metavar="INPUT", help="a file, or a folder of them")
     add("--mode", metavar="|".join(MODES), help="what drops together (default: pixel)")
+    add("--preset", metavar="|".join(PRESETS), help="the parameters of a paper, instead of a mode")
     add("--rate", type=_number, help="expected fraction that is dropped (default: 0.2)")
     add("--seed", type=_number, default=0, help="same seed, same masks (default: 0)")
     add("--fill", type=_number, default=0, help="what dropped values become (default: 0)")
@@ -168,6 +180,15 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DropoutOpera
     # The package is loaded before its __main__; importing it by name would go up the floors.
     add("--version", action="version", version=f"dropax {sys.modules['dropax'].__version__}")
     options = parser.parse_args(argv)
+    if options.preset is not None:
+        require_choice("--preset", options.preset, PRESETS)
+        for name in ("mode", "rate"):
+            if getattr(options, name) is not None:
+                raise ValueError(
+                    f"--{name} must be left out where there is a --preset, which says it"
+                )
+    if options.fill == "stats_mean":
+        raise ValueError("--fill must not be 'stats_mean': there are no statistics here")
     config = DropoutOperatorConfig(
         field_key="image",
         stochastic=True,
@@ -209,10 +230,15 @@ class _Run:
 
     def drop(self, name: str, array: np.ndarray, alpha: Any = None, **changes: Any) -> _Result:
         """Drops values of an array, by a program compiled once for each mode, shape and dtype."""
+        preset, draw = changes.pop("preset", self.options.preset), changes.pop("draw", 0)
         config = self.config.replace(**changes)
+        if preset is not None:
+            own = {"image_shape": array.shape[array.ndim == 4 :][:2]} if preset == "cutout" else {}
+            kept = {"fill": config.fill, "seed": config.seed}
+            config = PRESETS[preset]("image", **own, **kept, **ON_EVERY_IMAGE)
         native = jax.device_put(array.astype(array.dtype.newbyteorder("=")))
-        arguments = (config, _file_key(config.seed, name), native)
-        kind = (config.mode, native.shape, native.dtype)
+        arguments = (config, _file_key(config.seed + draw, name), native)
+        kind = (jax.tree.structure(config), native.shape, native.dtype)
         if kind not in self.programs:
             self.programs[kind] = jax.jit(_drop).lower(*arguments).compile()
         jax.block_until_ready(arguments[1:])
@@ -220,7 +246,7 @@ class _Run:
         after, mask = jax.block_until_ready(self.programs[kind](*arguments))
         milliseconds = 1000 * (time.perf_counter() - start)
         views = (array, np.asarray(after).astype(array.dtype), np.asarray(mask))
-        return _Result(config, name, *views, milliseconds, alpha)
+        return _Result(config, name, *views, milliseconds, alpha, preset or str(config.mode))
 
     def process(self) -> None:
         """Does the inputs one after the other, then the contact sheet."""
@@ -239,30 +265,40 @@ class _Run:
             target = Path(self.options.out, job.target)
             try:
                 self.refuse_loss(target, job.source)
-                results, write = _do(job, self.drop)
+                results, write = files.work_on(job.source, job.name, self.drop)
                 self.write(target, write)
                 self.rows += [result.row() for result in results]
                 self.strips += [result.strip() for result in results[: room - len(self.strips)]]
             except FAILURES as error:
                 self.fail(job.source, error)
         headings = ("original", "dropped", "keep mask (white: kept)")
-        self.write_sheet(f"mode {self.config.mode}, rate {self.config.dropout_rate:g}", headings)
+        what = f"mode {self.config.mode}, rate {_shown(self.config)}"
+        self.write_sheet(f"preset {self.options.preset}" if self.options.preset else what, headings)
 
     def demonstrate(self) -> None:
-        """Shows each mode at several rates on the built-in picture, all of them with one key."""
-        modes = ("pixel", Pixel(per_channel=False), "channel")
-        rates = BUILT_IN_RATES if self.options.rate is None else (0.0, self.config.dropout_rate)
-        picture = images.sample_picture()
-        for mode in modes if self.options.mode is None else [self.config.mode]:
-            kinds = [{"mode": mode, "dropout_rate": rate} for rate in rates]
+        """Shows modes at several rates, and presets, on the built-in picture with one key."""
+        picture, options = images.sample_picture(), self.options
+        rates = BUILT_IN_RATES if options.rate is None else (0.0, self.config.dropout_rate)
+        modes: list[Any] = [*MODES] if options.mode is None else [self.config.mode]
+        if options.mode is None:
+            modes.insert(1, Pixel(per_channel=False))
+        rows = [[{"mode": mode, "dropout_rate": rate} for rate in rates] for mode in modes]
+        # A preset has its own rate, and is drawn several times instead.
+        untouched, draws = {"preset": None, "dropout_rate": 0.0}, range(len(rates) - 1)
+        shown = PRESETS if options.rate is options.mode is None else ()
+        papers = [
+            [untouched, *({"preset": name, "draw": draw} for draw in draws)]
+            for name in ([options.preset] if options.preset else shown)
+        ]
+        for kinds in papers if options.preset else rows + papers:
             try:
                 cells = [self.drop(BUILT_IN, picture, **kind) for kind in kinds]
             except FAILURES as error:
                 return self.fail(BUILT_IN, error)
-            self.rows += [cell.row() for cell in cells]
+            self.rows += [cell.row() for cell in cells if cell.mode == cells[-1].mode]
             tiles = tuple(images.magnified(cell.after) for cell in cells)
             captions = tuple(f"dropped {cell.realised:.4f}" for cell in cells)
-            self.strips.append(images.Strip((str(mode),), tiles, captions))
+            self.strips.append(images.Strip((cells[-1].mode,), tiles, captions))
         headings = [f"rate {rate:g}" if rate else "original" for rate in rates]
         return self.write_sheet("the built-in picture", headings)
 
@@ -323,7 +359,7 @@ class _Run:
         while os.path.lexists(target) and not self.options.overwrite:  # that of an earlier run
             number += 1
             target = target.with_name(f"{Path(SHEET).stem}-{number}.png")
-        title = f"{title}, fill {self.config.fill:g}, seed {self.config.seed}"
+        title = f"{title}, fill {self.config.fill}, seed {self.config.seed}"
         content = (title, headings, self.strips)
         try:
             if self.strips:
@@ -333,56 +369,6 @@ class _Run:
             self.fail(SHEET, error)
         if self.notes and self.options.inputs and len(self.rows) > SHEET_ROWS:
             self.notes[-1] += f", with the first {SHEET_ROWS} of {len(self.rows)} rows"
-
-
-def _do(job: _Job, drop: Callable[..., _Result]) -> tuple[list[_Result], Write]:
-    """Reads a file and drops its values; returns them, and what writes them as they came."""
-    suffix = job.source.suffix.lower()
-    if suffix == ".npz":
-        return _do_npz(job, drop)
-    if suffix == ".npy":
-        with open(job.source, "rb") as file:
-            result = drop(job.name, _read_array(file))
-        return [result], lambda file: np.save(file, result.after, allow_pickle=False)
-    picture = images.read_picture(job.source)
-    result = drop(job.name, picture.values, picture.alpha)
-    dropped = images.Picture(result.after, picture.alpha, picture.icc_profile)
-    return [result], lambda file: images.write_picture(file, dropped)
-
-
-def _do_npz(job: _Job, drop: Callable[..., _Result]) -> tuple[list[_Result], Write]:
-    with images.reading("an npz archive"), zipfile.ZipFile(job.source) as archive:
-        members = {info.filename: (info, archive.read(info)) for info in archive.infolist()}
-    results = []
-    for name, (info, content) in members.items():
-        try:
-            array = _read_array(io.BytesIO(content))
-        except ValueError:
-            continue  # nothing to drop: carried as the bytes it is
-        results.append(drop(f"{job.name}::{name.removesuffix('.npy')}", array))
-        file = io.BytesIO()
-        np.save(file, results[-1].after, allow_pickle=False)
-        members[name] = (info, file.getvalue())
-    if not results:
-        raise ValueError("holds no array of numbers or bools with 2 to 4 axes")
-
-    def write(file: BinaryIO) -> None:
-        with zipfile.ZipFile(file, "w") as archive:
-            for info, content in members.values():
-                archive.writestr(info, content)
-
-    return results, write
-
-
-def _read_array(file: BinaryIO) -> np.ndarray:
-    with images.reading("an array"):
-        array = np.lib.format.read_array(file, allow_pickle=False)
-    bits = 8 * array.dtype.itemsize // (2 if array.dtype.kind == "c" else 1)
-    # JAX has no longer numbers.
-    if array.dtype.kind not in "biufc" or bits > 64 or not 2 <= array.ndim <= 4 or not array.size:
-        kind = "hold numbers or bools of up to 64 bits, as (H, W), (H, W, C) or (N, H, W, C)"
-        raise ValueError(must("the array", kind, array))
-    return array
 
 
 if __name__ == "__main__":

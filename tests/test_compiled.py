@@ -12,7 +12,7 @@ import pytest
 
 import dropax
 from cases import config_of
-from dropax import Pixel, apply_batch, init_state
+from dropax import Pixel, apply_batch, init_state, regions
 
 SHAPES = [(32, 64, 64, 3), (1, 255, 33, 3), (64, 17, 19), (16, 4, 16, 16, 3), (8, 4001)]
 BLOCK = 125  # operations of one draw, its counter, compare and select
@@ -60,6 +60,34 @@ def test_a_channel_mask_costs_next_to_nothing():
     operations, stored = compiled(drop, *arguments_of("channel", (32, 64, 64, 3)))
     assert operations < 2
     assert stored < 0.05
+
+
+@pytest.mark.parametrize("mode", ["patch", "box", "grid", "band"])
+def test_a_mask_of_regions_stays_small_until_it_is_used(mode):
+    operations, stored = compiled(drop, *arguments_of(mode, (32, 64, 64, 3)))
+    assert operations < 5
+    assert stored < 0.05
+
+
+def test_the_seeds_of_blocks_are_drawn_once():
+    operations, stored = compiled(drop, *arguments_of("block", (32, 64, 64, 3)))
+    assert operations < BLOCK * 1.05 / 3 + 5
+    assert stored < 1.2 / 3
+
+
+def test_a_record_that_is_left_alone_and_a_rate_of_its_own_cost_next_to_nothing():
+    arguments = arguments_of(
+        "pixel", (32, 64, 64, 3), dropout_rate=(0.1, 0.3), apply_probability=0.5
+    )
+    operations, stored = compiled(drop, *arguments)
+    assert operations < BLOCK * 1.05
+    assert stored < 0.05
+
+
+def test_a_shared_mask_is_drawn_once_for_all_records():
+    operations, stored = compiled(drop, *arguments_of("pixel", (32, 64, 64, 3), share_mask=True))
+    assert operations < BLOCK * 1.05 / 32 + 2
+    assert stored < 1.05 / 32
 
 
 def test_a_fixed_pattern_is_drawn_once_for_all_records():
@@ -123,7 +151,7 @@ def test_the_one_liner_compiles_to_the_same():
     assert stored < 0.05
 
 
-@pytest.mark.parametrize("mode", ["pixel", "channel", Pixel(per_channel=False)], ids=str)
+@pytest.mark.parametrize("mode", [*regions.MODES, Pixel(per_channel=False)], ids=str)
 def test_a_batch_sharded_over_devices_exchanges_nothing(mode):
     config, state, _ = arguments_of(mode, (32, 64, 64, 3))
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -25,6 +25,7 @@ FLOORS = {
     "layouts": 1,
     "images": 1,
     "plain": 1,
+    "files": 2,
     "tables": 1,
     "bits": 2,
     "state": 2,

@@ -190,27 +190,6 @@ def test_the_contact_sheet_is_capped_and_says_so(capsys: pytest.CaptureFixture[s
     assert output.err == "", "no progress bar where there is no terminal"
 
 
-def test_without_inputs_the_modes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    rows = [(line[3], float(line[4]), float(line[5])) for line in lines[1:16]]
-    modes = ["pixel", "Pixel(per_channel=False)", "channel"]
-    rates = [0.0, 0.05, 0.1, 0.2, 0.5]
-    assert [row[:2] for row in rows] == [(mode, rate) for mode in modes for rate in rates]
-    # 16384 draws or more: six standard errors are below 0.024.
-    assert all(abs(done - rate) < 0.024 for mode, rate, done in rows if mode != "channel")
-    assert {done for mode, _, done in rows if mode == "channel"} == {0, 0.3333, 0.6667}
-    with Image.open("dropax_out/contact_sheet.png") as sheet:
-        assert min(sheet.size) > 3 * images.TILE
-
-
-def test_without_inputs_options_narrow_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--mode", "channel", "--rate", "1"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    rows = [["channel", "0", "0.0000"], ["channel", "1", "1.0000"]]
-    assert [line.split()[3:6] for line in lines[1:-1]] == rows
-
-
 def test_each_run_adds_its_own_contact_sheet() -> None:
     assert [main([]), main([]), main(["--overwrite"])] == [0, 0, 0]
     assert sorted(contents("dropax_out")) == ["contact_sheet-2.png", "contact_sheet.png"]
