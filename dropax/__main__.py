@@ -284,10 +284,10 @@ class _Run:
             modes.insert(1, Pixel(per_channel=False))
         rows = [[{"mode": mode, "dropout_rate": rate} for rate in rates] for mode in modes]
         # A preset has its own rate, and is drawn several times instead.
-        untouched, draws = {"preset": None, "dropout_rate": 0.0}, range(len(rates) - 1)
+        untouched: dict[str, Any] = {"preset": None, "dropout_rate": 0.0}
         shown = PRESETS if options.rate is options.mode is None else ()
         papers = [
-            [untouched, *({"preset": name, "draw": draw} for draw in draws)]
+            [untouched, *({"preset": name, "draw": draw} for draw in range(len(rates) - 1))]
             for name in ([options.preset] if options.preset else shown)
         ]
         for kinds in papers if options.preset else rows + papers:

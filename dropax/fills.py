@@ -205,11 +205,15 @@ def _moments(array: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Ar
     """Returns mean and standard deviation of the finite values, at least in float32."""
     wide = widened(jax.lax.stop_gradient(array))
     finite = jnp.isfinite(wide)
-    # Divided before they are summed up, which could overflow.
-    share = 1 / jnp.maximum(finite.sum(axes, keepdims=True), 1).astype(wide.dtype)
-    mean = jnp.where(finite, wide * share, 0).sum(axes, keepdims=True)
-    squares = jnp.where(finite, jnp.abs(wide - mean) ** 2 * share.real, 0)
-    return mean, jnp.sqrt(squares.sum(axes, keepdims=True))
+    count = jnp.maximum(finite.sum(axes, keepdims=True), 1).astype(wide.real.dtype)
+    # Scaled by a power of two, which is exact, so that no sum overflows.
+    scale = 2.0 ** -math.ceil(math.log2(max(2, array.size)))
+    total = jnp.where(finite, wide * scale, 0).sum(axes, keepdims=True)
+    mean = total / (count * scale).astype(total.dtype)
+    apart = jnp.where(finite, jnp.abs(wide / 2 - mean / 2), 0)
+    largest = jnp.maximum(apart.max(axes, keepdims=True, initial=0), jnp.finfo(count.dtype).tiny)
+    squares = ((apart / largest) ** 2).sum(axes, keepdims=True) / count
+    return mean, 2 * jnp.minimum(largest * jnp.sqrt(squares), jnp.finfo(count.dtype).max / 4)
 
 
 def _integer_range(dtype: Any) -> tuple[int, int]:

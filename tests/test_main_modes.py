@@ -1,6 +1,5 @@
 """What the command line shows without inputs, and its presets."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,8 @@ from dropax.regions import MODES
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    yield
 
 
 def test_without_inputs_the_modes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
