@@ -5,6 +5,8 @@ and how many bytes it keeps aside. A Threefry block is about 120 operations, so 
 a mask again, or once for each value that shares a draw, shows at once.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,3 +165,14 @@ def test_a_batch_sharded_over_devices_exchanges_nothing(mode):
         assert f" {collective}(" not in text
     assert "f32[4,64,64,3]" in text  # each device's own part, and no whole image
     assert "f32[32,64,64,3]" not in text
+
+
+@pytest.mark.parametrize("options", [{"apply_probability": 0.5}, {"dropout_rate": (0.1, 0.3)}])
+def test_counting_records_over_devices_takes_one_scalar(options):
+    config, state, _ = arguments_of("pixel", (32, 64, 64, 3), **options)
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    images = jax.ShapeDtypeStruct(
+        (32, 64, 64, 3), jnp.float32, sharding=jax.NamedSharding(mesh, jax.P("batch"))
+    )
+    text = jax.jit(drop).lower(config, state, images).compile().as_text()
+    assert re.findall(r"(\S+) (?:all-\w+|collective-\w+)\(", text) == ["u32[]"]
