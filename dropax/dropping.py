@@ -23,7 +23,7 @@ from dropax.fills import (
     require_in_range,
     widened,
 )
-from dropax.layouts import Layout
+from dropax.layouts import Layout, broadcast_rank
 from dropax.masks import fit_mask, layout_of
 from dropax.regions import expected_fraction
 
@@ -137,10 +137,7 @@ def _fill_of(
     if fill == "stats_mean":
         mean = jnp.asarray((select_stats(config, stats) or {})["mean"])
         mean = layout.spread(mean, "apply.stats['mean']") if mean.ndim == 1 else mean
-        if jnp.broadcast_shapes(mean.shape, image.shape) != image.shape:
-            constraint = f"broadcast to the element's shape {image.shape}"
-            raise ValueError(must("apply.stats['mean']", constraint, mean))
-        mean = mean.reshape((1,) * (image.ndim - mean.ndim) + mean.shape)
+        mean = broadcast_rank(mean, image.shape, "apply.stats['mean']")
         return in_dtype(widened(mean), image.dtype)
     if config.validate_domain_constraints:
         require_in_range(fill, image.dtype, owner)

@@ -164,10 +164,25 @@ class Layout:
         return mask.squeeze(axis) if other == spatial else mask
 
 
+def broadcast_rank(array: Any, shape: tuple[int, ...], owner: str) -> jax.Array:
+    """Gives an array as many axes as an element, whose shape it must not change.
+
+    Args:
+      array: broadcasts to the element.
+      shape: the element's.
+      owner: the argument's name for the error.
+
+    Returns:
+      The array, with axes of size 1 in front.
+
+    Raises:
+      ValueError: if it does not broadcast to the shape, or would change it.
+    """
+    pairs = zip(reversed(array.shape), reversed(shape), strict=False)
+    if array.ndim > len(shape) or any(size not in (1, full) for size, full in pairs):
+        raise ValueError(must(owner, f"broadcast to the element's shape {shape}", array))
+    return jnp.reshape(array, (1,) * (len(shape) - array.ndim) + array.shape)
+
+
 def _as_bools(mask: Any, shape: tuple[int, ...], owner: str) -> jax.Array:
-    """Returns a mask as bools with as many axes as `shape`, which it must broadcast to."""
-    pairs = zip(reversed(mask.shape), reversed(shape), strict=False)
-    if mask.ndim > len(shape) or any(size not in (1, full) for size, full in pairs):
-        raise ValueError(must(owner, f"broadcast to the element's shape {shape}", mask))
-    mask = jnp.asarray(mask).astype(jnp.bool_)
-    return mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape)
+    return broadcast_rank(mask, shape, owner).astype(jnp.bool_)

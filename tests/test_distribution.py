@@ -13,26 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bounds import assert_counts
 from cases import MODES, config_of
 from dropax import Channel, Pixel, apply_batch, generate_random_params, init_state
 
-FALSE_ALARM = 1e-6
 RATES = [0.02, 0.1, 0.5, 0.9]
 SHAPE = (16, 12, 3)
 RECORDS = 2048
 modes = pytest.mark.parametrize("mode", ["pixel", Pixel(per_channel=False), "channel"], ids=str)
 rates = pytest.mark.parametrize("rate", RATES)
-
-
-def assert_counts(counts, draws, probability):
-    """Asserts that counts are those of independent events of a probability among so many draws."""
-    counts = np.asarray(counts, np.float64)
-    share = math.log(2 * counts.size / FALSE_ALARM)
-    variance = draws * probability * (1 - probability)
-    bound = share / 3 + math.sqrt(share**2 / 9 + 2 * share * variance)
-    off = np.abs(counts - draws * probability).max()
-    assert off <= bound, f"off by {off}, where {bound} is allowed"
-    assert bound < draws * min(1.0, max(probability, 1 - probability)), "the bound says nothing"
 
 
 def dropped(mode, rate, seed=0, records=RECORDS):

@@ -91,7 +91,7 @@ def require_sizes(owner: str, sizes: Any) -> None:
 def sizes_along(
     owner: str, sizes: int | tuple[int, ...], spatial: Sequence[int]
 ) -> tuple[int, ...]:
-    """Returns a size for each spatial axis, none larger than the axis.
+    """Returns a size for each spatial axis, none larger than the axis, and none below 1.
 
     Args:
       owner: the argument's name for the error.
@@ -107,4 +107,4 @@ def sizes_along(
     each = sizes if isinstance(sizes, tuple) else (sizes,) * len(spatial)
     if len(each) != len(spatial):
         raise ValueError(must(owner, f"have one size for each of {len(spatial)} axes", sizes))
-    return tuple(min(size, full) for size, full in zip(each, spatial, strict=True))
+    return tuple(min(size, max(full, 1)) for size, full in zip(each, spatial, strict=True))

@@ -121,7 +121,7 @@ class Patch(Plain):
         """
         spatial = spatial_shape(self, element_shape)
         sides = sizes_along("Patch.size", self.size, spatial)
-        cells = [-(-size // max(side, 1)) for size, side in zip(spatial, sides, strict=True)]
+        cells = [-(-size // side) for size, side in zip(spatial, sides, strict=True)]
         mask = store(lambda key: sample_bernoulli(key, rate, (*cells, 1)), key)
         for axis, (size, side) in enumerate(zip(spatial, sides, strict=True)):
             mask = jax.lax.slice_in_dim(jnp.repeat(mask, side, axis), 0, size, axis=axis)
@@ -135,6 +135,8 @@ def _levels(spatial: tuple[int, ...], sides: tuple[int, ...]) -> tuple[np.ndarra
     Returns:
       (units, thresholds): what each level drops, and below which word a block starts.
     """
+    if 0 in spatial:  # there is nothing to drop, so any seed will do
+        spatial = sides = (1,) * len(spatial)
     covers: np.ndarray = np.ones(1, np.int64)
     weights: np.ndarray = np.ones(1)
     for size, side in zip(spatial, sides, strict=True):

@@ -69,7 +69,7 @@ def start_range(size: int, side: Any, border: Border) -> tuple[Any, Any]:
 
 def largest_side(size: int, border: Border) -> int:
     """Returns the least length of an interval that always covers an axis."""
-    return size if border == "inside" else 2 * size - 1
+    return size if border == "inside" else max(2 * size - 1, 0)
 
 
 def covering_starts(size: int, side: int, border: Border) -> np.ndarray:
@@ -102,7 +102,7 @@ def coverage(size: int, border: Border, count: int) -> np.ndarray:
       float64, shape (sides, count + 1, count + 1), for each length of an interval from 0 on: entry
       [side, m, j] is the probability, averaged over positions, that j of m intervals cover one.
     """
-    sides = largest_side(size, border) + 1
+    sides, positions = largest_side(size, border) + 1, max(size, 1)
     total, covered = np.mgrid[0 : count + 1, 0 : count + 1]
     missed = np.maximum(total - covered, 0)
     ways = np.ones((count + 1, count + 1))
@@ -114,7 +114,7 @@ def coverage(size: int, border: Border, count: int) -> np.ndarray:
         starts = start_range(size, side, border)[1]
         hits = covering_starts(size, side, border)
         # means[j, k] of hit^j * miss^k: all terms are positive, so nothing cancels.
-        means = (hits / starts) ** exponents @ ((1 - hits / starts) ** exponents).T / size
+        means = (hits / starts) ** exponents @ ((1 - hits / starts) ** exponents).T / positions
         table[side] = ways * means[covered, missed]
     return table
 

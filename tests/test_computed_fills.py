@@ -1,0 +1,171 @@
+"""Fills that are computed, or given for each channel: right, in the dtype, and constants."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bounds import assert_counts
+from cases import config_of, image_of
+from dropax import DropoutOperator, Pixel, apply, apply_batch, init_state
+from dropax.fills import in_dtype, mean_fill, noise_fill
+
+FLOATS = ["float32", "bfloat16", "float16"]
+HALF = jnp.asarray(np.indices((4, 6, 1)).sum(0) % 2 == 0)  # every other pixel is kept
+
+
+def fill(image, stats=None, mask=HALF, **options):
+    """What `apply` makes of an image with a given mask."""
+    config = config_of(Pixel(per_channel=False), **options)
+    params = {"keep_mask": mask, "fill_key": jax.random.key(0)}
+    return apply(config, {"image": image}, {}, {}, params, stats)[0]["image"]
+
+
+def test_each_channel_has_its_own_number():
+    image = image_of((4, 6, 3), jnp.uint8)
+    out = np.asarray(fill(image, fill=(200, 210, 220)))
+    np.testing.assert_array_equal(out, np.where(HALF, image, [200, 210, 220]))
+    first = np.asarray(fill(jnp.moveaxis(image, -1, 0), fill=(200, 210, 220), channel_axis=0,
+                            mask=jnp.moveaxis(HALF, -1, 0)))  # fmt: skip
+    np.testing.assert_array_equal(first, np.moveaxis(out, -1, 0))
+
+
+def test_there_must_be_as_many_numbers_as_channels():
+    with pytest.raises(ValueError, match="must") as refused:
+        fill(image_of((4, 6, 3)), fill=(1.0, 2.0))
+    text = "have one number for each of 3 channels; got an array of shape (2,) and dtype float32."
+    assert str(refused.value) == f"DropoutOperatorConfig.fill must {text}"
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, "uint8", "int32"])
+def test_the_mean_is_that_of_the_elements_own_channel(dtype):
+    image = image_of((4, 6, 3), dtype)
+    means = np.asarray(image, np.float64).mean(axis=(0, 1))
+    out = fill(image, fill="mean")
+    assert out.dtype == image.dtype
+    shown = np.asarray(out, np.float64)[~np.asarray(HALF)[..., 0]]
+    spacing = 0.5 if dtype in ("uint8", "int32") else means.max() * float(jnp.finfo(dtype).eps)
+    assert np.abs(shown - means).max() <= spacing
+    np.testing.assert_array_equal(np.asarray(out)[HALF[..., 0]], np.asarray(image)[HALF[..., 0]])
+
+
+def test_a_mean_is_rounded_in_whole_dtypes_and_ties_go_to_the_even():
+    for values, mean in (([1, 2], 2), ([2, 3], 2), ([250, 255], 252), ([1, 1, 2], 1)):
+        assert int(mean_fill(jnp.asarray(values, jnp.uint8), (0,))[0]) == mean
+    assert mean_fill(jnp.asarray([True, True, False]), (0,)).tolist() == [True]
+    assert mean_fill(jnp.asarray([True, False, False]), (0,)).tolist() == [False]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_what_is_not_finite_does_not_count_and_nothing_overflows(dtype):
+    largest = float(jnp.finfo(dtype).max)
+    array = jnp.asarray([1, np.nan, 3, np.inf, -np.inf], dtype)
+    assert float(mean_fill(array, (0,))[0]) == 2
+    assert float(mean_fill(jnp.full(100, largest, dtype), (0,))[0]) == largest
+    assert float(mean_fill(jnp.asarray([np.nan], dtype), (0,))[0]) == 0
+    for values in ([largest] * 4, [largest, -largest], [np.nan, np.inf], [0.0, 0.0]):
+        noise = noise_fill(jax.random.key(0), jnp.asarray(values, dtype), (0,), "fill")
+        assert bool(jnp.isfinite(noise).all())
+
+
+@pytest.mark.parametrize("kind", ["mean", "noise"])
+def test_what_lies_under_a_dropped_pixel_leaks_into_no_fill_and_no_gradient(kind):
+    image = image_of((4, 6, 3)).at[0, 1].set(jnp.nan).at[0, 3].set(jnp.inf)
+    out = fill(image, fill=kind)
+    assert bool(jnp.isfinite(out).all())
+    slopes = jax.grad(lambda x: fill(x, fill=kind).sum())(image)
+    np.testing.assert_array_equal(slopes, np.broadcast_to(HALF, image.shape))  # fills are constants
+
+
+def test_noise_has_the_mean_and_the_spread_of_the_channel():
+    # Two values with a spread of 1 about means of 0 and 10: noise is standard normal about them.
+    image = jnp.asarray(np.indices((200, 200, 1))[1] % 2 * 2.0 - 1) + jnp.asarray([[[0.0, 10.0]]])
+    noise = np.asarray(noise_fill(jax.random.key(1), image, (0, 1), "fill")) - [0, 10]
+    for bound, probability in ((-1, 0.158655), (0, 0.5), (1, 0.841345)):
+        below = (noise < bound).sum(axis=(0, 1))
+        assert_counts(below, 200 * 200, probability)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "bool", "float16"])
+def test_noise_stays_in_the_dtype(dtype):
+    image = image_of((4, 6, 3), dtype)
+    out = fill(image, fill="noise")
+    assert (out.dtype, out.shape) == (image.dtype, image.shape)
+    assert bool((out != image).any()) or dtype == "bool"
+
+
+def test_there_is_no_noise_of_complex_numbers():
+    with pytest.raises(TypeError) as refused:
+        fill(jnp.ones((4, 6, 3), jnp.complex64), fill="noise")
+    assert str(refused.value) == (
+        "DropoutOperatorConfig.fill must be no noise for dtype complex64; got 'noise'."
+    )
+
+
+def test_computed_values_saturate_at_the_range_of_a_dtype():
+    values = jnp.asarray([-1e10, -0.4, 0.5, 1.5, 1e10], jnp.float32)
+    assert in_dtype(values, jnp.uint8).tolist() == [0, 0, 0, 2, 255]
+    info = jnp.iinfo(jnp.int32)
+    low, *_, high = in_dtype(values, jnp.int32).tolist()
+    assert (low, high) == (info.min, 2**31 - 128)  # the largest float32 that fits
+    assert in_dtype(values, jnp.float16)[-1] == jnp.finfo(jnp.float16).max
+
+
+# Statistics.
+
+
+@pytest.mark.parametrize("mean", [7.0, (1.0, 2.0, 3.0)], ids=str)
+def test_the_mean_of_the_statistics_is_used(mean, key):
+    config = config_of(Pixel(per_channel=False), fill="stats_mean", mask_key="kept")
+    stats = {"mean": jnp.asarray(mean), "note": "not for JAX"}
+    data = {"image": image_of((8, 4, 6, 3))}
+    out, _ = apply_batch(config, init_state(config, key), data, stats)
+    expected = np.where(out["kept"], data["image"], mean)
+    np.testing.assert_array_equal(out["image"], expected)
+
+    known = config.replace(precomputed_stats={"mean": np.asarray(mean, np.float32)})
+    operator = DropoutOperator(known, rngs=lambda: key)
+    np.testing.assert_array_equal(operator.apply_batch(data)["image"], expected)
+    state = init_state(known, key)
+    np.testing.assert_array_equal(apply_batch(known, state, data)[0]["image"], expected)
+
+
+def test_a_mean_may_have_the_shape_of_the_element():
+    image, mean = image_of((4, 6, 3)), jnp.arange(24.0).reshape(4, 6, 1)
+    out = fill(image, {"mean": mean}, fill="stats_mean")
+    np.testing.assert_array_equal(out, np.where(HALF, image, mean))
+    assert fill(image.astype(jnp.uint8), {"mean": 1.6}, fill="stats_mean")[0, 1, 0] == 2
+
+
+NEEDED = "apply.stats must hold 'mean' where fill is 'stats_mean'; got"
+
+
+@pytest.mark.parametrize(
+    ("stats", "held"), [(None, "None"), ({"std": 1}, "'std'"), ({}, "nothing")]
+)
+def test_without_a_mean_in_the_statistics_it_says_what_to_do(stats, held):
+    with pytest.raises(KeyError) as refused:
+        fill(image_of((4, 6, 3)), stats, fill="stats_mean")
+    assert refused.value.args[0] == (
+        f"{NEEDED} {held}. Pass stats={{'mean': ...}}, or set them: precomputed_stats, "
+        "batch_stats_fn, set_statistics."
+    )
+
+
+def test_a_mean_that_does_not_fit_is_refused():
+    for mean, text in (
+        (jnp.ones(2), "have one number for each of 3 channels"),
+        (jnp.ones((5, 1, 1)), r"broadcast to the element's shape \(4, 6, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=rf"apply.stats\['mean'\] must {text}; got an array"):
+            fill(image_of((4, 6, 3)), {"mean": mean}, fill="stats_mean")
+
+
+def test_a_cacheable_operator_keeps_its_noise():
+    config = config_of("box", stochastic=False, cacheable=True, fill="noise", dropout_rate=0.5)
+    operator = DropoutOperator(config, rngs=None)
+    data = {"image": image_of((2, 6, 5, 3))}
+    first, second = operator.apply_batch(data)["image"], operator.apply_batch(data)["image"]
+    np.testing.assert_array_equal(first, second)
+    plain = DropoutOperator(config.replace(cacheable=False), rngs=None).apply_batch(data)["image"]
+    np.testing.assert_array_equal(first, plain)

@@ -1,0 +1,78 @@
+"""What to expect, and what came."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cases import MODES, config_of
+from dropax import (
+    Channel,
+    Pixel,
+    dropped_fraction,
+    expected_dropped_fraction,
+    generate_random_params,
+)
+
+RATES = [0.0, 0.02, 0.3, 0.9, 1.0]
+
+
+@pytest.mark.parametrize(
+    "mode", [mode for name, mode in MODES.items() if "kept" not in name], ids=str
+)
+def test_the_rate_is_expected_in_every_mode(mode):
+    for rate in RATES:
+        expected = expected_dropped_fraction(config_of(mode, dropout_rate=rate), (6, 5, 3))
+        assert float(expected) == pytest.approx(rate, abs=2**-23)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 200])
+def test_fewer_are_expected_where_channels_must_be_kept(channels):
+    for least in {0, 1, channels // 2, channels}:
+        for rate in RATES:
+            config = config_of(Channel(min_kept=least), dropout_rate=rate)
+            chances = [
+                math.comb(channels, n) * rate**n * (1 - rate) ** (channels - n)
+                for n in range(channels + 1)
+            ]
+            mean = sum(chance * min(n, channels - least) for n, chance in enumerate(chances))
+            found = float(expected_dropped_fraction(config, (4, 4, channels)))
+            assert found == pytest.approx(mean / channels, abs=1e-5)
+
+
+def test_ranges_count_by_their_mean_and_records_left_alone_count():
+    config = config_of("box", dropout_rate=(0.2, 0.6), apply_probability=0.5)
+    assert float(expected_dropped_fraction(config, (8, 8, 3))) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_a_traced_rate_is_taken():
+    fraction = jax.jit(lambda config: expected_dropped_fraction(config, (8, 8, 3)))
+    for rate in (0.1, 0.7):
+        config = config_of(Channel(min_kept=1), dropout_rate=rate)
+        assert float(fraction(config)) == pytest.approx((3 * rate - rate**3) / 3, abs=1e-6)
+    assert fraction._cache_size() == 1
+
+
+def test_what_came_is_counted_for_each_record_and_each_channel(key):
+    for mode in ("pixel", "channel", Pixel(per_channel=False), "box"):
+        mask = generate_random_params(config_of(mode), key, {"image": (8, 6, 5, 3)})["keep_mask"]
+        flat = 1 - np.asarray(mask).reshape(8, -1, mask.shape[-1]).mean(axis=1)
+        np.testing.assert_allclose(dropped_fraction(mask), flat.mean(axis=1), atol=1e-6)
+        each = dropped_fraction(mask, per_channel=True)
+        np.testing.assert_allclose(each, flat, atol=1e-6)
+    first = jnp.moveaxis(mask, -1, 1)
+    np.testing.assert_allclose(dropped_fraction(first, per_channel=True, channel_axis=1), flat)
+
+
+def test_what_is_no_mask_is_refused():
+    owner = "dropped_fraction.keep_mask must"
+    with pytest.raises(TypeError, match=f"{owner} be an array of bools; got an array of shape"):
+        dropped_fraction(jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match=rf"{owner} have a batch axis; got an array of shape \(\)"):
+        dropped_fraction(jnp.asarray(True))
+    with pytest.raises(ValueError, match=rf"{owner} have a channel axis 0; got an array"):
+        dropped_fraction(jnp.ones((2, 3), bool), per_channel=True, channel_axis=0)
+    with pytest.raises(TypeError, match=r"expected_dropped_fraction\.config must be a Dropout"):
+        expected_dropped_fraction({}, (4, 4, 3))

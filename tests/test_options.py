@@ -1,0 +1,344 @@
+"""Options beside the mode: rates of a record's own, records left alone, fills, masks, rescaling."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bounds import assert_counts
+from cases import config_of, image_of
+from dropax import (
+    Channel,
+    DropoutOperator,
+    DropoutOperatorConfig,
+    Pixel,
+    apply,
+    apply_batch,
+    dropout,
+    expected_dropped_fraction,
+    generate_random_params,
+    init_state,
+)
+
+SHAPE = (64, 6, 5, 3)
+run = jax.jit(apply_batch)
+
+
+def drop(config, key, data, stats=None):
+    return run(config, init_state(config, key), data, stats)
+
+
+def params_of(config, key, shape=SHAPE):
+    return generate_random_params(config, key, {"image": shape})
+
+
+def strategies(config):
+    return [config, config.replace(batch_strategy="scan")]
+
+
+# Rates.
+
+
+def test_each_record_draws_its_rate_from_the_range(key):
+    config = config_of("pixel", dropout_rate=(0.2, 0.6))
+    params = params_of(config, key, (4096, 4, 4, 3))
+    rates = np.asarray(params["rate"], np.float64)
+    assert (rates.min() >= 0.2 - 2**-23, rates.max() <= 0.6 + 2**-23) == (True, True)
+    for quantile in (0.25, 0.5, 0.75):
+        assert_counts((rates < 0.2 + 0.4 * quantile).sum(), rates.size, quantile)
+    fractions = 1 - np.asarray(params["keep_mask"]).reshape(4096, -1).mean(axis=1)
+    assert_counts(fractions.sum(), 4096, 0.4)
+    assert np.corrcoef(rates, fractions)[0, 1] > 0.5
+
+
+def test_a_range_of_one_rate_is_that_rate(key):
+    image = {"image": image_of(SHAPE)}
+    for rate in (0.0, 0.3, 1.0):
+        one, _ = drop(config_of("pixel", dropout_rate=(rate, rate)), key, image)
+        other, _ = drop(config_of("pixel", dropout_rate=rate), key, image)
+        np.testing.assert_array_equal(one["image"], other["image"])
+
+
+def test_ranges_and_probabilities_may_be_traced_and_compile_once(key):
+    # A function of its own: jitted functions share what was compiled for the one they wrap.
+    traced = jax.jit(lambda *arguments: apply_batch(*arguments))
+    config = config_of("pixel", dropout_rate=(0.1, 0.2), apply_probability=0.5)
+    for low, probability in ((0.0, 0.1), (0.1, 0.5), (0.2, 0.0)):
+        changed = config.replace(dropout_rate=(low, 0.3), apply_probability=probability)
+        traced(changed, init_state(changed, key), {"image": image_of(SHAPE)})
+    assert traced._cache_size() == 1
+
+
+# Records left alone.
+
+
+@pytest.mark.parametrize("mode", ["pixel", "channel", "box"])
+def test_a_record_is_left_as_it_is_with_the_probability_that_is_left(mode, key):
+    config = config_of(
+        mode,
+        dropout_rate=0.9,
+        apply_probability=0.3,
+        rescale=True,
+        clip_range=(0.0, 50.0),
+        mask_key="kept",
+        fill=-1.0,
+    )
+    image = image_of((512, 6, 5, 3))
+    outs = []
+    for each in strategies(config):
+        out, state = drop(each, key, {"image": image})
+        alone = np.asarray((out["image"] == image).all(axis=(1, 2, 3)))
+        assert alone.sum() == int(state.skipped_count[1])
+        assert int(state.applied_count[1]) == 512 - alone.sum()
+        assert_counts(alone.sum(), 512, 0.7)
+        assert bool(out["kept"][alone].all())
+        assert float(out["image"][~alone].max()) <= 50
+        outs.append(out)
+    for name in ("image", "kept"):
+        np.testing.assert_array_equal(outs[0][name], outs[1][name])
+    operator = DropoutOperator(config, rngs=lambda: key)
+    np.testing.assert_array_equal(operator.apply_batch({"image": image})["image"], out["image"])
+    assert operator.get_operation_stats()["skipped_count"] == alone.sum()
+
+
+def test_a_probability_of_one_is_no_leaf_and_draws_nothing(key):
+    assert jax.tree.leaves(config_of("pixel", dropout_rate=0.4)) == [0.4]
+    always = config_of("pixel", apply_probability=jnp.float32(1))
+    assert len(jax.tree.leaves(always)) == 2
+    plain, drawn = params_of(config_of("pixel"), key), params_of(always, key)
+    assert (set(plain), set(drawn)) == ({"keep_mask"}, {"keep_mask", "applied"})
+    np.testing.assert_array_equal(plain["keep_mask"], drawn["keep_mask"])
+    assert bool(drawn["applied"].all())
+
+
+def test_auxiliary_fields_of_a_record_left_alone_stay_too(key):
+    config = config_of(
+        "box", apply_probability=0.5, auxiliary_fields=["map"], auxiliary_fill=255, rescale=True
+    )
+    data = {"image": image_of(SHAPE), "map": jnp.ones(SHAPE[:3], jnp.uint8)}
+    out, _ = drop(config, key, data)
+    alone = np.asarray((out["image"] == data["image"]).all(axis=(1, 2, 3)))
+    assert 0 < alone.sum() < 64
+    np.testing.assert_array_equal((out["map"] == 1).all(axis=(1, 2)), alone)
+
+
+# One mask for a batch.
+
+
+@pytest.mark.parametrize("mode", ["pixel", "channel", "block"])
+def test_a_shared_mask_is_that_of_the_first_record(mode, key):
+    config = config_of(mode, share_mask=True, dropout_rate=(0.2, 0.6), mask_key="kept")
+    data = {"image": image_of(SHAPE)}
+    own = config.replace(share_mask=False)
+    first = drop(own, key, data)[0]["kept"][0]
+    for each in strategies(config):
+        kept = np.asarray(drop(each, key, data)[0]["kept"])
+        np.testing.assert_array_equal(kept, np.broadcast_to(first, kept.shape))
+    drawn = params_of(config, key)
+    assert drawn["keep_mask"].shape[0] == drawn["rate"].shape[0] == 64
+    expected = params_of(own, key)["keep_mask"][:1]
+    np.testing.assert_array_equal(drawn["keep_mask"], expected.repeat(64, 0))
+
+
+# Rescaling.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_kept_values_are_divided_by_the_kept_fraction(dtype, key):
+    config = config_of("pixel", rescale=True, dropout_rate=0.25, fill=-5.0)
+    image = image_of(SHAPE, dtype)
+    out = np.asarray(drop(config, key, {"image": image})[0]["image"], np.float64)
+    expected = np.asarray(image, np.float64) / 0.75
+    kept = out != -5
+    spacing = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(out[kept], expected[kept], rtol=spacing)
+
+
+def test_rescaling_keeps_the_mean(key):
+    config = config_of("block", rescale=True, dropout_rate=0.3)
+    image = jnp.ones((4096, 9, 8, 1))
+    out = np.asarray(drop(config, key, {"image": image})[0]["image"], np.float64)
+    assert_counts(0.7 * out.mean(axis=(1, 2, 3)).sum(), 4096, 0.7)
+
+
+def test_rescaling_uses_what_a_region_really_keeps(key):
+    mode = Channel(min_kept=1)
+    config = config_of(mode, rescale=True, dropout_rate=0.8)
+    out = np.asarray(drop(config, key, {"image": jnp.ones(SHAPE)})[0]["image"])
+    kept = 1 - float(expected_dropped_fraction(config, SHAPE[1:]))
+    np.testing.assert_allclose(out[out > 0], 1 / kept, rtol=1e-6)
+
+
+def test_rescaling_uses_the_rate_of_the_record(key):
+    config = config_of("pixel", rescale=True, dropout_rate=(0.1, 0.9))
+    out = np.asarray(drop(config, key, {"image": jnp.ones(SHAPE)})[0]["image"])
+    rates = np.asarray(params_of(config, init_state(config, key).next_key())["rate"])
+    for record, rate in zip(out, rates, strict=True):
+        np.testing.assert_allclose(record[record > 0], 1 / (1 - rate), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_rescaling_at_the_extremes_is_finite_in_values_and_gradients(rate, key):
+    config = config_of("pixel", rescale=True, dropout_rate=rate)
+
+    def loss(image):
+        return (drop(config, key, {"image": image})[0]["image"] ** 2).sum()
+
+    slopes = np.asarray(jax.grad(loss)(image_of(SHAPE)))
+    np.testing.assert_array_equal(slopes, 2 * np.asarray(image_of(SHAPE)) * (1 - rate))
+
+
+def test_integers_are_not_rescaled(key):
+    config = config_of("pixel", rescale=True)
+    with pytest.raises(TypeError) as refused:
+        drop(config, key, {"image": image_of(SHAPE, jnp.uint8)})
+    assert str(refused.value) == (
+        "DropoutOperatorConfig.rescale must be False for dtype uint8; got True. "
+        "Convert the image to a floating-point dtype first."
+    )
+
+
+# Masks in the data, and fields that go along.
+
+
+def test_the_mask_is_written_where_it_is_asked_for(key):
+    config = config_of("channel", mask_key="masks.image", target_key="out")
+    data = {"image": image_of(SHAPE)}
+    out, _ = drop(config, key, data)
+    assert out["masks"]["image"].dtype == jnp.bool_
+    np.testing.assert_array_equal(out["masks"]["image"], out["out"] != 0)
+    np.testing.assert_array_equal(out["image"], data["image"])
+    spec = jax.ShapeDtypeStruct(SHAPE[1:], jnp.float32)
+    shown = DropoutOperator(config, rngs=0).output_spec({"image": spec})
+    assert shown["masks"]["image"] == jax.ShapeDtypeStruct(SHAPE[1:], jnp.bool_)
+
+
+def test_each_auxiliary_field_has_its_own_fill(key):
+    config = config_of(
+        "patch",
+        auxiliary_fields=["map", "depth", "onehot"],
+        auxiliary_fill=(255, -1.0, 0),
+        mask_key="kept",
+    )
+    image = image_of((8, 33, 20, 3))
+    data = {
+        "image": image,
+        "map": jnp.ones((8, 33, 20), jnp.uint8),
+        "depth": jnp.ones((8, 33, 20)),
+        "onehot": jnp.ones((8, 33, 20, 7)),
+    }
+    out, _ = drop(config, key, data)
+    gone = ~np.asarray(out["kept"]).all(axis=-1)
+    assert 0 < gone.sum() < gone.size
+    np.testing.assert_array_equal(out["map"], np.where(gone, 255, 1))
+    np.testing.assert_array_equal(out["depth"], np.where(gone, -1, 1))
+    np.testing.assert_array_equal(out["onehot"], np.where(gone[..., None], 0, 1).repeat(7, -1))
+    np.testing.assert_array_equal(out["image"] == 0, gone[..., None].repeat(3, -1))
+
+
+def test_an_auxiliary_fill_that_a_field_cannot_hold_is_refused(key):
+    config = config_of("box", auxiliary_fields=["map"], auxiliary_fill=256)
+    data = {"image": image_of(SHAPE), "map": jnp.ones(SHAPE[:3], jnp.uint8)}
+    with pytest.raises(ValueError, match="exact") as refused:
+        drop(config, key, data)
+    assert str(refused.value).startswith(
+        "DropoutOperatorConfig.auxiliary_fill of field 'map' must be exact in dtype uint8; got 256."
+    )
+
+
+# What is needed must be there.
+
+MISSING = [
+    (
+        {"rescale": True, "dropout_rate": (0.1, 0.2)},
+        "'rate' where rescale is True and dropout_rate is a range",
+    ),
+    ({"fill": "noise"}, "'fill_key' where fill is 'noise'"),
+]
+
+
+@pytest.mark.parametrize(("options", "what"), MISSING)
+def test_random_params_that_cannot_be_known_must_be_given(options, what, key):
+    config = config_of("pixel", **options)
+    data, mask = {"image": image_of((4, 4, 3))}, jnp.ones((4, 4, 3), bool)
+    with pytest.raises(KeyError) as refused:
+        apply(config, data, {}, {}, {"keep_mask": mask})
+    assert refused.value.args[0] == f"apply.random_params must hold {what}; got 'keep_mask'."
+    drawn = jax.tree.map(lambda leaf: leaf[0], params_of(config, key, (1, 4, 4, 3)))
+    apply(config, data, {}, {}, drawn)
+
+
+def test_a_given_record_that_is_left_alone_stays(key):
+    image = image_of((4, 4, 3))
+    params = {"keep_mask": jnp.zeros((4, 4, 3), bool), "applied": False}
+    out, _, _ = apply(config_of("pixel", mask_key="m"), {"image": image}, {}, {}, params)
+    np.testing.assert_array_equal(out["image"], image)
+    assert bool(out["m"].all())
+    for name in ("applied", "rate"):
+        with pytest.raises(ValueError, match=rf"random_params\['{name}'\] must be a scalar; got"):
+            apply(config_of("pixel"), {"image": image}, {}, {}, {**params, name: jnp.ones(2)})
+        with pytest.raises(TypeError, match=rf"random_params\['{name}'\] must be an array; got"):
+            apply(config_of("pixel"), {"image": image}, {}, {}, {**params, name: "x"})
+
+
+PATTERN = "A deterministic operator has one pattern; pass stochastic=True for a draw a record."
+REFUSED = [
+    (
+        {"dropout_rate": (0.1, 0.2)},
+        "dropout_rate must be one number where stochastic is False; got (0.1, 0.2). " + PATTERN,
+    ),
+    (
+        {"apply_probability": 0.5},
+        "apply_probability must be 1.0 where stochastic is False; got 0.5. " + PATTERN,
+    ),
+    (
+        {"stochastic": True, "dropout_rate": (0.3, 0.2)},
+        "dropout_rate must be (low, high) with low <= high; got (0.3, 0.2).",
+    ),
+    (
+        {"stochastic": True, "dropout_rate": (0.3,)},
+        "dropout_rate must be a number or (low, high); got (0.3,).",
+    ),
+    (
+        {"stochastic": True, "dropout_rate": (0.3, 1.2)},
+        "dropout_rate[1] must be in [0.0, 1.0]; got 1.2.",
+    ),
+    (
+        {"stochastic": True, "apply_probability": 2},
+        "apply_probability must be in [0.0, 1.0]; got 2.",
+    ),
+    ({"fill": ()}, "fill must have a number for each channel; got ()."),
+    ({"fill": (1.0, np.inf)}, "fill[1] must be finite; got inf."),
+    (
+        {"fill": "median"},
+        "fill must be one of 'mean', 'noise', 'stats_mean'; got 'median'. Did you mean "
+        "'mean'? Or pass a number.",
+    ),
+    (
+        {"auxiliary_fill": (1, 2), "auxiliary_fields": ["a"]},
+        "auxiliary_fill must have one number for each of the 1 auxiliary_fields; got (1, 2).",
+    ),
+    ({"mask_key": "image"}, "mask_key must name a field of its own; got 'image'."),
+    ({"mask_key": ""}, "mask_key must not be empty; got ''."),
+]
+
+
+@pytest.mark.parametrize(("options", "text"), REFUSED, ids=[text[:40] for _, text in REFUSED])
+def test_options_that_cannot_be_meant_are_refused(options, text):
+    with pytest.raises(ValueError, match="must") as refused:
+        DropoutOperatorConfig(field_key="image", **options)
+    assert str(refused.value) == f"DropoutOperatorConfig.{text}"
+
+
+def test_the_one_liner_takes_the_same_options(key):
+    images = image_of(SHAPE)
+    options = {"fill": "mean", "rescale": True, "mode": Pixel(per_channel=False)}
+    config = config_of(options.pop("mode"), dropout_rate=(0.2, 0.5), **options)
+    params = params_of(config, key)
+
+    def one(image, drawn):
+        return apply(config, {"image": image}, {}, {}, drawn)[0]["image"]
+
+    expected = jax.vmap(one)(images, params)
+    out = dropout(key, images, rate=(0.2, 0.5), mode=config.mode, **options)
+    np.testing.assert_allclose(out, expected, rtol=1e-6)

@@ -1,0 +1,150 @@
+"""The rate is the expected dropped fraction in every mode, on every shape, and drops are uniform.
+
+Calibration is checked twice: exactly, against all positions that a region can take, and by
+sampling. A statistical assertion fails on a right library with probability 1e-6 at most.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bounds import assert_counts
+from dropax import Band, Block, Box, Grid, Patch
+from dropax.bits import GRID
+from dropax.regions.blocks import _levels as block_levels
+from dropax.regions.calibration import box_fractions, fraction_units, largest_side, pick_level
+
+RECORDS = 4096
+RATES = [0.0, 0.02, 0.1, 0.5, 0.9, 1.0]
+SHAPES = [(33,), (16, 15), (1, 1), (3, 40), (5, 6, 7)]
+REGIONS = [
+    Block(),
+    Block(size=3, per_channel=True),
+    Patch(size=4),
+    Box(),
+    Box(count=3, aspect_ratio=(0.3, 3.3)),
+    Box(count=2, border="clip"),
+    Grid(unit=5),
+    Grid(unit=(3, 8)),
+    Band(),
+    Band(axis=-1, count=3),
+]
+CASES = [*itertools.product(REGIONS, SHAPES), (Grid(unit=6, rotate=45), (16, 15))]
+
+
+def dropped(region, spatial, rate, channels=2, seed=0):
+    """Where records drop, bool of shape (RECORDS, *spatial, channels)."""
+    shape = (*spatial, channels)
+
+    @jax.jit
+    def draw(rate):
+        keys = jax.random.split(jax.random.key(seed), RECORDS)
+        masks = jax.vmap(lambda key: region.sample(key, shape, rate))(keys)
+        return jnp.broadcast_to(~masks, (RECORDS, *shape))
+
+    return [np.asarray(draw(each)) for each in rate] if isinstance(rate, list) else draw(rate)
+
+
+@pytest.mark.parametrize(("region", "spatial"), CASES, ids=str)
+def test_the_mean_dropped_fraction_is_the_rate(region, spatial):
+    for rate, drops in zip(RATES, dropped(region, spatial, RATES), strict=True):
+        fractions = drops.reshape(RECORDS, -1).mean(axis=1, dtype=np.float64)
+        if rate in (0.0, 1.0):
+            assert (fractions == rate).all()
+        else:
+            assert_counts(fractions.sum(), RECORDS, rate)
+
+
+@pytest.mark.parametrize("region", [Patch(size=4), Grid(unit=5), Grid(unit=(3, 8))], ids=str)
+@pytest.mark.parametrize("spatial", [(33,), (9, 10)], ids=str)
+def test_every_pixel_of_a_patch_or_a_grid_drops_at_the_rate(region, spatial):
+    drops = np.asarray(dropped(region, spatial, 0.3))[..., 0]
+    assert_counts(drops.sum(axis=0), RECORDS, 0.3)
+
+
+def test_boxes_and_bands_start_anywhere_equally_often():
+    # A rate that one size reaches exactly: three of twelve positions.
+    for region, axis in ((Band(), 1), (Band(axis=1), 2)):
+        drops = np.asarray(dropped(region, (12, 12), 0.25))[..., 0]
+        lines = drops.all(axis=3 - axis)
+        assert (lines.sum(axis=1) == 3).all()
+        assert_counts(np.bincount(lines.argmax(axis=1), minlength=10), RECORDS, 1 / 10)
+    drops = np.asarray(dropped(Box(), (12, 12), 0.0625))[..., 0]
+    corners = drops.any(axis=2).argmax(axis=1) * 12 + drops.any(axis=1).argmax(axis=1)
+    allowed = [12 * y + x for y in range(10) for x in range(10)]
+    counts = np.bincount(corners, minlength=144)
+    assert counts.sum() == counts[allowed].sum()
+    assert_counts(counts[allowed], RECORDS, 1 / 100)
+
+
+def test_records_and_axes_are_drawn_independently():
+    drops = np.asarray(dropped(Box(), (12, 12), 0.0625))[..., 0]
+    starts = drops.any(axis=2).argmax(axis=1), drops.any(axis=1).argmax(axis=1)
+    pairs = np.bincount(starts[0] // 5 * 2 + starts[1] // 5, minlength=4)
+    assert_counts(pairs, RECORDS, 1 / 4)
+    following = np.bincount(starts[0][:-1:2] // 5 * 2 + starts[0][1::2] // 5, minlength=4)
+    assert_counts(following, RECORDS // 2, 1 / 4)
+
+
+# Exactly.
+
+
+def intervals(size, side, border):
+    """Every interval that is drawn, each equally likely."""
+    firsts = range(size - side + 1) if border == "inside" else range(-(side // 2), size - side // 2)
+    for first in firsts:
+        yield [first <= position < first + side for position in range(size)]
+
+
+@pytest.mark.parametrize("border", ["inside", "clip"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_boxes_cover_what_the_table_says_over_all_positions(border, count):
+    spatial = (3, 4)
+    for sides in itertools.product(*(range(1, largest_side(n, border) + 1) for n in spatial)):
+        axes = [list(intervals(n, s, border)) for n, s in zip(spatial, sides, strict=True)]
+        boxes = [np.outer(rows, columns) for rows, columns in itertools.product(*axes)]
+        unions = [np.any(chosen, axis=0) for chosen in itertools.product(boxes, repeat=count)]
+        table = box_fractions(np.array([sides]), spatial, count, border)[0]
+        assert table == pytest.approx(np.mean(unions), abs=1e-12)
+
+
+def test_many_boxes_cover_as_much_as_inclusion_and_exclusion_says():
+    # On one axis a position that a share p of the starts covers is missed by all with (1 - p)^n.
+    for side in (1, 5, 16, 20):
+        covers = np.mean(list(intervals(20, side, "inside")), axis=0)
+        expected = np.mean(1 - (1 - covers) ** 64)
+        table = box_fractions(np.array([[side]]), (20,), 64, "inside")[0]
+        assert table == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "sides"), [((9,), (3,)), ((6, 5), (3, 2)), ((4, 4, 3), (2,) * 3)]
+)
+def test_blocks_drop_what_the_levels_say(spatial, sides):
+    units, thresholds = block_levels(spatial, sides)
+    assert (np.diff(units.astype(np.int64)) >= 0).all()
+    assert (units[0], units[-1]) == (0, GRID)
+    axes = [
+        np.sum(list(intervals(n, s, "inside")), axis=0) for n, s in zip(spatial, sides, strict=True)
+    ]
+    covers = axes[0]
+    for axis in axes[1:]:
+        covers = np.multiply.outer(covers, axis)
+    for level in (1, 100, 700, 1023):
+        expected = np.mean(1 - (1 - thresholds[level] / 2**32) ** covers)
+        assert units[level] / GRID == pytest.approx(expected, abs=2**-22)
+
+
+def test_a_level_is_drawn_as_often_as_makes_up_the_difference():
+    units = fraction_units(np.array([0.0, 0.2, 0.5, 1.0]))
+    words = jnp.asarray((np.arange(2**16) + 0.5) * 2**16, jnp.uint32)  # evenly over all words
+    draw = jax.jit(jax.vmap(lambda word, rate: pick_level(word, rate, units), (0, None)))
+    for rate in (0.0, 0.05, 0.2, 0.4, 0.5, 0.9, 1.0):
+        levels = np.asarray(draw(words, rate))
+        assert units[levels].mean() / GRID == pytest.approx(rate, abs=2**-15)
+        assert len(set(levels)) <= 2
+    # A rate that is a level draws no other.
+    assert set(np.asarray(draw(words, 0.2))) == {1}

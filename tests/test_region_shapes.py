@@ -1,0 +1,230 @@
+"""Masks have the shape that their mode promises, read off independently of how they are drawn."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dropax import Band, Block, Box, Grid, Patch
+
+SHAPES = [(17,), (12, 9), (1, 11), (7, 1), (5, 6, 7)]
+RATES = [0.02, 0.1, 0.5, 0.9]
+shapes = pytest.mark.parametrize("spatial", SHAPES, ids=str)
+
+
+def masks_of(region, spatial, channels=1):
+    """Where 16 records at each rate drop, bool of shape (64, *spatial, channels)."""
+    keys = jax.random.split(jax.random.key(3), 16)
+    shape = (*spatial, channels)
+    draw = jax.jit(
+        lambda rate: jax.vmap(
+            lambda key: jnp.broadcast_to(~region.sample(key, shape, rate), shape)
+        )(keys)
+    )
+    return np.concatenate([np.asarray(draw(rate)) for rate in RATES])
+
+
+def profiles(mask):
+    """For each axis, which positions hold any drop."""
+    for axis in range(mask.ndim):
+        yield mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
+
+
+def product(parts):
+    """Where all of one profile for each axis hold."""
+    mask = np.ones((), bool)
+    for part in parts:
+        mask = np.multiply.outer(mask, part)
+    return mask
+
+
+def runs(line):
+    """Lengths of the runs of True."""
+    return [len(list(group)) for value, group in itertools.groupby(line) if value]
+
+
+@shapes
+@pytest.mark.parametrize("border", ["inside", "clip"])
+def test_a_box_is_one_full_rectangle(spatial, border):
+    for mask in masks_of(Box(border=border), spatial)[..., 0]:
+        lines = list(profiles(mask))
+        np.testing.assert_array_equal(mask, product(lines))
+        assert all(len(runs(line)) <= 1 for line in lines)
+
+
+def test_a_box_that_fits_has_the_aspect_ratio_that_is_asked():
+    for ratio in (0.5, 1, 2):
+        region = Box(aspect_ratio=(ratio, ratio))
+        for mask in masks_of(region, (40, 40))[:48, ..., 0]:  # at the highest rate none fits
+            if mask.any():
+                height, width = (int(line.sum()) for line in profiles(mask))
+                assert abs(height - ratio * width) <= 1 + ratio or height == 40 or width == 40
+
+
+def test_a_box_that_does_not_fit_gives_way():
+    for mask in masks_of(Box(), (3, 200))[32:, ..., 0]:
+        height, width = (int(line.sum()) for line in profiles(mask))
+        assert (height, width) == (3, pytest.approx(mask.sum() / 3))
+
+
+def test_boxes_are_as_many_as_asked_and_of_one_size():
+    for mask in masks_of(Box(count=2), (6, 7))[..., 0]:
+        placed = [
+            np.pad(np.ones((h, w), bool), ((y, 6 - y - h), (x, 7 - x - w)))
+            for h in range(1, 7)
+            for w in range(1, 8)
+            for y in range(7 - h)
+            for x in range(8 - w)
+            if mask[y : y + h, x : x + w].all()
+        ]
+        pairs = itertools.combinations_with_replacement(placed, 2)
+        same = (a | b for a, b in pairs if a.sum() == b.sum())
+        assert not mask.any() or any((union == mask).all() for union in same)
+
+
+@shapes
+@pytest.mark.parametrize("region", [Block(size=3), Block(size=2, per_channel=True)], ids=str)
+def test_every_dropped_value_lies_in_a_full_block(region, spatial):
+    sides = [min(region.size, size) for size in spatial]
+    for mask in masks_of(region, spatial, channels=2):
+        for channel in np.moveaxis(mask, -1, 0):
+            rebuilt = np.zeros_like(channel)
+            for start in np.ndindex(*[n - s + 1 for n, s in zip(spatial, sides, strict=True)]):
+                block = tuple(slice(a, a + s) for a, s in zip(start, sides, strict=True))
+                if channel[block].all():
+                    rebuilt[block] = True
+            np.testing.assert_array_equal(rebuilt, channel)
+
+
+def test_blocks_are_drawn_for_each_channel_or_for_all():
+    apart = masks_of(Block(size=2, per_channel=True), (8, 8), channels=2)
+    assert (apart[..., 0] != apart[..., 1]).any()
+    together = masks_of(Block(size=2), (8, 8), channels=2)
+    np.testing.assert_array_equal(together[..., 0], together[..., 1])
+
+
+@shapes
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_a_patch_is_the_same_all_over_each_cell(spatial, size):
+    cells = product([np.ones(n, bool) for n in spatial]).astype(int)
+    for axis, n in enumerate(spatial):
+        index = np.arange(n) // size
+        cells = cells * 1000 + index.reshape([n if a == axis else 1 for a in range(len(spatial))])
+    for mask in masks_of(Patch(size=size), spatial)[..., 0]:
+        for cell in np.unique(cells):
+            assert len(set(mask[cells == cell])) == 1
+
+
+def test_a_patch_may_have_a_size_for_each_axis():
+    masks = masks_of(Patch(size=(1, 4)), (6, 8))[..., 0]
+    grouped = masks.reshape(-1, 6, 2, 4)
+    assert (grouped == grouped[..., :1]).all()
+    assert (grouped[:, 1:] != grouped[:, :-1]).any()
+
+
+@shapes
+def test_a_grid_is_a_lattice_of_equal_squares(spatial):
+    unit = 4
+    for mask in masks_of(Grid(unit=unit), spatial)[..., 0]:
+        lines = list(profiles(mask))
+        np.testing.assert_array_equal(mask, product(lines))
+        for line in lines if mask.any() else ():
+            np.testing.assert_array_equal(line[unit:], line[:-unit] if len(line) > unit else [])
+        full = [int(line[:unit].sum()) for line in lines if len(line) >= unit]
+        assert not mask.any() or len(set(full)) <= 1
+
+
+def test_the_unit_of_a_grid_is_drawn_from_its_range():
+    found = set()
+    for mask in masks_of(Grid(unit=(3, 5)), (64,))[16:48, :, 0]:  # at rates that leave gaps
+        rises = np.flatnonzero(np.diff(mask.astype(int)) == 1)
+        found |= set(np.diff(rises))
+    assert found == {3, 4, 5}
+
+
+@shapes
+@pytest.mark.parametrize("count", [1, 3])
+def test_bands_run_across_the_whole_image(spatial, count):
+    for axis in range(-1, len(spatial)):
+        region = Band(axis=axis, count=count)
+        for mask in masks_of(region, spatial)[..., 0]:
+            line = list(profiles(mask))[axis]
+            assert (np.moveaxis(mask, axis, -1) == line).all()
+            assert len(runs(line)) <= count
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_keys_of_other_implementations_draw_regions_too(impl):
+    key = jax.random.key(1, impl=impl)
+    for region in (Block(), Patch(), Box(count=2), Grid(unit=4), Band()):
+        for rate, all_kept in ((0.0, True), (1.0, False)):
+            mask = region.sample(key, (9, 8, 3), rate)
+            assert bool(mask.all()) is all_kept
+            assert bool(mask.any()) is all_kept
+
+
+@pytest.mark.parametrize("region", [Block(), Patch(), Box(), Grid(), Band()], ids=str)
+def test_an_image_without_pixels_has_a_mask_without_pixels(region, key):
+    for shape in ((0, 4, 3), (4, 0, 3), (4, 4, 0)):
+        mask = region.sample(key, shape, 0.5)
+        assert np.broadcast_shapes(mask.shape, shape) == shape
+
+
+ORDERED = "Box.aspect_ratio must be (low, high) with 0 < low <= high; got "
+WRONG = [
+    (lambda: Block(0), ValueError, "Block.size must be at least 1; got 0."),
+    (lambda: Block(()), ValueError, "Block.size must not be empty; got ()."),
+    (lambda: Block((3, 0)), ValueError, "Block.size[1] must be at least 1; got 0."),
+    (lambda: Block(2.0), TypeError, "Block.size must be an int; got 2.0."),
+    (lambda: Block(3, 1), TypeError, "Block.per_channel must be a bool; got 1."),
+    (lambda: Patch("16"), TypeError, "Patch.size must be an int; got '16'."),
+    (lambda: Box(0), ValueError, "Box.count must be in [1, 65); got 0."),
+    (
+        lambda: Box(aspect_ratio=2),
+        TypeError,
+        "Box.aspect_ratio must be a tuple of two numbers; got 2. Pass a tuple such as (0.5, 2.0).",
+    ),
+    (lambda: Box(aspect_ratio=(2, 1)), ValueError, ORDERED + "(2, 1)."),
+    (lambda: Box(aspect_ratio=(0, 1)), ValueError, ORDERED + "(0, 1)."),
+    (lambda: Box(border="in"), ValueError, "Box.border must be one of 'inside', 'clip'; got 'in'."),
+    (lambda: Grid(0), ValueError, "Grid.unit must be at least 1; got 0."),
+    (
+        lambda: Grid((5, 3)),
+        ValueError,
+        "Grid.unit must be (low, high) with low <= high; got (5, 3).",
+    ),
+    (lambda: Grid(rotate=-1), ValueError, "Grid.rotate must be in [0, 360]; got -1."),
+    (lambda: Grid(rotate="x"), TypeError, "Grid.rotate must be a number of degrees; got 'x'."),
+    (lambda: Band("x"), TypeError, "Band.axis must be an int; got 'x'."),
+    (lambda: Band(count=65), ValueError, "Band.count must be in [1, 65); got 65."),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "text"), WRONG, ids=[text for _, _, text in WRONG])
+def test_a_wrong_option_is_refused(make, error, text):
+    with pytest.raises(error) as refused:
+        make()
+    assert str(refused.value) == text
+
+
+UNFIT = [
+    (
+        Box(),
+        (3,),
+        "the element that Box drops from must have a spatial axis beside the channels; got (3,).",
+    ),
+    (Band(axis=2), (4, 4, 3), "Band.axis must name one of 2 axes; got 2."),
+    (Band(axis=-3), (4, 4, 3), "Band.axis must name one of 2 axes; got -3."),
+    (Block((3, 3)), (4, 3), "Block.size must have one size for each of 1 axes; got (3, 3)."),
+    (Patch((3,)), (4, 4, 3), "Patch.size must have one size for each of 2 axes; got (3,)."),
+    (Grid(rotate=5), (4, 3), "Grid.rotate must be 0 for an element with 1 spatial axes; got 5."),
+]
+
+
+@pytest.mark.parametrize(("region", "shape", "text"), UNFIT, ids=[text for _, _, text in UNFIT])
+def test_an_element_that_lacks_the_axes_is_refused(region, shape, text, key):
+    with pytest.raises(ValueError, match="must") as refused:
+        region.sample(key, shape, 0.5)
+    assert str(refused.value) == text
