@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dropax.bits import sample_normal
 from dropax.checks import must
 
 Number = int | float
@@ -111,7 +112,7 @@ def noise_fill(key: jax.Array, array: jax.Array, axes: tuple[int, ...], owner: s
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(must(owner, f"be no noise for dtype {array.dtype}", "noise"))
     mean, spread = _moments(array, axes)
-    normal = jax.random.normal(key, array.shape, mean.dtype)
+    normal = sample_normal(key, array.shape).astype(mean.dtype)
     return in_dtype(mean + spread * normal, array.dtype)
 
 

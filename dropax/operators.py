@@ -286,7 +286,7 @@ class DropoutOperator(ModalityOperator):
         element_shape = get_field(fields, self.config.field_key).shape[batch_axes:]
         params: dict[str, Any] | None = self._cache.get(element_shape)
         if params is None:
-            params = _fixed_params(self.config, element_shape)
+            params = fixed_params(self.config, element_shape)
             if not is_traced(params):
                 self._cache[element_shape] = params
         return params
@@ -300,8 +300,6 @@ _COMPILED = {
 
 # One compiled function for all operators: the config is an argument, and only its static part and
 # the shapes select what is compiled.
-
-_fixed_params = jax.jit(fixed_params, static_argnums=1)
 
 
 @jax.jit

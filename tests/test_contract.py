@@ -21,7 +21,7 @@ FLOORS = {
     "keys": 1,
     "containers": 1,
     "fields": 1,
-    "fills": 1,
+    "fills": 3,
     "layouts": 1,
     "images": 1,
     "plain": 1,

@@ -11,7 +11,7 @@ import numpy as np
 from dropax.bits import sample_bernoulli, sample_words, store
 from dropax.checks import require_kind
 from dropax.plain import Plain
-from dropax.regions.base import require_sizes, sizes_along, spatial_shape
+from dropax.regions.base import one_dispatch, require_sizes, sizes_along, spatial_shape
 from dropax.regions.calibration import covering_starts, fraction_units, pick_level
 
 _LEVELS = 1024
@@ -46,6 +46,7 @@ class Block(Plain):
         require_sizes("Block.size", self.size)
         require_kind("Block.per_channel", self.per_channel, bool, "a bool")
 
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 
@@ -104,6 +105,7 @@ class Patch(Plain):
     def __post_init__(self) -> None:
         require_sizes("Patch.size", self.size)
 
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 

@@ -12,7 +12,7 @@ import numpy as np
 from dropax.bits import sample_words, store, whole_below
 from dropax.checks import is_number, must, require_choice, require_kind, require_whole
 from dropax.plain import Plain
-from dropax.regions.base import spatial_shape
+from dropax.regions.base import one_dispatch, spatial_shape
 from dropax.regions.calibration import (
     Border,
     box_fractions,
@@ -66,6 +66,7 @@ class Box(Plain):
             raise ValueError(must("Box.aspect_ratio", constraint, bounds))
         require_choice("Box.border", self.border, ("inside", "clip"))
 
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 
@@ -115,6 +116,7 @@ class Band(Plain):
         require_kind("Band.axis", self.axis, int, "an int")
         require_whole("Band.count", self.count, 1, _MOST + 1)
 
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 
