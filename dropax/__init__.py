@@ -18,6 +18,7 @@ from dropax.batching import batched
 from dropax.bits import STREAM_VERSION
 from dropax.config import DropoutOperatorConfig
 from dropax.containers import Batch, Element
+from dropax.ids import as_record_ids
 from dropax.keys import Rngs
 from dropax.measures import dropped_fraction, expected_dropped_fraction
 from dropax.operator_config import ModalityOperatorConfig, OperatorConfig
@@ -49,6 +50,7 @@ __all__ = [
     "Rngs",
     "apply",
     "apply_batch",
+    "as_record_ids",
     "batched",
     "dropout",
     "dropped_fraction",

@@ -19,7 +19,9 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     "checks": 0,
     "keys": 1,
-    "containers": 1,
+    "trees": 1,
+    "ids": 2,
+    "containers": 3,
     "fields": 1,
     "fills": 3,
     "layouts": 1,
@@ -109,6 +111,7 @@ def test_the_public_names_are_these():
         "STREAM_VERSION",
         "apply",
         "apply_batch",
+        "as_record_ids",
         "batched",
         "dropout",
         "dropped_fraction",
