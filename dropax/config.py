@@ -27,6 +27,11 @@ Rate = float | jax.Array
 class DropoutOperatorConfig(ModalityOperatorConfig):
     """What is dropped, how much of it, and what takes its place.
 
+    `auxiliary_fields` drop where the image does. Each has the image's shape, or its spatial axes
+    with or without channels of its own; these may be a whole number of times shorter, the last two
+    by the same number, and then a cell drops where any pixel under it does. Fields of another shape
+    than the image's need a mode that drops whole pixels.
+
     Static: all but `dropout_rate` and `apply_probability`. Dynamic: these two, which may be traced;
     an `apply_probability` of exactly 1.0, the default, is static.
 

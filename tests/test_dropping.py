@@ -1,5 +1,6 @@
 """What a mask does to the fields of an element: the image, and those that go along."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -63,6 +64,31 @@ def test_auxiliary_fields_of_the_images_shape_follow_every_mode(key):
         image = image_of((4, 6, 5, 3))
         out, _ = apply_batch(config, init_state(config, key), {"image": image, "twin": image})
         np.testing.assert_array_equal(out["twin"], out["image"])
+
+
+@pytest.mark.parametrize("name", ["whole pixel", "block", "box", "boxes, clipped", "patch", "band"])
+def test_auxiliary_fields_at_a_fraction_of_the_resolution_drop_with_any_of_their_pixels(name, key):
+    config = config_of(
+        MODES[name],
+        auxiliary_fields=["map", "features"],
+        auxiliary_fill=(-1, 0.5),
+        mask_key="kept",
+        dropout_rate=0.2,
+    )
+    data = {
+        "image": image_of((16, 6, 9, 3)),
+        "map": image_of((16, 2, 3), np.int8),
+        "features": image_of((16, 2, 3, 5)),
+    }
+    for each in (config, config.replace(batch_strategy="scan")):
+        out, _ = jax.jit(apply_batch)(each, init_state(each, key), data)
+        kept = np.asarray(out["kept"]).reshape(16, 2, 3, 3, 3, 3).all(axis=(2, 4, 5))
+        assert 0 < kept.sum() < kept.size
+        np.testing.assert_array_equal(out["map"], np.where(kept, data["map"], -1))
+        np.testing.assert_array_equal(
+            out["features"], np.where(kept[..., None], data["features"], 0.5)
+        )
+        assert out["map"].dtype == jnp.int8
 
 
 def test_auxiliary_fields_can_be_left_out(key):
