@@ -19,7 +19,12 @@ from dropax.bits import STREAM_VERSION
 from dropax.config import DropoutOperatorConfig
 from dropax.containers import Batch, Element
 from dropax.keys import Rngs
-from dropax.measures import dropped_fraction, expected_dropped_fraction
+from dropax.measures import (
+    dropped_fraction,
+    expected_dropped_fraction,
+    visible_fraction,
+    visible_points,
+)
 from dropax.operator_config import ModalityOperatorConfig, OperatorConfig
 from dropax.operators import DropoutOperator, ModalityOperator
 from dropax.regions import Band, Block, Box, Channel, Grid, Patch, Pixel, Region
@@ -56,4 +61,6 @@ __all__ = [
     "generate_random_params",
     "init_state",
     "presets",
+    "visible_fraction",
+    "visible_points",
 ]
