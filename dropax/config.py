@@ -95,9 +95,13 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             require_kind(self._owner(name), getattr(self, name), bool, "a bool")
         self._require_name("mask_key", optional=True)
         taken = [self.field_key, self.target_key, *(self.auxiliary_fields or ())]
-        if self.mask_key is not None and self.mask_key in taken:
-            constraint = "name a field of its own"
-            raise ValueError(must(self._owner("mask_key"), constraint, self.mask_key))
+        if self.mask_key is not None:
+            # Of two new fields neither can lie within the other.
+            one, other = f"{self.mask_key}.", f"{self.target_key or self.mask_key}."
+            nested = one != other and (one.startswith(other) or other.startswith(one))
+            if self.mask_key in taken or nested:
+                constraint = "name a field of its own"
+                raise ValueError(must(self._owner("mask_key"), constraint, self.mask_key))
         for name in ("seed", "channel_axis"):
             if isinstance(getattr(self, name), np.integer):
                 vars(self)[name] = int(getattr(self, name))

@@ -111,3 +111,19 @@ def test_a_label_map_cannot_follow_channels_that_drop_on_their_own(mode, key):
         apply_batch(config, init_state(config, key), data)
     with pytest.raises(ValueError, match=r"'map' must have the spatial axes \(6, 5\) of the image"):
         apply_batch(config, init_state(config, key), {**data, "map": image_of((4, 6))})
+
+
+@pytest.mark.parametrize("name", ["target_key", "mask_key"])
+def test_no_new_field_takes_the_place_of_a_dict_of_others(name, key):
+    config = config_of("pixel", **{name: "camera"}).replace(field_key="camera.rgb")
+    data = {"camera": {"rgb": image_of((4, 6, 5, 3)), "depth": jnp.ones(4)}}
+    with pytest.raises(ValueError, match="take the place") as refused:
+        apply_batch(config, init_state(config, key), data)
+    assert str(refused.value) == (
+        f"DropoutOperatorConfig.{name} must not take the place of a dict with 'rgb', 'depth'; got "
+        "'camera'."
+    )
+    # A name with a dot in it is no path.
+    flat = {"camera.rgb": data["camera"]["rgb"]}
+    out, _ = apply_batch(config, init_state(config, key), flat)
+    assert out.keys() == {"camera.rgb", "camera"}
