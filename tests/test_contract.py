@@ -119,6 +119,8 @@ def test_the_public_names_are_these():
         "generate_random_params",
         "init_state",
         "presets",
+        "visible_fraction",
+        "visible_points",
     ]
     assert all(hasattr(dropax, name) for name in dropax.__all__)
 

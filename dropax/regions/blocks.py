@@ -150,8 +150,10 @@ def _levels(spatial: tuple[int, ...], sides: tuple[int, ...]) -> tuple[np.ndarra
     seeded = -np.expm1(np.log1p(-fractions) / (covers @ weights))
     thresholds = np.round(seeded * 2**32)
     missed = np.log1p(-thresholds / 2**32)
-    dropped = -np.expm1(missed[:, None] * covers) @ weights
-    units = fraction_units(np.append(dropped, 1.0))
+    # In parts of a few megabytes: large blocks cover in many ways.
+    parts = np.array_split(missed, 1 + len(missed) * len(covers) // 2**20)
+    dropped = [-np.expm1(part[:, None] * covers) @ weights for part in parts]
+    units = fraction_units(np.append(np.concatenate(dropped), 1.0))
     return units, np.append(thresholds, 2**32 - 1).astype(np.uint32)
 
 

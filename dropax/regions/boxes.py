@@ -61,9 +61,11 @@ class Box(Plain):
         if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
             cure = "Pass a tuple such as (0.5, 2.0)."
             raise TypeError(must("Box.aspect_ratio", "be a tuple of two numbers", bounds, cure))
-        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] < float("inf"):
+        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
             constraint = "be (low, high) with 0 < low <= high"
             raise ValueError(must("Box.aspect_ratio", constraint, bounds))
+        if not (bounds[0] >= 1e-9 and bounds[1] <= 1e9):
+            raise ValueError(must("Box.aspect_ratio", "be from 1e-9 to 1e9", bounds))
         require_choice("Box.border", self.border, ("inside", "clip"))
 
     @one_dispatch
