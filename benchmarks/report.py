@@ -94,7 +94,7 @@ def section(rows: Sequence[Row]) -> str:
     """Returns the tables of one experiment in Markdown."""
     columns = [(column.heading, [column.show(row) for row in rows]) for column in _COLUMNS]
     text = f"## {rows[0]['experiment']}\n\n"
-    text += _table([(heading, cells) for heading, cells in columns if any(cells)])
+    text += table([(heading, cells) for heading, cells in columns if any(cells)])
     compared = [row for row in rows if row.get("peers")]
     if compared:
         names = dict.fromkeys(name for row in compared for name in row["peers"])
@@ -102,11 +102,19 @@ def section(rows: Sequence[Row]) -> str:
         columns += [
             (name, [_peer_cell(row["peers"].get(name)) for row in compared]) for name in names
         ]
-        text += "\n" + _table(columns)
+        text += "\n" + table(columns)
     return text
 
 
-def _table(columns: Iterable[tuple[str, list[str]]]) -> str:
+def table(columns: Iterable[tuple[str, list[str]]]) -> str:
+    """Returns a table in Markdown.
+
+    Args:
+      columns: a heading and its cells, for each column.
+
+    Returns:
+      Its lines.
+    """
     columns = [[heading, *cells] for heading, cells in columns]
     widths = [max(map(len, column)) for column in columns]
     lines = [
@@ -209,7 +217,7 @@ def compare(then: Report, now: Report) -> str:
     if lines:
         headings = ("experiment", "contender", "case", "x floor then", "now", "now / then")
         columns = zip(headings, map(list, zip(*lines, strict=True)), strict=True)
-        text += "\n" + _table(columns)
+        text += "\n" + table(columns)
     return text + f"\n{len(lines)} rows compared, {new} with nothing to compare with.\n"
 
 

@@ -1,0 +1,140 @@
+"""dropax with flax.nnx: its streams, its jit, its modules and its optimizer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropax
+
+nnx = pytest.importorskip("flax.nnx", reason="flax is missing: pip install 'dropax[interop]'")
+optax = pytest.importorskip("optax", reason="optax is missing: pip install 'dropax[interop]'")
+
+CONFIG = dropax.DropoutOperatorConfig(
+    field_key="image", dropout_rate=0.5, stochastic=True, stream_name="augment"
+)
+
+
+def make_batch(key):
+    return {"image": jax.random.normal(key, (6, 4, 4, 3)), "label": jnp.arange(6)}
+
+
+class Network(nnx.Module):
+    """Drops in its own forward pass: the state of dropax is one more variable."""
+
+    def __init__(self, config, *, rngs):
+        self.config = nnx.static(config)
+        self.drop_state = nnx.Variable(dropax.init_state(config, rngs.augment()))
+        self.dense = nnx.Linear(48, 6, rngs=rngs)
+
+    def __call__(self, batch):
+        batch, drop_state = dropax.apply_batch(self.config, self.drop_state.get_value(), batch)
+        self.drop_state.set_value(drop_state)
+        return self.dense(batch["image"].reshape(len(batch["image"]), -1)), batch
+
+
+def test_the_operator_takes_nnx_rngs_as_they_are():
+    rngs = nnx.Rngs(0, augment=1)
+    operator = dropax.DropoutOperator(CONFIG, rngs=rngs)
+    assert operator.rngs is rngs
+    batch = {"image": jnp.ones((6, 4, 4, 3))}
+    dropped = operator.apply_batch(batch)
+    # The key is the stream's first, so the masks are those of the pure functions with that key.
+    state = dropax.init_state(CONFIG, nnx.Rngs(0, augment=1).augment())
+    expected, _ = dropax.apply_batch(CONFIG, state, batch)
+    np.testing.assert_array_equal(dropped["image"], expected["image"])
+    # And the next operator is given another.
+    other = dropax.DropoutOperator(CONFIG, rngs=rngs)
+    assert (other.state.key != operator.state.key).all()
+
+
+def test_an_unknown_stream_falls_back_to_the_default_one_of_nnx():
+    operator = dropax.DropoutOperator(CONFIG, rngs=nnx.Rngs(7))
+    assert (operator.state.key == nnx.Rngs(7)()).all()
+
+
+def test_a_key_drawn_inside_nnx_jit_advances_the_stream(key):
+    images = make_batch(key)["image"]
+
+    @nnx.jit
+    def drop(rngs, images):
+        return dropax.dropout(rngs.augment(), images, rate=0.5)
+
+    rngs, twin = nnx.Rngs(augment=1), nnx.Rngs(augment=1)
+    for _ in range(3):
+        expected = dropax.dropout(twin.augment(), images, rate=0.5)
+        np.testing.assert_array_equal(drop(rngs, images), expected)
+
+
+def test_config_functions_work_inside_nnx_jit(key):
+    batch = make_batch(key)
+    traces = []
+
+    @nnx.jit
+    def drop(rate, drop_state, batch):
+        traces.append(1)
+        config = CONFIG.replace(dropout_rate=rate)
+        params = dropax.generate_random_params(
+            config, drop_state.next_key(), {"image": batch["image"].shape}
+        )
+        batch, drop_state = dropax.apply_batch(config, drop_state, batch)
+        fraction = dropax.expected_dropped_fraction(config, batch["image"].shape[1:])
+        return batch, drop_state, params["keep_mask"], fraction
+
+    state = dropax.init_state(CONFIG, key)
+    for rate in (0.1, 0.7):
+        dropped, new_state, kept, fraction = drop(jnp.float32(rate), state, batch)
+        expected, state = dropax.apply_batch(CONFIG.replace(dropout_rate=rate), state, batch)
+        np.testing.assert_array_equal(dropped["image"], expected["image"])
+        np.testing.assert_array_equal(dropped["image"], jnp.where(kept, batch["image"], 0))
+        assert abs(float(fraction) - rate) < 1e-6
+        assert int(new_state.step) == int(state.step)
+    assert len(traces) == 1
+
+
+def test_a_training_step_of_a_module_that_drops(key):
+    network = Network(CONFIG, rngs=nnx.Rngs(0, augment=1))
+    optimizer = nnx.Optimizer(network, optax.adam(1e-2), wrt=nnx.Param)
+    batch = make_batch(key)
+
+    @nnx.jit
+    def train_step(network, optimizer, batch):
+        def loss(network):
+            logits, dropped = network(batch)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+            return losses.mean(), dropped["image"]
+
+        (value, seen), gradients = nnx.value_and_grad(loss, has_aux=True)(network)
+        optimizer.update(network, gradients)
+        return value, seen
+
+    losses, state = [], dropax.init_state(CONFIG, nnx.Rngs(augment=1).augment())
+    for _ in range(60):
+        value, seen = train_step(network, optimizer, batch)
+        losses.append(float(value))
+        expected, state = dropax.apply_batch(CONFIG, state, batch)
+        np.testing.assert_array_equal(seen, expected["image"])
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+    assert int(network.drop_state.get_value().step) == 60
+
+
+def test_an_operator_held_by_a_module_goes_on_after_nnx_jit(key):
+    class Holder(nnx.Module):
+        def __init__(self, operator):
+            self.operator = nnx.data(operator)
+
+        def __call__(self, batch):
+            return self.operator(batch)
+
+    operator = dropax.DropoutOperator(CONFIG, rngs=nnx.Rngs(0, augment=1))
+    twin, holder, batch = operator.clone(), Holder(operator), make_batch(key)
+    run = nnx.jit(lambda holder, batch: holder(batch))
+    for number in range(3):
+        np.testing.assert_array_equal(run(holder, batch)["image"], twin(batch)["image"])
+        assert int(holder.operator.state.step) == number + 1
+
+
+def test_a_closure_under_nnx_jit_is_refused():
+    operator = dropax.DropoutOperator(CONFIG, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="it would draw the same mask in every run"):
+        nnx.jit(lambda batch: operator(batch))({"image": jnp.ones((2, 4, 4, 3))})
