@@ -6,7 +6,7 @@ import pytest
 
 import dropax
 
-pytest.importorskip("datarax", reason="datarax is missing: pip install 'dropax[interop]'")
+pytest.importorskip("datarax", reason="datarax is missing: pip install '.[interop]'")
 from datarax.core.element_batch import Batch
 from datarax.pipeline import Pipeline
 from datarax.sources.memory_source import MemorySource, MemorySourceConfig

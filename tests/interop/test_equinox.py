@@ -7,8 +7,8 @@ import pytest
 
 import dropax
 
-equinox = pytest.importorskip("equinox", reason="equinox is missing: pip install dropax[interop]")
-optax = pytest.importorskip("optax", reason="optax is missing: pip install 'dropax[interop]'")
+equinox = pytest.importorskip("equinox", reason="equinox is missing: pip install '.[interop]'")
+optax = pytest.importorskip("optax", reason="optax is missing: pip install '.[interop]'")
 
 
 class Drop(equinox.Module):

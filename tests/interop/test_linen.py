@@ -9,8 +9,8 @@ import pytest
 
 import dropax
 
-linen = pytest.importorskip("flax.linen", reason="flax is missing: pip install 'dropax[interop]'")
-optax = pytest.importorskip("optax", reason="optax is missing: pip install 'dropax[interop]'")
+linen = pytest.importorskip("flax.linen", reason="flax is missing: pip install '.[interop]'")
+optax = pytest.importorskip("optax", reason="optax is missing: pip install '.[interop]'")
 
 RATE = 0.25
 

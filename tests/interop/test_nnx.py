@@ -7,8 +7,8 @@ import pytest
 
 import dropax
 
-nnx = pytest.importorskip("flax.nnx", reason="flax is missing: pip install 'dropax[interop]'")
-optax = pytest.importorskip("optax", reason="optax is missing: pip install 'dropax[interop]'")
+nnx = pytest.importorskip("flax.nnx", reason="flax is missing: pip install '.[interop]'")
+optax = pytest.importorskip("optax", reason="optax is missing: pip install '.[interop]'")
 
 CONFIG = dropax.DropoutOperatorConfig(
     field_key="image", dropout_rate=0.5, stochastic=True, stream_name="augment"

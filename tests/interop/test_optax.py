@@ -7,7 +7,7 @@ import pytest
 
 import dropax
 
-optax = pytest.importorskip("optax", reason="optax is missing: pip install 'dropax[interop]'")
+optax = pytest.importorskip("optax", reason="optax is missing: pip install '.[interop]'")
 
 STEPS = 40
 

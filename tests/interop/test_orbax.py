@@ -8,7 +8,7 @@ import pytest
 import dropax
 
 ocp = pytest.importorskip(
-    "orbax.checkpoint", reason="orbax-checkpoint is missing: pip install 'dropax[interop]'"
+    "orbax.checkpoint", reason="orbax-checkpoint is missing: pip install '.[interop]'"
 )
 
 CONFIG = dropax.DropoutOperatorConfig(

@@ -1,4 +1,4 @@
-"""dropax on batches of tf.data. TensorFlow is in no extra of this package."""
+"""dropax on batches of tf.data."""
 
 import jax
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 import dropax
 
-tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed: it is in no extra")
+tf = pytest.importorskip("tensorflow", reason="tensorflow is missing: pip install '.[interop]'")
 
 CONFIG = dropax.DropoutOperatorConfig(
     field_key="image", dropout_rate=0.5, mode=dropax.Patch(size=2), stochastic=True
