@@ -92,7 +92,8 @@ def _cell(row: Row, baseline: Row, condition: str) -> str:
     if row is baseline:
         return text
     mean, half = interval(np.subtract(scores, baseline["scores"][condition]))
-    difference = f"{mean:+.{digits}f} ± {half:.{digits}f}"
+    mean_shown = round(mean, digits) + 0.0  # no minus before a zero
+    difference = f"{mean_shown:+.{digits}f} ± {half:.{digits}f}"
     return f"{text} ({f'**{difference}**' if abs(mean) > half else difference})"
 
 
@@ -116,6 +117,9 @@ def save(results: Report, path: Path) -> Path:
     return beside
 
 
+_TESTED = {"clean": "clean", "disc": "with a disc hidden", "pixels": "with pixels hidden"}
+
+
 def plot(results: Report, path: Path) -> None:
     """Draws all scores with their intervals, a panel for each place and condition.
 
@@ -137,7 +141,8 @@ def plot(results: Report, path: Path) -> None:
     for line, ((task, place), group) in zip(panels, groups.items(), strict=True):
         for panel, condition in zip(line, _conditions(baselines[task]), strict=True):
             _draw(panel, group, baselines[task], condition, rates)
-            panel.set_title(f"{task}, dropped at the {place}: {condition}", fontsize=8)
+            title = f"{task}, {place}: tested {_TESTED[condition]}"
+            panel.set_title(title, fontsize=8)
             panel.set_xlabel(baselines[task]["unit"], fontsize=8)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
@@ -164,5 +169,6 @@ def _draw(
     panel.set_yticks(range(len(modes)), modes, fontsize=8)
     panel.set_ylim(len(modes) - 0.5, -0.5)
     panel.tick_params(axis="x", labelsize=8)
+    panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="x", color="0.92")
     panel.set_axisbelow(True)

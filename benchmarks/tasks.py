@@ -145,7 +145,7 @@ def _layer(weights: Weights, name: str, images: jax.Array, stride: int = 1) -> j
 
 
 def load_digits() -> Data:
-    """Reads 1,797 digits of 8x8 grey values; the second half, by other writers, is for testing."""
+    """Reads 1,797 digits of 8x8 grey values; the second half is for testing."""
     from sklearn import datasets
 
     bunch = datasets.load_digits()
@@ -156,7 +156,7 @@ def load_digits() -> Data:
 
 
 def init_digits(key: jax.Array) -> Weights:
-    """Makes 10,090 weights: two convolutions and a dense layer."""
+    """Makes 9,930 weights: two convolutions and a dense layer."""
     return _make_weights(key, {"a": (3, 3, 1, 16), "b": (3, 3, 16, 32), "c": (512, 10)})
 
 
@@ -210,7 +210,7 @@ def _cut(photographs: np.ndarray, count: int, rng: np.random.Generator) -> np.nd
 
 
 def init_photographs(key: jax.Array) -> Weights:
-    """Makes 4,691 weights: four convolutions, of which the two within see half the size."""
+    """Makes 6,828 weights: four convolutions, from the second on at half the size."""
     shapes = {"a": (3, 3, 3, 16), "b": (3, 3, 16, 16), "c": (3, 3, 16, 16), "d": (3, 3, 16, 12)}
     return _make_weights(key, shapes)
 
