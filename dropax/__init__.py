@@ -13,7 +13,7 @@ A keep mask is True where kept. A rate is the fraction dropped. Arrays are (heig
 channels).
 """
 
-from dropax import presets
+from dropax import images, presets
 from dropax.batching import batched
 from dropax.bits import STREAM_VERSION
 from dropax.config import DropoutOperatorConfig
@@ -56,6 +56,7 @@ __all__ = [
     "dropped_fraction",
     "expected_dropped_fraction",
     "generate_random_params",
+    "images",
     "init_state",
     "presets",
 ]

@@ -26,6 +26,8 @@ FLOORS = {
     "fills": 3,
     "layouts": 1,
     "images": 1,
+    "pictures": 1,
+    "sheets": 2,
     "plain": 1,
     "files": 2,
     "tables": 1,
@@ -49,6 +51,7 @@ FLOORS = {
     "transform": 9,
     "shells": 10,
     "operators": 11,
+    "arguments": 9,
     "__main__": 12,
     "": 13,
 }
@@ -117,6 +120,7 @@ def test_the_public_names_are_these():
         "dropped_fraction",
         "expected_dropped_fraction",
         "generate_random_params",
+        "images",
         "init_state",
         "presets",
     ]
