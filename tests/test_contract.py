@@ -127,6 +127,11 @@ def test_the_public_names_are_these():
     assert all(hasattr(dropax, name) for name in dropax.__all__)
 
 
+def test_help_is_a_tour_of_all_public_names():
+    listed = re.findall(r"^ {4}(\w+) {2,}\S", dropax.__doc__, re.MULTILINE)
+    assert sorted(listed) == sorted(dropax.__all__)
+
+
 PUBLIC = [getattr(dropax, name) for name in dropax.__all__ if inspect.getdoc(getattr(dropax, name))]
 
 
