@@ -12,7 +12,7 @@ import pytest
 import dropax
 
 ROOT = pathlib.Path(__file__).parents[1]
-PACKAGE = ROOT / "dropax"
+PACKAGE = pathlib.Path(dropax.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports go down this table only: a module may import those of lower floors, not of its own.
