@@ -268,8 +268,14 @@ class _Run:
             self.done += [(cell, None) for cell in cells if cell.mode == cells[-1].mode]
             tiles = tuple(sheets.magnified(cell.after) for cell in cells)
             captions = tuple(f"dropped {cell.realised:.4f}" for cell in cells)
-            self.strips.append(sheets.Strip((cells[-1].mode,), tiles, captions))
-        headings = [f"rate {rate:g}" if rate else "original" for rate in rates]
+            own = (
+                ("its paper's own rate,", "drawn anew in each") if cells[-1].mode in PRESETS else ()
+            )
+            self.strips.append(sheets.Strip((cells[-1].mode, *own), tiles, captions))
+        titles = [
+            f"draw {n}" if options.preset else f"rate {rate:g}" for n, rate in enumerate(rates)
+        ]
+        headings = ["original", *titles[1:]]
         return self.write_sheet("the built-in picture", headings)
 
     def jobs(self) -> list[_Job]:

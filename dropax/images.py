@@ -77,7 +77,7 @@ def mask_overlay(
     image: ArrayLike,
     keep_mask: ArrayLike,
     *,
-    color: tuple[int, int, int] = (224, 32, 32),
+    color: tuple[int, int, int] = (255, 0, 128),
     opacity: float = 0.8,
     span: tuple[float, float] | None = None,
 ) -> np.ndarray:
@@ -103,7 +103,7 @@ def mask_overlay(
       >>> picture = sample_picture(64)
       >>> keep_mask = np.arange(64) < 48  # drops the columns at the right
       >>> mask_overlay(picture, keep_mask[:, None], opacity=1)[0, -1]
-      array([224,  32,  32], dtype=uint8)
+      array([255,   0, 128], dtype=uint8)
     """
     values, mask = _image(image, "mask_overlay.image"), np.asarray(keep_mask) != 0
     try:

@@ -125,7 +125,7 @@ def test_an_overlay_takes_the_masks_that_dropax_draws(mode: Any) -> None:
         shown = images.mask_overlay(picture, mask, opacity=0.5)
         dropped = ~np.broadcast_to(np.asarray(mask), picture.shape)
         share = dropped.mean(-1, keepdims=True) / 2
-        expected = picture + (np.array([224, 32, 32]) - picture) * share
+        expected = picture + (np.array([255, 0, 128]) - picture) * share
         np.testing.assert_allclose(shown, expected, atol=0.5)
         np.testing.assert_array_equal(shown[~dropped.any(-1)], picture[~dropped.any(-1)])
 
