@@ -1,19 +1,58 @@
 """dropax: drop pixels, channels or regions of images inside JAX programs.
 
-The library is four pure functions, `init_state`, `generate_random_params`, `apply` and
-`apply_batch`, that thread explicit keys and state through frozen configs. `DropoutOperator` is the
-same as an object, and `dropout` the same in one line:
-
     >>> import dropax, jax, jax.numpy as jnp
     >>> images = jnp.ones((8, 32, 32, 3))
     >>> dropax.dropout(jax.random.key(0), images, rate=0.2).shape
     (8, 32, 32, 3)
 
-A keep mask is True where kept. A rate is the fraction dropped. Arrays are (height, width,
-channels).
+A keep mask is True where kept. A rate is the fraction dropped, in expectation, in every mode.
+Arrays are (height, width, channels). `help(dropax.dropout)` and the like say more.
+
+One line:
+    dropout                    bare arrays, with any leading batch axes
+
+Pure functions, for a jitted step of your own:
+    DropoutOperatorConfig      what drops, how much of it, what takes its place; frozen
+    init_state                 a config and a key make an `OperatorState`
+    apply_batch                drops from a batch, and returns it with the next state
+    generate_random_params     draws the keep masks of a batch, and does nothing else
+    apply                      drops from one element what its params say; no randomness
+    batched                    makes an `apply_batch` of two functions of your own
+    as_record_ids              ids of up to 64 bits, for masks that follow a record anywhere
+
+The same as an object:
+    DropoutOperator            holds config and state; a pytree
+    Rngs                       named streams of keys
+    ModalityOperator           the class to derive an operator of your own from
+    OperatorConfig             its config
+    ModalityOperatorConfig     its config where it works on a named field
+
+Modes, which say what drops together:
+    Pixel                      each value, or each whole pixel
+    Channel                    whole channels
+    Block                      overlapping blocks around random seeds (DropBlock)
+    Patch                      cells of a fixed grid (Hide-and-Seek)
+    Box                        rectangles (Cutout, Random Erasing)
+    Grid                       a lattice of squares (GridMask)
+    Band                       strips across an axis (SpecAugment)
+    Region                     the protocol of a mode of your own
+    presets                    four papers' own parameters, each as a config
+
+What goes in and out:
+    Batch                      records, stacked
+    Element                    one record: data, state, metadata
+    OperatorState              key, step, counts, statistics; a pytree
+
+Measuring and seeing:
+    expected_dropped_fraction  what a config drops on average
+    dropped_fraction           what a mask drops
+    images                     contact sheets and overlays, as plain arrays
+    STREAM_VERSION             of the masks that a key gives
+
+On pictures, from a shell: `python -m dropax --help`.
 """
 
-from dropax import presets
+from dropax import images, presets
 from dropax.batching import batched
 from dropax.bits import STREAM_VERSION
 from dropax.config import DropoutOperatorConfig
@@ -61,6 +100,7 @@ __all__ = [
     "dropped_fraction",
     "expected_dropped_fraction",
     "generate_random_params",
+    "images",
     "init_state",
     "presets",
     "visible_fraction",

@@ -8,59 +8,38 @@ on what else is done in the same run.
 import argparse
 import collections
 import contextlib
+import errno
 import hashlib
+import json
 import os
 import secrets
 import stat
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax import files, images, presets, tables
-from dropax.checks import require_choice
+from dropax import files, sheets, tables
+from dropax.arguments import PRESETS, in_options, parse
 from dropax.config import DropoutOperatorConfig
 from dropax.files import SUFFIXES, Write
+from dropax.images import sample_picture
 from dropax.masks import sample_params
+from dropax.pictures import PICTURE_SUFFIXES, require_pillow
 from dropax.regions import MODES, Pixel
 from dropax.transform import apply
 
-EXAMPLES = """\
-examples:
-  python -m dropax                                the modes at several rates, on a built-in picture
-  python -m dropax photo.jpg --rate 0.1           writes dropax_out/photo.png and a contact sheet
-  python -m dropax photos/ --mode channel         every picture and array below a folder
-  python -m dropax photo.jpg --preset cutout      with the parameters of a paper
-
-Arrays, (H, W), (H, W, C) or (N, H, W, C), stay in their format and dtype. Pictures become PNG, with
-their alpha channel as it was. The same seed gives the same bytes for a file of the same name (its
-path below the input folder), whatever else is done in the same run. In an .npz every array of
-numbers with 2 to 4 axes is dropped, the others are carried along.
-"""
 HEADINGS = ("file", "shape", "dtype", "mode", "rate asked", "rate realised", "ms")
 BUILT_IN, BUILT_IN_RATES = "built-in.png", (0.0, 0.1, 0.25, 0.5)
 ON_EVERY_IMAGE = {"apply_probability": 1.0, "rescale": False}  # whatever a paper does
 SHEET, SHEET_ROWS = "contact_sheet.png", 16
 # What a file may fail with. Anything else is a fault of the program, and shows where it is.
 FAILURES = (ImportError, MemoryError, OSError, ValueError, jax.errors.JaxRuntimeError)
-# The config's wording, in terms of the command line.
-WORDINGS = {"DropoutOperatorConfig.": "--", "--dropout_": "--", " or a real scalar array": ""}
-PRESETS: dict[str, Callable[..., DropoutOperatorConfig]] = {
-    "cutout": presets.cutout,
-    "random_erasing": presets.random_erasing,
-    "gridmask": presets.gridmask,
-    "dropblock": presets.dropblock,
-}
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
 
 
 class _Job(NamedTuple):
@@ -72,7 +51,7 @@ class _Job(NamedTuple):
     @property
     def target(self) -> str:
         path = PurePosixPath(self.name)
-        is_picture = path.suffix.lower() in images.PICTURE_SUFFIXES
+        is_picture = path.suffix.lower() in PICTURE_SUFFIXES
         return str(path.with_suffix(".png") if is_picture else path)
 
 
@@ -90,25 +69,43 @@ class _Result(NamedTuple):
 
     @property
     def realised(self) -> float:
-        return 1 - np.count_nonzero(self.keep_mask) / self.keep_mask.size
+        return np.count_nonzero(~self.keep_mask) / self.keep_mask.size
+
+    @property
+    def shape(self) -> str:
+        return "x".join(map(str, self.before.shape)) + ("" if self.alpha is None else "+alpha")
 
     def row(self) -> tuple[str, ...]:
-        shape = "x".join(map(str, self.before.shape)) + ("" if self.alpha is None else "+alpha")
-        what = (self.name, shape, str(self.before.dtype), self.mode, _shown(self.config))
+        rate = "-".join(f"{bound:.4g}" for bound in _bounds(self.config))
+        what = (self.name, self.shape, str(self.before.dtype), self.mode, rate)
         return (*what, f"{self.realised:.4f}", f"{self.milliseconds:.2f}")
 
-    def strip(self) -> images.Strip:
+    def record(self, output: Path | None) -> dict[str, Any]:
+        """Returns the row for other programs."""
+        return {
+            "file": self.name,
+            "output": output and str(output),
+            "shape": self.before.shape,
+            "alpha": self.alpha is not None,
+            "dtype": str(self.before.dtype),
+            "mode": self.mode,
+            "rate_asked": self.config.dropout_rate,
+            "rate_realised": self.realised,
+            "milliseconds": self.milliseconds,
+        }
+
+    def strip(self) -> sheets.Strip:
         views, label = [self.before, self.after, self.keep_mask], self.row()[:3]
         if self.before.ndim == 4:
             views, label = [view[0] for view in views], (*label, "shown: record 0")
-        tiles, part, overview = images.show_drop(views, self.alpha)
-        return images.Strip(label, tiles, (part, f"dropped {self.realised:.4f}", ""), overview)
+        tiles, captions, overview = sheets.show_drop(views, self.alpha)
+        dropped = f"dropped {self.realised:.4f}"
+        return sheets.Strip(label, tiles, (captions[0], dropped, captions[1]), overview)
 
 
-def _shown(config: DropoutOperatorConfig) -> str:
-    """Shows a rate or a range of rates."""
+def _bounds(config: DropoutOperatorConfig) -> tuple[Any, ...]:
     rate: Any = config.dropout_rate
-    return "-".join(f"{bound:.4g}" for bound in (rate if isinstance(rate, tuple) else (rate,)))
+    return rate if isinstance(rate, tuple) else (rate,)
 
 
 def _file_key(seed: int, name: str) -> jax.Array:
@@ -137,81 +134,27 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments, or None for those of the process.
 
     Returns:
-      The exit code: 0; 2 where anything was refused, though the rest was done; 130 after Ctrl-C.
+      The exit code: 0; 1 where something could not be done, though the rest was; 2 where the
+      arguments are wrong; 130 after Ctrl-C.
     """
     try:
-        run = _Run(*_parse(argv))
+        run = _Run(*parse(argv))
         os.makedirs(run.options.out, exist_ok=True)
+        if not os.access(run.options.out, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), run.options.out)
     except (OSError, OverflowError, TypeError, ValueError) as error:
         what = f"--out {error.filename!r}: " if isinstance(error, OSError) else ""
-        tables.say(f"dropax: {what}{_in_options(error)}", sys.stderr)
+        tables.say(f"dropax: {what}{in_options(error)}", sys.stderr, tables.RED)
         return 2
     try:
         with jax.enable_x64(True):  # or 64-bit arrays would come out in 32 bits
             run.process() if run.options.inputs else run.demonstrate()
     except KeyboardInterrupt:
-        run.failures.append("interrupted: what the table does not list is not done")
+        run.failures.append({"file": None, "error": "interrupted: the rest is not done"})
         return 130
     finally:
-        for line in [*tables.aligned(HEADINGS, run.rows), *run.notes]:
-            tables.say(line, sys.stdout)
-        for line in run.failures:
-            tables.say(f"dropax: {line}", sys.stderr)
-    return 2 if run.failures else 0
-
-
-def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DropoutOperatorConfig]:
-    parser = _Parser(
-        prog="python -m dropax",
-        description="Drop pixels, channels or regions of pictures (PNG, JPEG, WebP) and arrays.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("inputs", nargs="*", metavar="INPUT", help="a file, or a folder of them")
-    add("--mode", metavar="|".join(MODES), help="what drops together (default: pixel)")
-    add("--preset", metavar="|".join(PRESETS), help="the parameters of a paper, instead of a mode")
-    add("--rate", type=_number, help="expected fraction that is dropped (default: 0.2)")
-    add("--seed", type=_number, default=0, help="same seed, same masks (default: 0)")
-    add("--fill", type=_number, default=0, help="what dropped values become (default: 0)")
-    add("--out", metavar="DIR", default="dropax_out", help="output folder (default: dropax_out)")
-    add("--overwrite", action="store_true", help="replace files that are there already")
-    # The package is loaded before its __main__; importing it by name would go up the floors.
-    add("--version", action="version", version=f"dropax {sys.modules['dropax'].__version__}")
-    options = parser.parse_args(argv)
-    if options.preset is not None:
-        require_choice("--preset", options.preset, PRESETS)
-        for name in ("mode", "rate"):
-            if getattr(options, name) is not None:
-                raise ValueError(
-                    f"--{name} must be left out where there is a --preset, which says it"
-                )
-    if options.fill == "stats_mean":
-        raise ValueError("--fill must not be 'stats_mean': there are no statistics here")
-    config = DropoutOperatorConfig(
-        field_key="image",
-        stochastic=True,
-        dropout_rate=0.2 if options.rate is None else options.rate,
-        mode="pixel" if options.mode is None else options.mode,
-        fill=options.fill,
-        seed=options.seed,
-    )
-    return options, config
-
-
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text  # the config says what it should be
-
-
-def _in_options(error: BaseException) -> str:
-    message = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    for wording, here in WORDINGS.items():
-        message = str(message).replace(wording, here)
-    return str(message)
+        run.report()
+    return 1 if run.failures else 0
 
 
 class _Run:
@@ -220,13 +163,37 @@ class _Run:
     def __init__(self, options: argparse.Namespace, config: DropoutOperatorConfig) -> None:
         self.options, self.config = options, config
         self.programs: dict[Any, Any] = {}
-        self.rows: list[tuple[str, ...]] = []
-        self.strips: list[images.Strip] = []
-        self.notes: list[str] = []
-        self.failures: list[str] = []
+        self.done: list[tuple[_Result, Path | None]] = []
+        self.strips: list[sheets.Strip] = []
+        self.sheet: Path | None = None
+        self.remarks: list[dict[str, Any]] = []
+        self.failures: list[dict[str, Any]] = []
 
     def fail(self, what: Any, error: BaseException) -> None:
-        self.failures.append(f"{what}: {_in_options(error)}")
+        self.failures.append({"file": str(what), "error": in_options(error)})
+
+    def report(self) -> None:
+        """Prints the results to stdout and the rest to stderr."""
+        if self.options.json:
+            records = [result.record(output) for result, output in self.done]
+            sheet = self.sheet and str(self.sheet)
+            content = {"rows": records, "contact_sheet": sheet}
+            content |= {"remarks": self.remarks, "failures": self.failures}
+            tables.write(json.dumps(content), sys.stdout)
+        elif not self.options.quiet:
+            rows = [result.row() for result, _ in self.done]
+            cells = [[tables.showable(cell, sys.stdout) for cell in row] for row in rows]
+            for number, line in enumerate(tables.aligned(HEADINGS, cells)):
+                tables.say(line, sys.stdout, "" if number else tables.BOLD)
+            if self.sheet:
+                more = f", with the first {SHEET_ROWS} of {len(rows)} rows"
+                shown = more if self.options.inputs and len(rows) > SHEET_ROWS else ""
+                tables.say(f"contact sheet: {self.sheet}{shown}", sys.stdout)
+        if not self.options.quiet:
+            for remark in self.remarks:
+                tables.say(f"dropax: {_line(remark)}", sys.stderr, tables.DIM)
+        for failure in self.failures:
+            tables.say(f"dropax: {_line(failure)}", sys.stderr, tables.RED)
 
     def drop(self, name: str, array: np.ndarray, alpha: Any = None, **changes: Any) -> _Result:
         """Drops values of an array, by a program compiled once for each mode, shape and dtype."""
@@ -252,32 +219,35 @@ class _Run:
         """Does the inputs one after the other, then the contact sheet."""
         room = SHEET_ROWS
         try:
-            images.require_pillow(SHEET)
+            require_pillow(SHEET)
         except ImportError as error:  # no failure: the arrays are what was asked for
-            tables.say(f"dropax: {error}", sys.stderr)
+            self.remarks.append({"file": None, "remark": str(error)})
             room = 0
         jobs: Any = self.jobs()
         with contextlib.suppress(ImportError):
             from tqdm import tqdm
 
-            jobs = tqdm(jobs, unit="file", leave=False, disable=len(jobs) < 2 or None)
+            hidden = self.options.quiet or len(jobs) < 2 or None  # None: on a terminal only
+            jobs = tqdm(jobs, unit="file", leave=False, disable=hidden)
         for job in jobs:
             target = Path(self.options.out, job.target)
             try:
                 self.refuse_loss(target, job.source)
-                results, write = files.work_on(job.source, job.name, self.drop)
+                results, write, remarks = files.work_on(job.source, job.name, self.drop)
                 self.write(target, write)
-                self.rows += [result.row() for result in results]
+                self.done += [(result, target) for result in results]
                 self.strips += [result.strip() for result in results[: room - len(self.strips)]]
+                self.remarks += [{"file": str(job.source), "remark": text} for text in remarks]
             except FAILURES as error:
                 self.fail(job.source, error)
+        rate = "-".join(f"{bound:.4g}" for bound in _bounds(self.config))
+        what = f"mode {self.config.mode}, rate {rate}"
         headings = ("original", "dropped", "keep mask (white: kept)")
-        what = f"mode {self.config.mode}, rate {_shown(self.config)}"
         self.write_sheet(f"preset {self.options.preset}" if self.options.preset else what, headings)
 
     def demonstrate(self) -> None:
         """Shows modes at several rates, and presets, on the built-in picture with one key."""
-        picture, options = images.sample_picture(), self.options
+        picture, options = sample_picture(), self.options
         rates = BUILT_IN_RATES if options.rate is None else (0.0, self.config.dropout_rate)
         modes: list[Any] = [*MODES] if options.mode is None else [self.config.mode]
         if options.mode is None:
@@ -295,11 +265,17 @@ class _Run:
                 cells = [self.drop(BUILT_IN, picture, **kind) for kind in kinds]
             except FAILURES as error:
                 return self.fail(BUILT_IN, error)
-            self.rows += [cell.row() for cell in cells if cell.mode == cells[-1].mode]
-            tiles = tuple(images.magnified(cell.after) for cell in cells)
+            self.done += [(cell, None) for cell in cells if cell.mode == cells[-1].mode]
+            tiles = tuple(sheets.magnified(cell.after) for cell in cells)
             captions = tuple(f"dropped {cell.realised:.4f}" for cell in cells)
-            self.strips.append(images.Strip((cells[-1].mode,), tiles, captions))
-        headings = [f"rate {rate:g}" if rate else "original" for rate in rates]
+            own = (
+                ("its paper's own rate,", "drawn anew in each") if cells[-1].mode in PRESETS else ()
+            )
+            self.strips.append(sheets.Strip((cells[-1].mode, *own), tiles, captions))
+        titles = [
+            f"draw {n}" if options.preset else f"rate {rate:g}" for n, rate in enumerate(rates)
+        ]
+        headings = ["original", *titles[1:]]
         return self.write_sheet("the built-in picture", headings)
 
     def jobs(self) -> list[_Job]:
@@ -315,7 +291,8 @@ class _Run:
         rivals[SHEET] += 1
         for job in found.values():
             if rivals[job.target] > 1:
-                self.failures.append(f"{job.source}: another would be written to {job.target} too")
+                why = f"another would be written to {job.target} too"
+                self.failures.append({"file": str(job.source), "error": why})
         return [job for job in found.values() if rivals[job.target] == 1]
 
     def jobs_of(self, text: str) -> list[_Job]:
@@ -326,13 +303,14 @@ class _Run:
                 raise ValueError(f"must be a folder or a file whose name ends in one of {listed}")
             return [_Job(path, path.name)]
         sources: list[Path] = []
+        closed = len(self.failures)
         own = os.path.realpath(self.options.out)  # what an earlier run wrote is no input
         for folder, below, names in os.walk(text, onerror=lambda e: self.fail(e.filename, e)):
             below[:] = [name for name in below if os.path.realpath(Path(folder, name)) != own]
             sources += [
                 Path(folder, name) for name in names if Path(name).suffix.lower() in SUFFIXES
             ]
-        if not sources:
+        if not sources and len(self.failures) == closed:
             raise ValueError(f"holds no file whose name ends in one of {listed}")
         return [_Job(source, source.relative_to(text).as_posix()) for source in sorted(sources)]
 
@@ -344,15 +322,18 @@ class _Run:
 
     def write(self, target: Path, write: Write) -> None:
         """Writes a file beside its place, then moves it there: it is whole or absent."""
-        target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".dropax-{secrets.token_hex(8)}.tmp")
         try:
-            with open(scratch, "xb") as file:
-                write(file)
-            os.replace(scratch, target)
-        except BaseException:  # Ctrl-C too
-            scratch.unlink(missing_ok=True)
-            raise
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with open(scratch, "xb") as file:
+                    write(file)
+                os.replace(scratch, target)
+            except BaseException:  # Ctrl-C too
+                scratch.unlink(missing_ok=True)
+                raise
+        except OSError as error:  # of the result, not of what was read
+            raise OSError(f"{target} cannot be written: {in_options(error)}") from error
 
     def write_sheet(self, title: str, headings: Sequence[str]) -> None:
         target, number = Path(self.options.out, SHEET), 1
@@ -363,12 +344,14 @@ class _Run:
         content = (title, headings, self.strips)
         try:
             if self.strips:
-                self.write(target, lambda file: images.write_contact_sheet(file, *content))
-                self.notes.append(f"contact sheet: {target}")
+                self.write(target, lambda file: sheets.write_contact_sheet(file, *content))
+                self.sheet = target
         except FAILURES as error:
             self.fail(SHEET, error)
-        if self.notes and self.options.inputs and len(self.rows) > SHEET_ROWS:
-            self.notes[-1] += f", with the first {SHEET_ROWS} of {len(self.rows)} rows"
+
+
+def _line(said: dict[str, Any]) -> str:
+    return ": ".join(text for text in said.values() if text is not None)
 
 
 if __name__ == "__main__":

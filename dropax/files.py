@@ -12,17 +12,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dropax import images
+from dropax import pictures
 from dropax.checks import must
 
-SUFFIXES = (*images.PICTURE_SUFFIXES, ".npy", ".npz")
+SUFFIXES = (*pictures.PICTURE_SUFFIXES, ".npy", ".npz")
 
 Write = Callable[[BinaryIO], Any]
 # (name, array, alpha or None) -> an object whose `after` is the new array.
 Work = Callable[..., Any]
 
 
-def work_on(source: Path, name: str, work: Work) -> tuple[list[Any], Write]:
+def work_on(source: Path, name: str, work: Work) -> tuple[list[Any], Write, tuple[str, ...]]:
     """Reads a file and works on each array that it holds.
 
     Args:
@@ -31,7 +31,8 @@ def work_on(source: Path, name: str, work: Work) -> tuple[list[Any], Write]:
       work: called as `work(name, array, alpha)`; returns an object whose `after` is the new array.
 
     Returns:
-      (results, write): what `work` returned, and a function that writes the new file.
+      (results, write, remarks): what `work` returned, a function that writes the new file, and what
+      of the old one is not in it, in words.
 
     Raises:
       ImportError: if Pillow is missing.
@@ -40,19 +41,19 @@ def work_on(source: Path, name: str, work: Work) -> tuple[list[Any], Write]:
     """
     suffix = source.suffix.lower()
     if suffix == ".npz":
-        return _work_on_archive(source, name, work)
+        return (*_work_on_archive(source, name, work), ())
     if suffix == ".npy":
         with open(source, "rb") as file:
             result = work(name, _read_array(file))
-        return [result], lambda file: np.save(file, result.after, allow_pickle=False)
-    picture = images.read_picture(source)
+        return [result], lambda file: np.save(file, result.after, allow_pickle=False), ()
+    picture = pictures.read_picture(source)
     result = work(name, picture.values, picture.alpha)
-    dropped = images.Picture(result.after, picture.alpha, picture.icc_profile)
-    return [result], lambda file: images.write_picture(file, dropped)
+    dropped = pictures.Picture(result.after, picture.alpha, picture.icc_profile)
+    return [result], lambda file: pictures.write_picture(file, dropped), picture.remarks
 
 
 def _work_on_archive(source: Path, name: str, work: Work) -> tuple[list[Any], Write]:
-    with images.reading("an npz archive"), zipfile.ZipFile(source) as archive:
+    with pictures.reading("an npz archive"), zipfile.ZipFile(source) as archive:
         members = {info.filename: (info, archive.read(info)) for info in archive.infolist()}
     results = []
     for member, (info, content) in members.items():
@@ -76,7 +77,7 @@ def _work_on_archive(source: Path, name: str, work: Work) -> tuple[list[Any], Wr
 
 
 def _read_array(file: BinaryIO) -> np.ndarray:
-    with images.reading("an array"):
+    with pictures.reading("an array"):
         array = np.lib.format.read_array(file, allow_pickle=False)
     bits = 8 * array.dtype.itemsize // (2 if array.dtype.kind == "c" else 1)
     # JAX has no longer numbers.

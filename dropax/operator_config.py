@@ -9,7 +9,7 @@ new compilation; everything else is static. Unflattening goes round the construc
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import numpy as np
@@ -101,7 +101,7 @@ class OperatorConfig(Plain):
     precomputed_stats: dict[str, Any] | None = _Copied()  # type: ignore[assignment]
     stochastic: bool = False
     stream_name: str | None = None
-    batch_strategy: str = "vmap"
+    batch_strategy: Literal["vmap", "scan"] = "vmap"
 
     dynamic_fields: ClassVar[tuple[str, ...]] = ()
     neutral: ClassVar[dict[str, float]] = {}
@@ -136,7 +136,7 @@ class OperatorConfig(Plain):
             if self.batch_stats_fn is not None:
                 raise ValueError(must(owner, "be None where batch_stats_fn is given", stats))
 
-    def replace(self, **changes: Any) -> Any:
+    def replace(self, **changes: Any) -> Self:
         """Returns a new config, checked again, with some attributes replaced."""
         return dataclasses.replace(self, **changes)
 

@@ -5,7 +5,7 @@ stores the state that comes back.
 """
 
 import logging
-from typing import Any
+from typing import Any, overload
 
 import jax
 
@@ -102,6 +102,27 @@ class ModalityOperator(Shell):
 
     # Batches.
 
+    @overload
+    def apply_batch(
+        self,
+        batch: AnyBatch,
+        stats: dict[str, Any] | None = None,
+        *,
+        record_ids: Any = None,
+        epoch: Any = None,
+    ) -> AnyBatch: ...
+
+    @overload
+    def apply_batch(
+        self,
+        batch: dict[str, Any],
+        stats: dict[str, Any] | None,
+        metadata: Any,
+        *,
+        record_ids: Any = None,
+        epoch: Any = None,
+    ) -> tuple[dict[str, Any], Any, Any]: ...
+
     def apply_batch(
         self,
         batch: Any,
@@ -169,8 +190,7 @@ class ModalityOperator(Shell):
 
     def __call__(self, batch: AnyBatch, stats: dict[str, Any] | None = None) -> AnyBatch:
         """Works on a batch, as `apply_batch` does."""
-        result: AnyBatch = self.apply_batch(batch, stats)
-        return result
+        return self.apply_batch(batch, stats)
 
     def get_output_structure(self, sample_data: Any, sample_state: Any) -> tuple[Any, Any]:
         """Returns the structure of what `apply` returns, with None for leaves.

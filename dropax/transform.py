@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from dropax.batching import AnyBatch, batched
 from dropax.checks import must, require_kind, require_whole
@@ -239,8 +240,8 @@ def apply_batch(
 
 
 def dropout(
-    key: Any,
-    images: Any,
+    key: jax.Array | np.ndarray,
+    images: ArrayLike,
     *,
     rate: float | jax.Array | tuple[float | jax.Array, float | jax.Array] = 0.1,
     mode: Mode = "pixel",

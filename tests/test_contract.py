@@ -12,7 +12,7 @@ import pytest
 import dropax
 
 ROOT = pathlib.Path(__file__).parents[1]
-PACKAGE = ROOT / "dropax"
+PACKAGE = pathlib.Path(dropax.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports go down this table only: a module may import those of lower floors, not of its own.
@@ -26,6 +26,8 @@ FLOORS = {
     "fills": 3,
     "layouts": 1,
     "images": 1,
+    "pictures": 1,
+    "sheets": 2,
     "plain": 1,
     "files": 2,
     "tables": 1,
@@ -49,6 +51,7 @@ FLOORS = {
     "transform": 9,
     "shells": 10,
     "operators": 11,
+    "arguments": 9,
     "__main__": 12,
     "": 13,
 }
@@ -117,12 +120,18 @@ def test_the_public_names_are_these():
         "dropped_fraction",
         "expected_dropped_fraction",
         "generate_random_params",
+        "images",
         "init_state",
         "presets",
         "visible_fraction",
         "visible_points",
     ]
     assert all(hasattr(dropax, name) for name in dropax.__all__)
+
+
+def test_help_is_a_tour_of_all_public_names():
+    listed = re.findall(r"^ {4}(\w+) {2,}\S", dropax.__doc__, re.MULTILINE)
+    assert sorted(listed) == sorted(dropax.__all__)
 
 
 PUBLIC = [getattr(dropax, name) for name in dropax.__all__ if inspect.getdoc(getattr(dropax, name))]

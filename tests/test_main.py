@@ -1,7 +1,6 @@
 """The command line, as its user meets it."""
 
 import hashlib
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import dropax
 from dropax import images
 from dropax.__main__ import main
 
@@ -165,31 +163,6 @@ def test_what_an_earlier_run_wrote_is_no_input() -> None:
     assert sorted(contents("dropax_out")) == names
 
 
-def test_the_table_says_what_was_dropped(capsys: pytest.CaptureFixture[str]) -> None:
-    np.save("a.npy", noise((50, 40, 3), np.float64))
-    Image.fromarray(noise((9, 8, 4), np.uint8)).save("long name.png")
-    assert main(["a.npy", "long name.png", "--rate", "0.25"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split("  ")[0] == "file"
-    assert len({len(line) for line in lines[:3]}) == 1, "columns are aligned"
-    assert lines[1].split()[:5] == ["a.npy", "50x40x3", "float64", "pixel", "0.25"]
-    assert lines[2].split()[:4] == ["long", "name.png", "9x8x3+alpha", "uint8"]
-    realised = np.mean(np.load("dropax_out/a.npy") == 0)
-    assert float(lines[1].split()[5]) == pytest.approx(realised, abs=1e-4)
-    assert float(lines[1].split()[6]) > 0
-    assert lines[3] == f"contact sheet: {Path('dropax_out/contact_sheet.png')}"
-
-
-def test_the_contact_sheet_is_capped_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("in").mkdir()
-    for number in range(17):
-        np.save(f"in/{number:02}.npy", noise((4, 4), np.uint8))
-    assert main(["in"]) == 0
-    output = capsys.readouterr()
-    assert output.out.splitlines()[-1].endswith(", with the first 16 of 17 rows")
-    assert output.err == "", "no progress bar where there is no terminal"
-
-
 def test_each_run_adds_its_own_contact_sheet() -> None:
     assert [main([]), main([]), main(["--overwrite"])] == [0, 0, 0]
     assert sorted(contents("dropax_out")) == ["contact_sheet-2.png", "contact_sheet.png"]
@@ -236,7 +209,7 @@ def test_each_fault_is_one_line_and_the_rest_is_done(capsys: pytest.CaptureFixtu
     faults = failing_files()
     np.save("good.npy", noise((8, 8), np.uint8))
     names = list(faults)
-    assert main([*names[:8], "good.npy", *names[8:]]) == 2
+    assert main([*names[:8], "good.npy", *names[8:]]) == 1
     output = capsys.readouterr()
     assert sorted(contents("dropax_out")) == ["contact_sheet.png", "good.npy"]
     assert [line.split()[0] for line in output.out.splitlines()] == ["file", "good.npy", "contact"]
@@ -249,12 +222,13 @@ def test_each_fault_is_one_line_and_the_rest_is_done(capsys: pytest.CaptureFixtu
 def test_a_fill_that_a_dtype_cannot_hold_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     np.save("a.npy", noise((4, 4), np.uint8))
     np.save("b.npy", noise((4, 4), np.float32))
-    assert main(["a.npy", "b.npy", "--fill", "0.5"]) == 2
+    assert main(["a.npy", "b.npy", "--fill", "0.5"]) == 1
     error = "dropax: a.npy: --fill must be exact in dtype uint8; got 0.5. Pass a whole number"
     assert capsys.readouterr().err.startswith(error)
     assert "b.npy" in contents("dropax_out")
-    assert main(["--fill", "0.5", "--out", "other"]) == 2
-    assert "built-in.png: --fill must be exact in dtype uint8" in capsys.readouterr().err
+    for fill in ("0.5", "1" * 400):
+        assert main(["--fill", fill, "--out", "other"]) == 1
+        assert "built-in.png: --fill must be exact in dtype uint8" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,7 +237,7 @@ def test_nothing_is_overwritten_unless_asked(capsys: pytest.CaptureFixture[str])
     assert main(["a.npy"]) == 0
     before = contents("dropax_out")
     capsys.readouterr()
-    assert main(["a.npy", "b.npy", "--seed", "1"]) == 2
+    assert main(["a.npy", "b.npy", "--seed", "1"]) == 1
     cure = "is there already; pass --overwrite to replace it"
     assert capsys.readouterr().err == f"dropax: a.npy: {Path('dropax_out/a.npy')} {cure}\n"
     after = contents("dropax_out")
@@ -273,7 +247,7 @@ def test_nothing_is_overwritten_unless_asked(capsys: pytest.CaptureFixture[str])
 
 def test_an_input_is_never_replaced(capsys: pytest.CaptureFixture[str]) -> None:
     np.save("a.npy", noise((4, 4), np.uint8))
-    assert main(["a.npy", "--out", ".", "--overwrite"]) == 2
+    assert main(["a.npy", "--out", ".", "--overwrite"]) == 1
     assert "a.npy: its result would replace it; choose another --out" in capsys.readouterr().err
     np.testing.assert_array_equal(np.load("a.npy"), noise((4, 4), np.uint8))
 
@@ -283,7 +257,7 @@ def test_inputs_that_would_be_written_to_one_place_are_refused(
 ) -> None:
     for name in ("a.jpg", "a.png", "contact_sheet.jpg", "b.png"):
         Image.fromarray(noise((8, 8, 3), np.uint8)).save(name)
-    assert main(["a.jpg", "a.png", "contact_sheet.jpg", "b.png"]) == 2
+    assert main(["a.jpg", "a.png", "contact_sheet.jpg", "b.png"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "dropax: a.jpg: another would be written to a.png too",
         "dropax: a.png: another would be written to a.png too",
@@ -300,10 +274,10 @@ def test_inputs_that_would_be_written_to_one_place_are_refused(
         (["--mode", "pixle"], "--mode must be one of 'pixel', 'channel'"),
         (["--fill", "inf"], "--fill must be finite; got inf."),
         (["--fill", "x"], "--fill must be one of 'mean', 'noise', 'stats_mean'; got 'x'. Or pass"),
-        (["--fill", "1" * 400], ""),
         (["--seed", "-1"], "--seed must be in [0, 4294967296); got -1."),
         (["--seed", "1.5"], "--seed must be an int; got 1.5."),
-        (["--wrong"], "unrecognized arguments: --wrong"),
+        (["--wrong"], "unrecognized arguments: --wrong; see python -m dropax --help"),
+        (["--json", "--quiet"], "not allowed with argument --json"),
         (["--out", "file/below"], "--out 'file/below': Not a directory"),
         (["--out", "file"], "--out 'file': File exists"),
     ],
@@ -323,8 +297,10 @@ def test_a_file_in_the_way_stops_only_one(capsys: pytest.CaptureFixture[str]) ->
     make_folder()
     Path("dropax_out").mkdir()
     Path("dropax_out/sub").write_text("a file where a folder should be")
-    assert main(["in"]) == 2
-    assert capsys.readouterr().err.startswith(f"dropax: {Path('in/sub/c.WEBP')}: ")
+    assert main(["in"]) == 1
+    source, target = Path("in/sub/c.WEBP"), Path("dropax_out/sub/c.png")
+    error = f"dropax: {source}: {target} cannot be written: File exists\n"
+    assert capsys.readouterr().err == error
     assert {"a.npy", "b.npz", "d.png"} < set(contents("dropax_out"))
 
 
@@ -353,27 +329,7 @@ def test_without_pillow_arrays_are_done(
     needs = "needs Pillow; pip install 'dropax[image]'"
     assert main(["in/a.npy", "in/b.npz"]) == 0
     assert capsys.readouterr().err == f"dropax: contact_sheet.png {needs}\n"
-    assert main(["in/d.png", "--out", "other"]) == 2
+    assert main(["in/d.png", "--out", "other"]) == 1
     assert f"dropax: {Path('in/d.png')}: a picture {needs}" in capsys.readouterr().err
-    assert main(["--out", "other"]) == 2
+    assert main(["--out", "other"]) == 1
     assert needs in capsys.readouterr().err
-
-
-def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
-    for option, said in (("--help", "examples:"), ("--version", f"dropax {dropax.__version__}\n")):
-        with pytest.raises(SystemExit) as exit_:
-            main([option])
-        assert exit_.value.code == 0
-        assert said in capsys.readouterr().out
-
-
-def test_a_reader_that_leaves_causes_no_traceback() -> None:
-    np.save("a.npy", noise((4, 4), np.uint8))
-    command = f"{sys.executable} -m dropax a.npy missing.npy | true; exit ${{PIPESTATUS[0]}}"
-    root = str(Path(dropax.__file__).parents[1])
-    done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, env={"PYTHONPATH": root}
-    )
-    assert done.returncode == 2
-    assert done.stderr == "dropax: missing.npy: No such file or directory\n"
-    assert "a.npy" in contents("dropax_out")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dropax import images
+from dropax import sheets
 from dropax.__main__ import main
 from dropax.regions import MODES
 
@@ -29,7 +29,7 @@ def test_without_inputs_the_modes_are_shown(capsys: pytest.CaptureFixture[str]) 
     presets = ["cutout", "random_erasing", "gridmask", "dropblock"]
     assert [line[3] for line in lines[33:-1]] == [name for name in presets for _ in range(3)]
     with Image.open("dropax_out/contact_sheet.png") as sheet:
-        assert min(sheet.size) > 3 * images.TILE
+        assert min(sheet.size) > 3 * sheets.TILE
 
 
 def test_without_inputs_options_narrow_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

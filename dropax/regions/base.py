@@ -1,13 +1,15 @@
 """What a mode is: the protocol of regions, and what they share."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
 from dropax.bits import GRID, drop_units
 from dropax.checks import must, require_whole
+
+_Sample = TypeVar("_Sample", bound=Callable[..., jax.Array])
 
 
 @runtime_checkable
@@ -32,9 +34,10 @@ class Region(Protocol):
         ...
 
 
-def one_dispatch(sample: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+def one_dispatch(sample: _Sample) -> _Sample:
     """Compiles a region's `sample` for calls from outside of jit; inside it changes nothing."""
-    return jax.jit(sample, static_argnums=(0, 2), inline=True)
+    # What jit returns is called as before, but knows no arguments by type.
+    return cast(_Sample, jax.jit(sample, static_argnums=(0, 2), inline=True))
 
 
 def expected_fraction(region: Region, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
