@@ -10,7 +10,7 @@ Needs Hypothesis, and is never imported by `import dropax`.
 try:
     import hypothesis  # noqa: F401
 except ImportError:
-    raise ImportError("dropax.testing needs Hypothesis; pip install hypothesis") from None
+    raise ImportError("dropax.testing needs Hypothesis; pip install 'dropax[test]'") from None
 
 from dropax.testing.arrays import batches, data_shapes, elements, images
 from dropax.testing.bounds import assert_dropped_fraction

@@ -27,8 +27,9 @@ _KINDS = ("dict", "Batch")
 
 def shapes(*, ranks: Sequence[int] = (3, 2, 1, 4), max_side: int = 5) -> Any:
     """Draws shapes of images, sides of 1 among them."""
-    side = st.integers(1, max_side)
-    return st.sampled_from(list(ranks)).flatmap(lambda rank: st.tuples(*[side] * rank))
+    # As many sides for every rank: else the fewest axes would count as the simplest.
+    sides = st.tuples(*[st.integers(1, max_side)] * max(ranks))
+    return st.builds(lambda rank, sides: sides[:rank], st.sampled_from(list(ranks)), sides)
 
 
 @st.composite
@@ -83,34 +84,36 @@ def images(
         shape = shapes(ranks=ranks, max_side=max_side)
     size = tuple(draw(as_strategy(shape), label="shape"))
     layout = draw(st.sampled_from(list(layouts)), label="layout")
-    pool = draw(
-        st.lists(_values(dtype, special, low, high), min_size=1, max_size=8), label="values"
-    )
+    values = st.sampled_from(_candidates(dtype, special, low, high))
+    pool = draw(st.lists(values, min_size=1, max_size=8), label="values")
     # Few values, laid out by a stride that draws no further: an image in a handful of choices.
     stride = draw(st.integers(1, 7), label="stride")
     at = np.arange(math.prod(size)) * stride % len(pool)
     return _laid_out(np.array(pool, dtype)[at].reshape(size), layout)
 
 
-def _values(dtype: Any, special: bool, low: float, high: float) -> st.SearchStrategy[Any]:
-    if dtype == np.bool_:
-        return st.sampled_from([v for v in (False, True) if low <= v <= high])
+def _candidates(dtype: Any, special: bool, low: float, high: float) -> list[Any]:
+    """Returns values of a dtype within bounds, the simplest first."""
+    is_float = jnp.issubdtype(dtype, jnp.floating)
+    info: Any = jnp.finfo(dtype) if is_float else None
+    least, most = (0, 1) if dtype == np.bool_ else (-math.inf, math.inf)
     if jnp.issubdtype(dtype, jnp.integer):
-        info = jnp.iinfo(dtype)
-        least, most = (int(min(max(bound, info.min), info.max)) for bound in (low, high))
-        least, most = least + (least < low), most - (most > high)
-        tame = st.integers(max(least, min(-9, most)), min(most, max(100, least)))
-        return tame | st.sampled_from([least, most]) if special else tame
-    bounds = (min(max(low, -9.0), high), max(min(high, 100.0), low))
-    # Quarters are exact in every dtype.
-    steps = st.integers(math.ceil(bounds[0] * 4), math.floor(bounds[1] * 4)).map(lambda n: n / 4)
-    if not special:
-        return steps
-    finfo = jnp.finfo(dtype)
-    largest, tiny = float(finfo.max), float(finfo.smallest_subnormal)
-    odd = [math.nan, math.inf, -math.inf, -0.0, largest, -largest, tiny, -tiny]
-    odd = [value for value in odd if value != value or low <= value <= high]
-    return steps | st.sampled_from(odd)
+        least, most = int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max)
+    least, most = max(low, least), min(high, most)
+    # Quarters from -9 to 100 are exact in every floating-point dtype.
+    tame = (number / 4 for number in range(-36, 401)) if is_float else range(-9, 101)
+    values: list[Any] = sorted((v for v in tame if least <= v <= most), key=_plainness)
+    if special and is_float:
+        largest, tiny = float(info.max), float(info.smallest_subnormal)
+        odd = (math.inf, -math.inf, -0.0, largest, -largest, tiny, -tiny)
+        values += [math.nan, *(value for value in odd if least <= value <= most)]
+    elif special or not values:
+        values += [math.ceil(least), math.floor(most)]
+    return values
+
+
+def _plainness(value: float) -> tuple[bool, float, bool]:
+    return value != int(value), abs(value), value < 0
 
 
 def _laid_out(array: np.ndarray, layout: str) -> np.ndarray:

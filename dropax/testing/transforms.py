@@ -37,8 +37,11 @@ class PropertyError(AssertionError):
     """
 
     def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(name, message)
         self.property = name
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 def check_transform(
@@ -98,12 +101,14 @@ def check_transform(
         AssertionError. The message names the property, shows the example, and says what to look
         for.
       TypeError: if an argument is of another kind.
-      ValueError: if a name is that of no property, or an argument is out of range.
+      ValueError: if a name is that of no property, or in `only` of one that made no sense for any
+        example, an argument is out of range, or there is no batch to draw.
 
     Example:
       >>> import dropax
       >>> config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True)
-      >>> names = check_transform(dropax.generate_random_params, dropax.apply, config)
+      >>> batch = {"image": np.ones((8, 6, 6, 1), np.float32)}
+      >>> names = check_transform(dropax.generate_random_params, dropax.apply, config, batch=batch)
       >>> "keys_matter" in names
       True
       >>> def multiply(config, data, state, metadata, random_params=None, stats=None):
@@ -112,7 +117,7 @@ def check_transform(
       ...     dropax.generate_random_params,
       ...     multiply,
       ...     config,
-      ...     batch={"image": np.ones((8, 6, 6, 1), np.float32)},
+      ...     batch=batch,
       ...     only=["nothing_is_left_under_a_dropped_value"],
       ... )  # doctest: +ELLIPSIS
       Traceback (most recent call last):
@@ -126,10 +131,8 @@ def check_transform(
     require_kind(f"{owner}.false_alarm", false_alarm, float, "a float")
     if not 0 < false_alarm < 1:
         raise ValueError(must(f"{owner}.false_alarm", "be in (0, 1)", false_alarm))
-    chosen = list(PROPERTIES) if only is None else list(only)
-    skipped = list(skip)
-    for name in (*chosen, *skipped):
-        require_choice(f"{owner}: a property", name, PROPERTIES)
+    chosen = _names("only", PROPERTIES if only is None else only)
+    skipped = _names("skip", skip)
     if not isinstance(config, st.SearchStrategy):
         require_kind(f"{owner}.config", config, OperatorConfig, "a config or a strategy of them")
     transform = Transform(
@@ -138,12 +141,23 @@ def check_transform(
     # Each statistical property is one assertion an example.
     share = false_alarm / (2 * max_examples)
     trials = _trials(transform, config, batch, share)
-    held = (
-        name
-        for name in chosen
-        if name not in skipped and _holds(PROPERTIES[name], trials, max_examples)
-    )
-    return tuple(held)
+    names = [name for name in chosen if name not in skipped]
+    held = tuple(name for name in names if _holds(PROPERTIES[name], trials, max_examples))
+    if only is not None and len(held) < len(names):
+        passed_over = [name for name in names if name not in held]
+        constraint = "name properties that make sense for an example"
+        raise ValueError(must(f"{owner}.only", constraint, passed_over))
+    return held
+
+
+def _names(argument: str, names: Iterable[str]) -> list[str]:
+    owner = f"check_transform.{argument}"
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(must(owner, "be a list of names", names))
+    listed = list(names)
+    for name in listed:
+        require_choice(owner, name, PROPERTIES)
+    return listed
 
 
 @st.composite
