@@ -178,7 +178,8 @@ def _trials(
     data, states = jax.tree.map(_as_jax_holds, records_of(batch, f"{owner}.batch"))
     seed = draw(st.integers(0, 2**32 - 1), label="seed")
     trial = Trial(transform, config, data, states, seed, false_alarm)
-    if trial.size < 1:
+    # What is wrong with the arguments is told here, and not as a property that does not hold.
+    if trial.size < 1 or not np.shape(trial.images):
         raise ValueError(must(f"{owner}.batch", "hold a record", summarize(data)))
     return trial
 
@@ -205,18 +206,22 @@ def _holds(each: Property, trials: st.SearchStrategy[Trial], max_examples: int) 
     )
     @hypothesis.given(trials)
     def run(trial: Trial) -> None:
+        failure = None
         try:
             applies = each.applies(trial)
             seen.append(applies)
             if applies:
                 each.check(trial)
         except BrokenError as broken:
-            failures.append(_error(each, trial, f"{broken}."))
-            raise failures[-1] from broken
+            failure = _error(each, trial, f"{broken}.")
         except Exception as error:
             text = f"it raised {type(error).__name__}: {error}".partition("\n")[0]
-            failures.append(_error(each, trial, text))
-            raise failures[-1] from error
+            failure = _error(each, trial, text)
+            failure.__cause__ = error
+        # Raised here, because Hypothesis shrinks only what was raised for the same reason.
+        if failure is not None:
+            failures.append(failure)
+            raise failure
 
     try:
         run()
