@@ -290,10 +290,12 @@ class Trial:
         data, _ = self.transform.apply_each(self.config, self.data, self.states, self.params)
         return np.asarray(get_field(data, self.target))
 
-    def eager_result(self, at: int) -> np.ndarray:
-        """Returns what becomes of one image without jit."""
+    def uncompiled_result(self, at: int) -> np.ndarray:
+        """Returns what becomes of one image, one primitive after the other."""
         parts = (row(tree, at) for tree in (self.data, self.states, self.params))
-        return np.asarray(get_field(self.transform.apply_one(self.config, *parts)[0], self.target))
+        with jax.disable_jit():
+            data, _ = self.transform.apply_one(self.config, *parts)
+        return np.asarray(get_field(data, self.target))
 
     @functools.cached_property
     def masks(self) -> Any:
