@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
 from cases import DTYPES
-from dropax import Batch, Channel, DropoutOperatorConfig, apply, generate_random_params, init_state
+from dropax import (
+    Batch,
+    Channel,
+    DropoutOperatorConfig,
+    OperatorConfig,
+    apply,
+    generate_random_params,
+    init_state,
+)
 from dropax.regions import MODES
 from dropax.testing import (
     batches,
@@ -30,6 +38,7 @@ def finds(strategy, wanted, *, shrink=True):
     return find(strategy, wanted, settings=settings(max_examples=1000, phases=phases))
 
 
+@settings(max_examples=25)
 @given(configs(), st.data())
 def test_a_config_and_an_element_of_its_own_go_together(config, data):
     element = data.draw(elements(config))
@@ -164,6 +173,11 @@ def test_images_of_every_dtype_and_its_extremes(dtype):
             finds(wide, lambda image, odd=odd: odd(image).any(), shrink=False)
 
 
+@given(images(dtypes=("float32", "uint8"), low=200.0, special=False))
+def test_images_beyond_what_is_usual(image):
+    assert (image >= 200).all()
+
+
 @given(images(dtypes=("float32", "uint8", "bool"), low=0.0, high=1.0))
 def test_images_within_a_range(image):
     assert np.nanmin(image, initial=0) >= 0
@@ -224,6 +238,12 @@ def test_operator_states_shrink_to_the_first_and_reach_the_last():
             ).example(),
             r"elements\.ranks must have one that the config fits; got \(2,\)",
         ),
+        (
+            lambda: elements(
+                DropoutOperatorConfig(field_key="image", rescale=True), dtypes=("uint8",)
+            ).example(),
+            r"elements\.dtypes must have one that the config takes; got \('uint8',\)",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.NonInteractiveExampleWarning")
@@ -233,8 +253,8 @@ def test_what_cannot_be_drawn_is_refused(make, text):
 
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.NonInteractiveExampleWarning")
-def test_elements_need_a_field():
-    from dropax import OperatorConfig
-
-    with pytest.raises(TypeError, match=r"elements\.config must be a config with a field_key"):
-        elements(OperatorConfig()).example()
+@pytest.mark.parametrize("strategy", [elements, batches, data_shapes])
+def test_data_needs_a_field(strategy):
+    text = rf"{strategy.__name__}\.config must be a config with a field_key; got OperatorConfig\(\)"
+    with pytest.raises(TypeError, match=text):
+        strategy(OperatorConfig()).example()

@@ -100,15 +100,16 @@ def _candidates(dtype: Any, special: bool, low: float, high: float) -> list[Any]
     if jnp.issubdtype(dtype, jnp.integer):
         least, most = int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max)
     least, most = max(low, least), min(high, most)
-    # Quarters from -9 to 100 are exact in every floating-point dtype.
-    tame = (number / 4 for number in range(-36, 401)) if is_float else range(-9, 101)
+    # Quarters up to 64 are exact in every floating-point dtype.
+    tame = (number / 4 for number in range(-36, 257)) if is_float else range(-9, 101)
     values: list[Any] = sorted((v for v in tame if least <= v <= most), key=_plainness)
     if special and is_float:
         largest, tiny = float(info.max), float(info.smallest_subnormal)
         odd = (math.inf, -math.inf, -0.0, largest, -largest, tiny, -tiny)
         values += [math.nan, *(value for value in odd if least <= value <= most)]
     elif special or not values:
-        values += [math.ceil(least), math.floor(most)]
+        ends = ((math.ceil, least), (math.floor, most))
+        values += [rounded(bound) for rounded, bound in ends if math.isfinite(bound)]
     return values
 
 
@@ -137,18 +138,27 @@ def dtypes_of(config: Any, dtypes: Sequence[str] = DTYPES) -> list[str]:
 
 
 def _takes(config: Any, dtype: Any) -> bool:
-    if jnp.issubdtype(dtype, jnp.floating) or not isinstance(config, DropoutOperatorConfig):
+    if not isinstance(config, DropoutOperatorConfig):
         return True
-    if config.rescale:
-        return False
-    is_bool = dtype == np.bool_
-    least, most = (0, 1) if is_bool else (jnp.iinfo(dtype).min, jnp.iinfo(dtype).max)
-    if config.clip_range is not None:
-        low, high = config.clip_range
-        if max(low, least) > min(high, most) or math.ceil(max(low, least)) > min(high, most):
-            return False
+    is_float = jnp.issubdtype(dtype, jnp.floating)
+    info: Any = jnp.finfo(dtype) if is_float else None if dtype == np.bool_ else jnp.iinfo(dtype)
+    least, most = (0, 1) if info is None else (float(info.min), float(info.max))
+    low, high = config.clip_range or (least, most)
+    low, high = max(low, least), min(high, most)
     fills = config.fill if isinstance(config.fill, tuple) else (config.fill,)
-    return all(isinstance(f, str) or (f == int(f) and least <= f <= most) for f in fills)
+    fits = all(isinstance(fill, str) or least <= fill <= most for fill in fills)
+    if is_float:
+        return fits and low <= high
+    whole = all(isinstance(fill, str) or fill == int(fill) for fill in fills)
+    return fits and whole and not config.rescale and low <= high and math.ceil(low) <= high
+
+
+def _config_of(config: Any, owner: str) -> ModalityOperatorConfig:
+    if config is None:
+        return DropoutOperatorConfig(field_key="image")
+    if not isinstance(config, ModalityOperatorConfig):
+        raise TypeError(must(owner, "be a config with a field_key", config))
+    return config
 
 
 @st.composite
@@ -191,19 +201,20 @@ def _parts(
     options: dict[str, Any],
 ) -> tuple[Any, Any]:
     """Draws the data and the state of an element, or of a batch of some size."""
-    if not isinstance(config, ModalityOperatorConfig):
-        raise TypeError(must("elements.config", "be a config with a field_key", config))
     lead = () if size is None else (size,)
     shape = draw(_shape_of(config, ranks, max_side))
-    names = dtypes_of(config, options.pop("dtypes", DTYPES))
+    asked = options.pop("dtypes", DTYPES)
+    names = dtypes_of(config, asked)
+    if not names:
+        raise ValueError(must("elements.dtypes", "have one that the config takes", asked))
     low, high = config.clip_range or (-math.inf, math.inf)
     given = {"low": low, "high": high, "special": False, **options}
     image = draw(images(dtypes=names, shape=(*lead, *shape), **given))
-    data = set_field({}, config.field_key, image)
+    label = np.int32(1) if size is None else np.arange(size, dtype=np.int32)
+    data = set_field({"label": label}, config.field_key, image)
     for field in config.auxiliary_fields or ():
         follower = images(dtypes=("float32",), shape=image.shape, special=False, layouts=("C",))
         data = set_field(data, field, draw(follower, label=field))
-    data["label"] = np.arange(size or 1, dtype=np.int32) if lead else np.int32(1)
     return data, {"seen": np.zeros(lead, np.uint32)}
 
 
@@ -234,7 +245,7 @@ def elements(
 
     Raises:
       TypeError: when drawing, if the config has no `field_key`.
-      ValueError: when drawing, if no rank fits.
+      ValueError: when drawing, if no rank or no dtype fits.
 
     Example:
       >>> from hypothesis import given, settings
@@ -247,7 +258,7 @@ def elements(
       ...     assert data["image"].dtype == element.data["image"].dtype
       >>> check()
     """
-    config = DropoutOperatorConfig(field_key="image") if config is None else config
+    config = _config_of(config, "elements.config")
     data, state = draw(_parts(config, None, ranks, max_side, dict(options)))
     return Element(data, state, {"name": "a record"})
 
@@ -291,7 +302,7 @@ def batches(
     """
     for kind in kinds:
         require_choice("batches.kinds", kind, _KINDS)
-    config = DropoutOperatorConfig(field_key="image") if config is None else config
+    config = _config_of(config, "batches.config")
     count = draw(as_strategy(st.integers(1, 4) if size is None else size), label="size")
     data, states = draw(_parts(config, count, ranks, max_side, dict(options)))
     if draw(st.sampled_from(list(kinds)), label="kind") == "dict":
@@ -322,6 +333,7 @@ def data_shapes(
       A strategy of dicts of shapes (B, ...): nested as data is, of the config's `field_key`.
 
     Raises:
+      TypeError: when drawing, if the config has no `field_key`.
       ValueError: when drawing, if no rank fits.
 
     Example:
@@ -332,6 +344,6 @@ def data_shapes(
       ...     assert shapes["image"][0] == 2
       >>> check()
     """
-    config = DropoutOperatorConfig(field_key="image") if config is None else config
+    config = _config_of(config, "data_shapes.config")
     count = draw(as_strategy(st.integers(1, 4) if size is None else size), label="size")
     return set_field({}, config.field_key, (count, *draw(_shape_of(config, ranks, max_side))))

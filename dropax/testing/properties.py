@@ -130,16 +130,17 @@ def input_untouched(trial: Trial) -> None:
         "state": jax.tree.map(lambda leaf: np.array(leaf[0]), trial.states),
         "metadata": {"name": "a record"},
         "random_params": row(trial.params, 0),
+        "stats": transform.stats_of(trial.config),
     }
     kept = jax.tree.map(lambda leaf: leaf, handed)  # other dicts, the same arrays
-    values = copy.deepcopy({name: handed[name] for name in ("data", "state", "metadata")})
-    transform.apply(trial.config, *handed.values(), transform.stats_of(trial.config))
+    values = copy.deepcopy({name: handed[name] for name in ("data", "state")})
+    transform.apply(trial.config, *handed.values())
     for name, before in kept.items():
         leaves, others = (tree_flatten_with_path(tree)[0] for tree in (before, handed[name]))
         if [(path, id(leaf)) for path, leaf in leaves] != [(path, id(x)) for path, x in others]:
             raise BrokenError(f"apply put something else into the {name} that it was given")
-    for name in ("data", "state"):
-        require_same(values[name], handed[name], f"apply changed the {name} it was given: they")
+    for name, before in values.items():
+        require_same(before, handed[name], f"apply changed the {name} it was given: they")
 
 
 @property_of("something kept from call to call, such as a global, a default argument or np.random")

@@ -119,10 +119,9 @@ def configs(draw: st.DrawFn, /, **options: Any) -> DropoutOperatorConfig:
     choose("field_key", st.sampled_from(["image", "camera.rgb"]))
     choose("target_key", st.sampled_from([None, None, "dropped", "views.dropped"]))
     choose("mask_key", st.sampled_from([None, None, "kept"]))
-    clip = choose("clip_range", st.sampled_from([None, None, (0.0, 1.0), (-2.0, 100.0)]))
-    low, high = (-2.0, 100.0) if clip is None else clip
+    choose("clip_range", st.sampled_from([None, None, (0.0, 1.0), (-2.0, 100.0)]))
     simple = map(st.just, (0.0, 1.0, "mean", "noise", "stats_mean"))
-    fill = choose("fill", st.one_of(*simple, st.floats(low, high, width=16)))
+    fill = choose("fill", st.one_of(*simple, st.floats(-2, 100, width=16)))
     choose("rescale", st.sampled_from([False, False, True]))
     choose("apply_probability", st.sampled_from([1.0, 1.0, 0.5 if stochastic else 1.0]))
     choose("share_mask", st.sampled_from([False, False, True]))
