@@ -18,8 +18,14 @@ from dropax.batching import batched
 from dropax.bits import STREAM_VERSION
 from dropax.config import DropoutOperatorConfig
 from dropax.containers import Batch, Element
+from dropax.ids import as_record_ids
 from dropax.keys import Rngs
-from dropax.measures import dropped_fraction, expected_dropped_fraction
+from dropax.measures import (
+    dropped_fraction,
+    expected_dropped_fraction,
+    visible_fraction,
+    visible_points,
+)
 from dropax.operator_config import ModalityOperatorConfig, OperatorConfig
 from dropax.operators import DropoutOperator, ModalityOperator
 from dropax.regions import Band, Block, Box, Channel, Grid, Patch, Pixel, Region
@@ -49,6 +55,7 @@ __all__ = [
     "Rngs",
     "apply",
     "apply_batch",
+    "as_record_ids",
     "batched",
     "dropout",
     "dropped_fraction",
@@ -56,4 +63,6 @@ __all__ = [
     "generate_random_params",
     "init_state",
     "presets",
+    "visible_fraction",
+    "visible_points",
 ]

@@ -15,7 +15,8 @@ import numpy as np
 
 from dropax.checks import must, require_kind
 from dropax.containers import Batch, is_empty, records_of, with_records
-from dropax.keys import is_counter_based, record_keys, refuse_shared_key
+from dropax.ids import as_epoch, as_record_ids, id_keys
+from dropax.keys import as_key, is_counter_based, record_keys, refuse_shared_key
 from dropax.operator_config import OperatorConfig
 from dropax.state import OperatorState
 
@@ -32,6 +33,9 @@ class ApplyBatch(Protocol):
         op_state: OperatorState,
         batch: AnyBatch,
         stats: dict[str, Any] | None = None,
+        *,
+        record_ids: Any = None,
+        epoch: Any = None,
     ) -> tuple[AnyBatch, OperatorState]:
         """Works on a batch; see `dropax.apply_batch` for the arguments."""
         ...
@@ -48,7 +52,8 @@ def batched(
 
     The result is pure and goes into any `jit`. In a stochastic config the key of the call is
     `fold_in(op_state.key, op_state.step)`, record i draws from `fold_in(that, i)`, and the step
-    then advances by one. What a record draws depends on nothing else: not on the batch size, the
+    then advances by one. With record ids and an epoch, record keys follow from these and
+    `op_state.key` alone. What a record draws depends on nothing else: not on the batch size, the
     strategy, or the number of devices.
 
     Args:
@@ -64,8 +69,9 @@ def batched(
         never.
 
     Returns:
-      The function `(config, op_state, batch, stats=None) -> (batch, op_state)`. `batch` is a
-      `Batch` or a dict of arrays of shape (B, ...), and so is what comes back.
+      The function `(config, op_state, batch, stats=None, *, record_ids=None, epoch=None) ->
+      (batch, op_state)`. `batch` is a `Batch` or a dict of arrays of shape (B, ...), and so is what
+      comes back.
 
     Example:
       >>> from dropax import init_state
@@ -87,6 +93,9 @@ def batched(
         op_state: OperatorState,
         batch: Any,
         stats: dict[str, Any] | None = None,
+        *,
+        record_ids: Any = None,
+        epoch: Any = None,
     ) -> tuple[Any, OperatorState]:
         require_kind("apply_batch.op_state", op_state, OperatorState, "an OperatorState")
         if is_empty(batch):
@@ -97,10 +106,12 @@ def batched(
             stats = op_state.statistics
 
         sharding = _batch_sharding((data, states), config.batch_strategy)
+        shared = is_shared is not None and is_shared(config)
         keys = None
         if config.stochastic:
-            refuse_shared_key(op_state.key, data, "apply_batch.op_state.key")
-            keys = record_keys(op_state.next_key(), size, "apply_batch.op_state.key")
+            identity = identify(batch, size, record_ids, epoch, shared=shared)
+            keys = _keys_of(op_state, size, identity)
+            refuse_shared_key(keys, data, "apply_batch.op_state.key", _MANUAL_CURE)
             op_state = op_state.advance()
         draw = functools.partial(generate_random_params, config)
         active_of = functools.partial(_always if is_active is None else is_active, config)
@@ -110,7 +121,7 @@ def batched(
             return data, state
 
         run = _run_scan if config.batch_strategy == "scan" else _run_vmap
-        if keys is None or (is_shared is not None and is_shared(config)):
+        if keys is None or shared:
             params = None if keys is None else _draw_one(draw, keys[0], _first(data))
             active = active_of(params)
             data, states = run(functools.partial(work, params), data, states)
@@ -125,28 +136,87 @@ def batched(
             params = _on_mesh(draw, sharding)(keys, jax.tree.map(jnp.shape, data))
             active = active_of(params)
             data, states = run(work, params, data, states)
-        return with_records(batch, data, states), count_records(op_state, size, active)
+        valid = batch.valid_mask if isinstance(batch, Batch) else None
+        counted = count_records(op_state, size, active, valid)
+        return with_records(batch, data, states), counted
 
     return apply_batch
 
 
-def count_records(op_state: OperatorState, size: int, active: Any) -> OperatorState:
+_MANUAL_CURE = "Pass each shard's record_ids, and the epoch. Or: "
+
+
+def identify(
+    batch: Any, size: int, record_ids: Any, epoch: Any, *, shared: bool
+) -> tuple[Any, Any] | None:
+    """Returns ids and epoch in the form that goes through `jit`, or None for positions.
+
+    Args:
+      batch: its `record_ids` count where none are given.
+      size: how many records there are.
+      record_ids: as `as_record_ids` takes them, or None.
+      epoch: as `as_epoch` takes it, or None.
+      shared: whether all records get what the first one draws.
+
+    Returns:
+      (ids, epoch), or None where there are no ids.
+
+    Raises:
+      TypeError: if ids or epoch are no integers.
+      ValueError: if one comes without the other, there is not one id for each record, one is
+        negative, or all records share a draw.
+    """
+    owner = "apply_batch.record_ids"
+    if record_ids is None and isinstance(batch, Batch):
+        record_ids = batch.record_ids
+    if record_ids is None and epoch is None:
+        return None
+    if record_ids is None:
+        raise ValueError(must(owner, "be given where an epoch is", None))
+    if epoch is None:
+        cure = "Without it, records would have the same masks in every epoch."
+        raise ValueError(must("apply_batch.epoch", "be given where record_ids are", None, cure))
+    if shared:
+        cure = "All records share one mask, which ids have no part in."
+        raise ValueError(must(owner, "be None where share_mask is True", record_ids, cure))
+    ids = as_record_ids(record_ids)
+    if ids.shape[0] != size:
+        raise ValueError(must(owner, f"have {size} ids, one per record", ids))
+    return ids, as_epoch(epoch)
+
+
+def count_records(
+    op_state: OperatorState, size: int, active: Any, valid: Any = None
+) -> OperatorState:
     """Counts records as applied, or as skipped where `active` is false.
 
     Args:
       op_state: holds the counts so far.
       size: how many records there are.
       active: bool, for all of them or for each.
+      valid: bools, for each, False for those that are not counted at all; None to count all.
 
     Returns:
       The state with the records counted.
     """
     active = jnp.asarray(active)
-    if active.ndim:
-        applied = active.sum(dtype=jnp.uint32)
-    else:
+    if active.ndim == 0 and valid is None:
         applied = jnp.where(active, np.uint32(size), np.uint32(0))
-    return op_state.count(applied, np.uint32(size) - applied)
+        return op_state.count(applied, np.uint32(size) - applied)
+    if valid is None:
+        applied = active.sum(dtype=jnp.uint32)
+        return op_state.count(applied, np.uint32(size) - applied)
+    valid = jnp.asarray(valid)
+    applied = (active & valid).sum(dtype=jnp.uint32)
+    return op_state.count(applied, valid.sum(dtype=jnp.uint32) - applied)
+
+
+def _keys_of(op_state: OperatorState, size: int, identity: tuple[Any, Any] | None) -> jax.Array:
+    """Returns a key for each record: of its id and the epoch, or of the step and its position."""
+    if identity is None:
+        return record_keys(op_state.next_key(), size, "apply_batch.op_state.key")
+    ids, epoch = identity
+    return id_keys(as_key(op_state.key, "apply_batch.op_state.key"), epoch, ids)
 
 
 def _always(config: Any, params: Drawn) -> bool:

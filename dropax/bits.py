@@ -5,9 +5,10 @@ stream, whatever the `jax_threefry_partitionable` flag says: a mask is, bit for 
 `jax.random.bernoulli(key, float32(1) - float32(rate), shape)`.
 
 JAX lowers Threefry on CPU to a loop over rounds with whole arrays in memory. Here the rounds are
-written out on the same counters, so that XLA fuses counter, rounds, compare and select into one
-loop that stores nothing. Threefry-2x32-20 is due to Salmon, Moraes, Dror and Shaw, 2011, "Parallel
-random numbers: as easy as 1, 2, 3", doi:10.1145/2063384.2063405.
+written out on the same counters, so that XLA fuses counter, rounds and compare into one loop that
+stores nothing but the mask, and off the CPU not even that. Threefry-2x32-20 is due to Salmon,
+Moraes, Dror and Shaw, 2011, "Parallel random numbers: as easy as 1, 2, 3",
+doi:10.1145/2063384.2063405.
 """
 
 import functools
@@ -33,12 +34,11 @@ GRID = 2**23
 # One dispatch where it is called eagerly, and nothing but its operations inside another jit.
 @functools.partial(jax.jit, static_argnames="shape", inline=True)
 def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.Array:
-    """Draws a keep mask as large as the values that it decides on.
+    """Draws a keep mask.
 
-    Made for masks that are used where they are drawn, element by element: XLA draws them inside the
-    loop that uses them and never stores them. The mask is bit for bit
-    `jax.random.bernoulli(key, float32(1) - float32(rate), shape)` of the partitionable stream, for
-    threefry keys. Keys of other implementations go through that very function.
+    Bit for bit `jax.random.bernoulli(key, float32(1) - float32(rate), shape)` of the partitionable
+    stream, for threefry keys. Keys of other implementations go through that very function. XLA
+    draws the mask inside the loop that uses it; `store` and `store_on_cpu` keep it out of there.
 
     Args:
       key: one typed key. Consumed; do not reuse.
@@ -84,6 +84,24 @@ def store(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
     return jax.lax.cond(jax.lax.optimization_barrier(jnp.bool_(True)), draw, never, key)
 
 
+def store_on_cpu(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
+    """Draws what is used once for each value: stored on CPU, and elsewhere drawn where it is used.
+
+    A loop that also reads and writes the values is vectorised for their size, not for that of a
+    mask's bytes, which leaves the long chains of a draw waiting for each other. And around a short
+    last axis, such as that of three channels, it is vectorised at all only as long as its body is
+    short: two draws, or a draw and whatever else a program does to its images, are too much.
+
+    Args:
+      draw: a function of a key that returns a tree of arrays.
+      key: one typed key. Consumed; do not reuse.
+
+    Returns:
+      `draw(key)`.
+    """
+    return jax.lax.platform_dependent(key, cpu=functools.partial(store, draw), default=draw)
+
+
 def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws words of 32 random bits.
 
@@ -102,6 +120,25 @@ def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     coordinates = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(len(shape))]
     first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
     return jnp.broadcast_to(first ^ second, shape)
+
+
+def sample_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draws normal numbers.
+
+    Args:
+      key: one typed key. Consumed; do not reuse.
+      shape: of the result.
+
+    Returns:
+      float32, of mean 0 and variance 1: `jax.random.normal(key, shape, float32)` of the
+      partitionable stream, to rounding.
+    """
+    words = store_on_cpu(lambda key: sample_words(key, shape), key)
+    exponent_of_one = np.uint32(0x3F800000)
+    unit = jax.lax.bitcast_convert_type(words >> np.uint32(9) | exponent_of_one, jnp.float32) - 1
+    least = np.nextafter(np.float32(-1), np.float32(0))  # or the inverse would be infinite
+    uniform = jnp.maximum(least, unit * (np.float32(1) - least) + least)
+    return np.float32(np.sqrt(2)) * jax.lax.erf_inv(uniform)
 
 
 def whole_below(words: jax.Array, bound: Any) -> jax.Array:

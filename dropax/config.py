@@ -27,6 +27,11 @@ Rate = float | jax.Array
 class DropoutOperatorConfig(ModalityOperatorConfig):
     """What is dropped, how much of it, and what takes its place.
 
+    `auxiliary_fields` drop where the image does. Each has the image's shape, or its spatial axes
+    with or without channels of its own; these may be a whole number of times shorter, the last two
+    by the same number, and then a cell drops where any pixel under it does. Fields of another shape
+    than the image's need a mode that drops whole pixels.
+
     Static: all but `dropout_rate` and `apply_probability`. Dynamic: these two, which may be traced;
     an `apply_probability` of exactly 1.0, the default, is static.
 
@@ -90,9 +95,13 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             require_kind(self._owner(name), getattr(self, name), bool, "a bool")
         self._require_name("mask_key", optional=True)
         taken = [self.field_key, self.target_key, *(self.auxiliary_fields or ())]
-        if self.mask_key is not None and self.mask_key in taken:
-            constraint = "name a field of its own"
-            raise ValueError(must(self._owner("mask_key"), constraint, self.mask_key))
+        if self.mask_key is not None:
+            # Of two new fields neither can lie within the other.
+            one, other = f"{self.mask_key}.", f"{self.target_key or self.mask_key}."
+            nested = one != other and (one.startswith(other) or other.startswith(one))
+            if self.mask_key in taken or nested:
+                constraint = "name a field of its own"
+                raise ValueError(must(self._owner("mask_key"), constraint, self.mask_key))
         for name in ("seed", "channel_axis"):
             if isinstance(getattr(self, name), np.integer):
                 vars(self)[name] = int(getattr(self, name))

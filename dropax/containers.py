@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.tree_util import GetAttrKey, keystr, register_pytree_with_keys, tree_flatten_with_path
+from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from dropax.checks import is_array, must, names, require_kind
+from dropax.ids import as_record_ids
+from dropax.trees import leading_size, stack_trees, summarize
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -75,6 +76,10 @@ class Batch:
       batch_state: a tree that belongs to the whole batch, without a batch axis.
       metadata_list: one entry a record.
       batch_metadata: anything about the whole batch that stays on the host.
+      record_ids: which record is which, uint32 of shape (B,), or (B, 2) for 64 bits; or None. With
+        an epoch, masks depend on them alone; see `dropax.apply_batch`.
+      valid_mask: bools of shape (B,), False for rows that only pad the batch, which are not
+        counted; or None.
 
     Raises:
       TypeError: if an element is no `Element`, or a leaf no array or number.
@@ -88,18 +93,21 @@ class Batch:
 
     data: Any
     states: Any
-    batch_state: Any
-    batch_metadata: Any
-    _metadata: tuple[Any, ...] | None
+    batch_state: Any = None
+    batch_metadata: Any = None
+    record_ids: Any = None
+    valid_mask: Any = None
+    _metadata: tuple[Any, ...] | None = None
 
     def __init__(self, elements: Sequence[Element]) -> None:
         elements = list(elements)
         for position, element in enumerate(elements):
             require_kind(f"Batch.elements[{position}]", element, Element, "a dropax.Element")
-        data = _stack([element.data for element in elements], "data")
-        states = _stack([element.state for element in elements], "state")
-        metadata = tuple(element.metadata for element in elements)
-        self._set(data, states, None, None, metadata)
+        data = stack_trees([element.data for element in elements], "data")
+        states = stack_trees([element.state for element in elements], "state")
+        vars(self).update(
+            data=data, states=states, _metadata=tuple(element.metadata for element in elements)
+        )
 
     @classmethod
     def from_parts(
@@ -109,6 +117,9 @@ class Batch:
         metadata_list: Sequence[Any] | None = None,
         batch_metadata: Any = None,
         batch_state: Any = None,
+        *,
+        record_ids: Any = None,
+        valid_mask: Any = None,
     ) -> "Batch":
         """Makes a batch of arrays that are stacked already.
 
@@ -118,13 +129,17 @@ class Batch:
           metadata_list: B entries, or None for B times None.
           batch_metadata: anything about the whole batch.
           batch_state: a tree without a batch axis.
+          record_ids: B ids, as `as_record_ids` takes them.
+          valid_mask: B bools, False for rows that only pad the batch.
 
         Returns:
           The batch.
 
         Raises:
-          TypeError: if `data` or `states` is no dict, or holds something that is no array.
-          ValueError: if there is no array, or the leading axes or the metadata differ in length.
+          TypeError: if `data` or `states` is no dict, or holds something that is no array; if the
+            ids are no integers, or the mask no bools.
+          ValueError: if there is no array, or the leading axes, the metadata, the ids or the mask
+            differ in length; if an id is negative.
         """
         states = {} if states is None else states
         cure = "Build the batch of records instead: Batch([Element(data, state), ...])."
@@ -134,39 +149,34 @@ class Batch:
         if metadata_list is not None and len(metadata_list) != size:
             owner = "Batch.from_parts.metadata_list"
             raise ValueError(must(owner, f"have {size} entries, one per record", metadata_list))
-        return cls.unchecked(data, states, batch_state, batch_metadata, metadata_list)
+        if record_ids is not None:
+            record_ids = as_record_ids(record_ids)
+        if valid_mask is not None and getattr(valid_mask, "dtype", None) != jnp.bool_:
+            raise TypeError(must("Batch.from_parts.valid_mask", "be an array of bools", valid_mask))
+        for name, part in (("record_ids", record_ids), ("valid_mask", valid_mask)):
+            if part is not None and part.shape[:1] != (size,):
+                owner = f"Batch.from_parts.{name}"
+                raise ValueError(must(owner, f"have {size} entries, one per record", part))
+        return cls.unchecked(
+            data,
+            states,
+            batch_state=batch_state,
+            batch_metadata=batch_metadata,
+            record_ids=record_ids,
+            valid_mask=valid_mask,
+            _metadata=None if metadata_list is None else tuple(metadata_list),
+        )
 
     @classmethod
-    def unchecked(
-        cls,
-        data: Any,
-        states: Any,
-        batch_state: Any = None,
-        batch_metadata: Any = None,
-        metadata: Any = None,
-    ) -> "Batch":
+    def unchecked(cls, data: Any, states: Any, **parts: Any) -> "Batch":
         """Makes a batch of parts that are known to fit, or of a tree's odd leaves."""
         batch = object.__new__(cls)
-        batch._set(data, states, batch_state, batch_metadata, metadata)
+        vars(batch).update(data=data, states=states, **parts)
         return batch
-
-    def _set(
-        self, data: Any, states: Any, batch_state: Any, batch_metadata: Any, metadata: Any
-    ) -> None:
-        parts = {
-            "data": data,
-            "states": states,
-            "batch_state": batch_state,
-            "batch_metadata": batch_metadata,
-            "_metadata": None if metadata is None else tuple(metadata),
-        }
-        for name, value in parts.items():
-            object.__setattr__(self, name, value)
 
     def with_parts(self, data: Any, states: Any) -> "Batch":
         """Returns a batch with other data and states, of the same records."""
-        parts = (self.batch_state, self.batch_metadata, self._metadata)
-        return Batch.unchecked(data, states, *parts)
+        return Batch.unchecked(**{**vars(self), "data": data, "states": states})
 
     @property
     def batch_size(self) -> int:
@@ -195,7 +205,7 @@ class Batch:
         if not -size <= index < size:
             raise IndexError(f"the batch has {size} records; got index {index}.")
         metadata = None if self._metadata is None else self._metadata[index]
-        return Element(*self._rows(index), metadata)
+        return Element(_rows(self.data, index), _rows(self.states, index), metadata)
 
     def get_elements(self, indices: slice | Sequence[int]) -> list[Element]:
         """Returns the records at some positions, or in a slice."""
@@ -206,12 +216,10 @@ class Batch:
     def slice(self, start: int, end: int) -> "Batch":
         """Returns the records from `start` to `end` (not included) as a batch."""
         rows = slice(start, end)
-        parts = (self.batch_state, self.batch_metadata, self.metadata_list[rows])
-        return Batch.unchecked(*self._rows(rows), *parts)
-
-    def _rows(self, rows: Any) -> tuple[Any, Any]:
-        data, states = jax.tree.map(lambda leaf: leaf[rows], (self.data, self.states))
-        return data, states
+        stacked = ("data", "states", "record_ids", "valid_mask")
+        parts = {name: _rows(getattr(self, name), rows) for name in stacked}
+        parts["_metadata"] = None if self._metadata is None else self._metadata[rows]
+        return Batch.unchecked(**{**vars(self), **parts})
 
     def __len__(self) -> int:
         return self.batch_size
@@ -233,6 +241,10 @@ class Batch:
         known = all(is_array(leaf) and leaf.shape for leaf in leaves)  # a tree may hold anything
         size = self.batch_size if known else None
         return f"Batch(batch_size={size}, data={data}, states={states})"
+
+
+def _rows(tree: Any, rows: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[rows], tree)
 
 
 def is_empty(batch: Any) -> bool:
@@ -268,89 +280,13 @@ def with_records(batch: Any, data: Any, states: Any) -> Any:
     return batch.with_parts(data, states) if isinstance(batch, Batch) else data
 
 
-def leading_size(tree: Any, owner: str) -> int:
-    """Returns the length of the leading axis that all leaves share.
-
-    Args:
-      tree: nested dicts of arrays.
-      owner: whose tree it is, for the error.
-
-    Returns:
-      That length.
-
-    Raises:
-      TypeError: if a leaf is no array.
-      ValueError: if there is no leaf, one without axes, or two that differ.
-    """
-    first: tuple[str, int] | None = None
-    for path, leaf in tree_flatten_with_path(tree)[0]:
-        name = keystr(path, simple=True, separator=".")
-        if not is_array(leaf):
-            raise TypeError(must(f"{owner}: leaf {name!r}", "be an array", leaf))
-        if not leaf.shape:
-            raise ValueError(must(f"{owner}: leaf {name!r}", "have a leading batch axis", leaf))
-        first = first or (name, leaf.shape[0])
-        if leaf.shape[0] != first[1]:
-            constraint = f"have {first[1]} records along its leading axis, as {first[0]!r} has"
-            raise ValueError(must(f"{owner}: leaf {name!r}", constraint, leaf))
-    if first is None:
-        raise ValueError(f"{owner} must hold at least one array; got none.")
-    return first[1]
-
-
-def summarize(tree: Any) -> Any:
-    """Shows a tree with `dtype[shape]` in place of its arrays, for a repr."""
-    shown = jax.tree.map(
-        lambda leaf: (
-            _Text(f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]") if is_array(leaf) else leaf
-        ),
-        tree,
-    )
-    return repr(shown)
-
-
-class _Text(str):
-    """Text that shows without quotes."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
-
-
-def _kind(leaf: Any) -> str:
-    return str(leaf.dtype) if is_array(leaf) else type(leaf).__name__
-
-
-def _stack(trees: list[Any], part: str) -> Any:
-    if not trees:
-        return {}
-    paths = tree_flatten_with_path(trees[0])[0]
-    structure: Any = jax.tree.structure(trees[0])
-    columns: list[list[Any]] = [[] for _ in paths]
-    for position, tree in enumerate(trees):
-        leaves, other = jax.tree.flatten(tree)
-        if other != structure:
-            owner = f"Batch.elements[{position}].{part}"
-            raise ValueError(must(owner, f"have the structure of the first, {structure}", other))
-        for column, leaf, (path, first) in zip(columns, leaves, paths, strict=True):
-            owner = f"Batch.elements[{position}].{part}{keystr(path)}"
-            if not is_array(leaf) and not isinstance(leaf, (bool, int, float, complex)):
-                raise TypeError(must(owner, "be an array or a number", leaf))
-            if np.shape(leaf) != np.shape(first):
-                constraint = f"have the first's shape {np.shape(first)}"
-                raise ValueError(must(owner, constraint, leaf))
-            if _kind(leaf) != _kind(first):
-                raise ValueError(must(owner, f"have the first's dtype {_kind(first)}", leaf))
-            column.append(leaf)
-    return jax.tree.unflatten(structure, [jnp.stack(column) for column in columns])
-
-
 register_pytree_with_keys(
     Element,
     lambda e: (((GetAttrKey("data"), e.data), (GetAttrKey("state"), e.state)), None),
     lambda _, children: Element(*children),
     lambda e: ((e.data, e.state), None),
 )
-_BATCH_CHILDREN = ("data", "states", "batch_state")
+_BATCH_CHILDREN = ("data", "states", "batch_state", "record_ids", "valid_mask")
 register_pytree_with_keys(
     Batch,
     lambda b: (tuple((GetAttrKey(name), getattr(b, name)) for name in _BATCH_CHILDREN), None),

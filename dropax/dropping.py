@@ -62,9 +62,14 @@ def merge_fields(
     config: DropoutOperatorConfig, data: dict[str, Any], dropped: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns data with what `drop` made of its selected fields put in place."""
-    target = config.target_key or config.field_key
-    for path in filter(None, (target, config.mask_key)):
-        data = set_field(data, path, get_field(dropped, path))
+    names_of_new = {
+        "target_key": config.target_key or config.field_key,
+        "mask_key": config.mask_key,
+    }
+    for name, path in names_of_new.items():
+        if path is not None:
+            _refuse_dict(data, path, f"{type(config).__name__}.{name}")
+            data = set_field(data, path, get_field(dropped, path))
     for path in config.auxiliary_fields or ():
         if config.preserve_auxiliary:
             data = set_field(data, path, get_field(dropped, path))
@@ -119,6 +124,16 @@ def drop_values(
     if config.clip_range is not None:
         image = clip_to_range(image, config.clip_range, f"{owner}.clip_range")
     return _unless_left_alone(params, image, before)
+
+
+def _refuse_dict(data: dict[str, Any], path: str, owner: str) -> None:
+    """Refuses a path to a dict, as other fields would vanish with it."""
+    try:
+        held = get_field(data, path)
+    except KeyError:
+        return
+    if isinstance(held, dict):
+        raise ValueError(must(owner, f"not take the place of a dict with {names(held)}", path))
 
 
 def _fill_of(

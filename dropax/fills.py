@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dropax.bits import sample_normal
 from dropax.checks import must
 
 Number = int | float
@@ -30,9 +31,12 @@ def fill_dropped(array: jax.Array, keep_mask: jax.Array, fill: Any) -> jax.Array
     Returns:
       An array of the same shape and dtype.
     """
-    if array.dtype.itemsize == 2 and jnp.issubdtype(array.dtype, jnp.floating):
-        return _select_bits(keep_mask, array, jnp.asarray(fill))
-    return jnp.where(keep_mask, array, fill)
+    array, fill = jnp.asarray(array), jnp.asarray(fill)
+    select: Any = jnp.where
+    if _word_of(array.dtype):
+        is_float = jnp.issubdtype(array.dtype, jnp.floating)
+        select = _select_floats if is_float else _select_words
+    return select(jnp.asarray(keep_mask).astype(jnp.bool_), array, fill)
 
 
 def exact_fill(fill: Number | tuple[Number, ...], dtype: Any, owner: str) -> np.ndarray:
@@ -111,7 +115,7 @@ def noise_fill(key: jax.Array, array: jax.Array, axes: tuple[int, ...], owner: s
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(must(owner, f"be no noise for dtype {array.dtype}", "noise"))
     mean, spread = _moments(array, axes)
-    normal = jax.random.normal(key, array.shape, mean.dtype)
+    normal = sample_normal(key, array.shape).astype(mean.dtype)
     return in_dtype(mean + spread * normal, array.dtype)
 
 
@@ -187,18 +191,37 @@ def widened(array: jax.Array) -> jax.Array:
     return array.astype(jnp.float64 if array.dtype.itemsize == 8 else jnp.float32)
 
 
-@jax.custom_jvp
-def _select_bits(keep_mask: jax.Array, array: jax.Array, value: jax.Array) -> jax.Array:
-    """Selects as `where` does, by bits: where a backend lacks a dtype, XLA converts all around."""
-    bits, fill = (jax.lax.bitcast_convert_type(x, jnp.uint16) for x in (array, value))
-    return jax.lax.bitcast_convert_type(jnp.where(keep_mask, bits, fill), array.dtype)
+def _word_of(dtype: Any) -> Any:
+    """Returns the unsigned dtype of the same bits; None for bools, complex and packed numbers."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        bits = jnp.finfo(dtype).bits
+    elif jnp.issubdtype(dtype, jnp.integer):
+        bits = jnp.iinfo(dtype).bits
+    else:
+        return None
+    return {8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32, 64: jnp.uint64}.get(bits)
 
 
-@_select_bits.defjvp
-def _select_bits_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    keep_mask, array, value = primals
+def _select_words(keep_mask: jax.Array, array: jax.Array, fill: jax.Array) -> jax.Array:
+    """Selects as `where` does, by logic on bits.
+
+    XLA on CPU makes a branch of a `where` whose mask is shared by a few channels, and of one in a
+    dtype that a backend lacks it makes conversions: up to sixteen copies where this takes one.
+    """
+    word = _word_of(array.dtype)
+    bits, fill_bits = (jax.lax.bitcast_convert_type(values, word) for values in (array, fill))
+    kept = -keep_mask.astype(word)  # all ones, or none
+    return jax.lax.bitcast_convert_type(fill_bits ^ ((bits ^ fill_bits) & kept), array.dtype)
+
+
+_select_floats = jax.custom_jvp(_select_words)
+
+
+@_select_floats.defjvp
+def _select_floats_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    keep_mask, array, fill = primals
     tangent = jnp.where(keep_mask, tangents[1], tangents[2])
-    return _select_bits(keep_mask, array, value), tangent
+    return _select_floats(keep_mask, array, fill), tangent
 
 
 def _moments(array: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

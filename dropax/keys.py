@@ -126,20 +126,28 @@ def is_counter_based(key: jax.Array) -> bool:
     return str(jax.random.key_impl(key)) == "threefry2x32"
 
 
-def refuse_shared_key(key: jax.Array, data: Any, owner: str) -> None:
-    """Refuses to give every shard of manual axes the same masks, where JAX lets us see it."""
+def refuse_shared_key(key: jax.Array, data: Any, owner: str, cure: str = "") -> None:
+    """Refuses to give every shard of manual axes the same masks, where JAX lets us see it.
+
+    Args:
+      key: what masks are drawn from.
+      data: what they are drawn for.
+      owner: the argument's name for the error.
+      cure: what else would do.
+
+    Raises:
+      ValueError: if the data varies over a manual axis that the key does not vary over.
+    """
     manual: frozenset[str] = frozenset().union(
         *(_manual_axes(leaf) for leaf in jax.tree.leaves(data))
     )
     shared = sorted(manual - _manual_axes(jax.random.key_data(key)))
     if shared:
         axis = shared[0]
-        cure = (
-            "Every shard would draw the same masks. Fold its place into the key: "
-            f"jax.random.fold_in(key, jax.lax.axis_index({axis!r}))."
-        )
+        message = must(owner, f"vary over the manual axis {axis!r} as the data does", key)
+        fold = f"jax.random.fold_in(key, jax.lax.axis_index({axis!r}))"
         raise ValueError(
-            must(owner, f"vary over the manual axis {axis!r} as the data does", key, cure)
+            f"{message} Every shard would draw the same masks. {cure}Fold its place in: {fold}."
         )
 
 

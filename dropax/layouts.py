@@ -133,11 +133,13 @@ class Layout:
         Args:
           mask: the element's mask, as `fit` returns it.
           shape: the other field's: the element's own; its spatial shape; or its spatial shape with
-            other channels along the same axis.
+            other channels along the same axis. Spatial axes may be a whole number of times shorter
+            than the element's, the last two by the same number.
           owner: the other field's name for the error.
 
         Returns:
-          A mask that broadcasts to the other field.
+          A mask that broadcasts to the other field. A cell of a shorter field is kept where every
+          pixel under it is.
 
         Raises:
           ValueError: if the field has none of these shapes, or if it has other channels than the
@@ -145,23 +147,42 @@ class Layout:
         """
         if tuple(shape) == self.shape:
             return mask
-        axis = self.channel_axis
-        spatial = self.shape if axis is None else self.channel_last_shape[:-1]
+        axis, rank = self.channel_axis, len(self.spatial_axes)
         other = tuple(shape)
-        if other != spatial:
-            at = len(other) - 1 if axis is None else axis
-            if len(other) != len(spatial) + 1 or other[:at] + other[at + 1 :] != spatial:
-                constraint = f"have the spatial axes {spatial} of the image it goes along with"
-                raise ValueError(must(owner, constraint, other))
+        at = rank if axis is None else axis
+        own = other[:at] + other[at + 1 :] if len(other) == rank + 1 else other
+        steps = self._steps(own)
+        if steps is None:
+            spatial = self.channel_last_shape[:-1]
+            constraint = (
+                f"have the spatial axes {spatial} of the image it goes along with, or a whole "
+                "fraction of them"
+            )
+            raise ValueError(must(owner, constraint, other))
         if axis is not None and mask.shape[axis] != 1:
             constraint = (
                 f"have the image's own shape {self.shape}, as each channel drops on its own"
             )
             cure = "Drop whole pixels instead: mode=Pixel(per_channel=False)."
             raise ValueError(must(owner, constraint, other, cure))
-        if axis is None:
-            return mask if other == spatial else mask[..., None]
-        return mask.squeeze(axis) if other == spatial else mask
+        mask = _coarsened(mask if axis is None else mask.squeeze(axis), steps)
+        return mask if len(other) == rank else jnp.expand_dims(mask, at)
+
+    def _steps(self, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Returns how many pixels there are to a cell along each spatial axis; None if none fit.
+
+        The last two axes must agree, or many a list of boxes or points, say of shape (8, 4), would
+        pass for a map of a square image.
+        """
+        spatial = self.channel_last_shape[:-1]
+        if len(sizes) != len(spatial):
+            return None
+        steps = []
+        for size, full in zip(sizes, spatial, strict=True):
+            if size != full and (size < 1 or full < 1 or full % size):
+                return None
+            steps.append(full // size if size != full else 1)
+        return tuple(steps) if len(set(steps[-2:])) <= 1 else None
 
 
 def broadcast_rank(array: Any, shape: tuple[int, ...], owner: str) -> jax.Array:
@@ -182,6 +203,16 @@ def broadcast_rank(array: Any, shape: tuple[int, ...], owner: str) -> jax.Array:
     if array.ndim > len(shape) or any(size not in (1, full) for size, full in pairs):
         raise ValueError(must(owner, f"broadcast to the element's shape {shape}", array))
     return jnp.reshape(array, (1,) * (len(shape) - array.ndim) + array.shape)
+
+
+def _coarsened(mask: jax.Array, steps: tuple[int, ...]) -> jax.Array:
+    """Joins so many positions along each axis into one, kept where they all are."""
+    for axis, step in enumerate(steps):
+        if step > 1 and mask.shape[axis] > 1:
+            cells = mask.shape[axis] // step
+            shape = (*mask.shape[:axis], cells, step, *mask.shape[axis + 1 :])
+            mask = mask.reshape(shape).all(axis=axis + 1)
+    return mask
 
 
 def _as_bools(mask: Any, shape: tuple[int, ...], owner: str) -> jax.Array:

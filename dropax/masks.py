@@ -5,6 +5,7 @@ the element's own axes, and what other options draw; those of the one fixed patt
 the user gives, checked.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -22,6 +23,8 @@ from dropax.regions import Channel
 _RATE, _APPLIED, _FILL = np.uint32(2**32 - 1), np.uint32(2**32 - 2), np.uint32(2**32 - 3)
 
 
+# Both are one dispatch where they are called eagerly, and inside another jit nothing of their own.
+@functools.partial(jax.jit, static_argnames="element_shape", inline=True)
 def sample_params(
     config: DropoutOperatorConfig, key: jax.Array, element_shape: tuple[int, ...]
 ) -> dict[str, jax.Array]:
@@ -40,6 +43,7 @@ def sample_params(
     return _sample(config, key, element_shape, stored=config.share_mask)
 
 
+@functools.partial(jax.jit, static_argnames="element_shape", inline=True)
 def fixed_params(
     config: DropoutOperatorConfig, element_shape: tuple[int, ...]
 ) -> dict[str, jax.Array]:

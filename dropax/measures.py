@@ -1,5 +1,7 @@
-"""How much is dropped: what to expect, and what came."""
+"""How much is dropped: what to expect, what came, and what is left to see of boxes and points."""
 
+import functools
+import math
 from typing import Any
 
 import jax
@@ -77,8 +79,7 @@ def dropped_fraction(
       Array([0. , 0.5], dtype=float32)
     """
     owner = "dropped_fraction.keep_mask"
-    if not is_array(keep_mask) or keep_mask.dtype != jnp.bool_:
-        raise TypeError(must(owner, "be an array of bools", keep_mask))
+    _require_bools(keep_mask, owner)
     rank = len(keep_mask.shape)
     if rank < 1 or (per_channel and not (-rank <= channel_axis < rank and channel_axis % rank)):
         what = f"a channel axis {channel_axis}" if per_channel else "a batch axis"
@@ -86,3 +87,171 @@ def dropped_fraction(
     kept_axes = {0, channel_axis % rank} if per_channel else {0}
     axes = tuple(axis for axis in range(rank) if axis not in kept_axes)
     return 1 - jnp.mean(jnp.asarray(keep_mask), axis=axes, dtype=jnp.float32)
+
+
+def visible_fraction(keep_mask: Any, boxes: Any, *, channel_axis: int | None = -1) -> jax.Array:
+    """Returns the fraction of each box that masks keep, so that hidden labels can weigh less.
+
+    A box is (top, left, bottom, right), in pixels: pixel (y, x) is the square from (y, x) to
+    (y + 1, x + 1), and a box reaches from its first corner to its second. Pixels that it covers in
+    part count by that part. Only what lies inside the image counts, and of several channels the
+    mean. A box of which nothing lies inside the image comes to 0: empty ones, those whose corners
+    are the wrong way round or NaN, and so the usual padding. No result is NaN.
+
+    An axis of size 1 holds for every position along it, and has no border. So does a mask in
+    channel mode, which has no positions: each box gets the fraction of channels that are kept.
+
+    Boxes of another convention are a matter of indexing: from (x, y, x, y) by
+    `boxes[..., jnp.array([1, 0, 3, 2])]`.
+
+    Args:
+      keep_mask: bool, True where kept, of shape (B, H, W, C), or of size 1 along some of these
+        axes, as `generate_random_params` draws it or `mask_key` writes it; or, of images with two
+        spatial axes or more, (B, C).
+      boxes: real numbers, of shape (B, N, 4); or (B, ..., 2 * axes) for images with another number
+        of spatial axes: first the corner where the box starts along each of them, then the other.
+      channel_axis: which axis of the mask the channels are; None where it has none, as (B, H, W).
+
+    Returns:
+      float32 in [0, 1], shape (B, N), or (B, ...): the shape of `boxes` without its last axis.
+      Exact but for rounding to float32.
+
+    Raises:
+      TypeError: if the mask is no array of bools, the boxes are no array of real numbers, or
+        `channel_axis` is no int.
+      ValueError: if their shapes do not go together, or the mask lacks the channel axis.
+
+    Example:
+      >>> mask = jnp.ones((1, 4, 4, 3), bool).at[:, :2].set(False)  # the upper half is dropped
+      >>> boxes = jnp.array([[[0, 0, 4, 4], [1, 0, 4, 2], [0, 0, 0, 0]]])
+      >>> visible_fraction(mask, boxes).round(4)
+      Array([[0.5   , 0.6667, 0.    ]], dtype=float32)
+    """
+    asked = {"boxes": boxes}
+    mask, places = _together("visible_fraction", keep_mask, asked, 2, channel_axis)
+    of_record = functools.partial(_kept_of_boxes, channels=mask.shape[-1])
+    fractions = jax.vmap(of_record)(mask.sum(axis=-1, dtype=jnp.float32), places)
+    return fractions.reshape(boxes.shape[:-1])
+
+
+def visible_points(keep_mask: Any, points: Any, *, channel_axis: int | None = -1) -> jax.Array:
+    """Says for each point whether masks keep the pixel that it lies on, such as for keypoints.
+
+    A point is (y, x), in pixels: it lies on pixel (floor(y), floor(x)). Where whole numbers stand
+    for the middles of pixels, add 0.5. A pixel is visible where at least one of its channels is
+    kept. Points outside the image are not visible, nor are those with a NaN.
+
+    An axis of size 1 holds for every position along it, and has no border. So does a mask in
+    channel mode, which has no positions: its points are visible where a channel is kept.
+
+    Args:
+      keep_mask: as for `visible_fraction`.
+      points: real numbers, of shape (B, N, 2); or (B, ..., axes) for images with another number of
+        spatial axes, or for several points to an object.
+      channel_axis: which axis of the mask the channels are; None where it has none, as (B, H, W).
+
+    Returns:
+      bool, shape (B, N), or (B, ...): the shape of `points` without its last axis.
+
+    Raises:
+      TypeError: if the mask is no array of bools, the points are no array of real numbers, or
+        `channel_axis` is no int.
+      ValueError: if their shapes do not go together, or the mask lacks the channel axis.
+
+    Example:
+      >>> mask = jnp.ones((1, 4, 4, 3), bool).at[:, :2].set(False)  # the upper half is dropped
+      >>> visible_points(mask, jnp.array([[[1.9, 0.0], [2.0, 0.0], [4.0, 0.0]]]))
+      Array([[False,  True, False]], dtype=bool)
+    """
+    mask, places = _together("visible_points", keep_mask, {"points": points}, 1, channel_axis)
+    return jax.vmap(_kept_of_points)(mask, places).reshape(points.shape[:-1])
+
+
+def _together(
+    function: str, keep_mask: Any, asked: dict[str, Any], corners: int, channel_axis: int | None
+) -> tuple[jax.Array, jax.Array]:
+    """Checks masks, and the places in them that are asked about, by name.
+
+    Returns:
+      (mask, places): of shape (B, *spatial, C), and float32 of shape (B, n, corners * axes).
+    """
+    ((name, places),) = asked.items()
+    owner, place = f"{function}.keep_mask", f"{function}.{name}"
+    _require_bools(keep_mask, owner)
+    if channel_axis is not None:
+        require_kind(f"{function}.channel_axis", channel_axis, int, "an int or None")
+    if not (is_array(places) and _is_real(places.dtype)):
+        raise TypeError(must(place, "be an array of real numbers", places))
+    shape = tuple(places.shape)
+    if len(shape) < 2 or not shape[-1] or shape[-1] % corners:
+        last = (
+            "two corners such as (top, left, bottom, right)" if corners == 2 else "such as (y, x)"
+        )
+        raise ValueError(must(place, f"have shape (B, ..., n), the last axis {last}", places))
+    if keep_mask.shape[:1] != shape[:1]:
+        constraint = f"have a mask for each of the {shape[0]} records of the {name}"
+        raise ValueError(must(owner, constraint, keep_mask))
+    axes, rank = shape[-1] // corners, keep_mask.ndim
+    mask = jnp.asarray(keep_mask)
+    if channel_axis is None:
+        mask = mask[..., None]
+    elif rank == 2 and axes > 1:  # the channel mode's; with one axis it might be (B, L) as well
+        mask = mask.reshape(mask.shape[0], *[1] * axes, mask.shape[1])
+    elif not -rank <= channel_axis < rank or channel_axis % rank == 0:
+        raise ValueError(must(owner, f"have a channel axis {channel_axis}", keep_mask))
+    else:
+        mask = jnp.moveaxis(mask, channel_axis, -1)
+    if mask.ndim != axes + 2:
+        has = "no channel axis" if channel_axis is None else "a channel axis"
+        constraint = f"have a batch axis, {axes} spatial axes as the {name} have, and {has}"
+        cure = "" if channel_axis is None else "Pass channel_axis=None where it has no channels."
+        raise ValueError(must(owner, constraint, keep_mask, cure))
+    places = jnp.asarray(places).astype(jnp.float32)
+    return mask, places.reshape(shape[0], math.prod(shape[1:-1]), shape[-1])
+
+
+def _kept_of_boxes(kept: jax.Array, boxes: jax.Array, *, channels: int) -> jax.Array:
+    """Returns the kept fraction of boxes of one record, given how many channels a pixel keeps."""
+    weights, total = [], jnp.full(len(boxes), channels, jnp.float32)
+    for size, first, last in zip(kept.shape, *jnp.split(boxes.T, 2), strict=True):
+        if size == 1:
+            weight = (first < last).astype(jnp.float32)[:, None]
+            total = total * weight[:, 0]
+        else:
+            first, last = (jnp.clip(corner, 0, size) for corner in (first, last))
+            start = jnp.arange(size, dtype=jnp.float32)[None]
+            inside = jnp.minimum(last[:, None], start + 1) - jnp.maximum(first[:, None], start)
+            weight = jnp.clip(inside, 0, 1)
+            total = total * jnp.maximum(last - first, 0)
+        weights.append(weight)
+    # A box weighs rows and columns by the part of each that it covers, and one product of matrices
+    # sums up all boxes. No term is negative, so that, unlike in differences of running sums, small
+    # boxes of large images lose no digits. The mask goes to the left: to the right XLA takes a slow
+    # path on CPU.
+    exactly = jax.lax.Precision.HIGHEST
+    covered = jnp.einsum("...s,ns->...n", kept, weights[-1], precision=exactly)
+    for weight in reversed(weights[:-1]):
+        covered = jnp.einsum("...sn,ns->...n", covered, weight, precision=exactly)
+    some = total > 0  # not where it is NaN
+    return jnp.where(some, jnp.minimum(covered / jnp.where(some, total, 1), 1), 0)
+
+
+def _kept_of_points(mask: jax.Array, points: jax.Array) -> jax.Array:
+    """Says which points of one record lie on a pixel of which a channel is kept."""
+    if 0 in mask.shape[:-1]:
+        return jnp.zeros(len(points), jnp.bool_)
+    inside, index = jnp.ones(len(points), jnp.bool_), []
+    for size, at in zip(mask.shape[:-1], points.T, strict=True):
+        within = ~jnp.isnan(at) if size == 1 else (at >= 0) & (at < size)
+        inside = inside & within
+        index.append(jnp.where(within & (size > 1), at, 0).astype(jnp.int32))
+    return inside & mask[tuple(index)].any(axis=1)
+
+
+def _require_bools(keep_mask: Any, owner: str) -> None:
+    if not is_array(keep_mask) or keep_mask.dtype != jnp.bool_:
+        raise TypeError(must(owner, "be an array of bools", keep_mask))
+
+
+def _is_real(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)

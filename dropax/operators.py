@@ -16,6 +16,7 @@ from dropax.config import DropoutOperatorConfig
 from dropax.containers import Batch, Element, is_empty, records_of, with_records
 from dropax.dropping import drop, merge_fields, select_fields, select_stats
 from dropax.fields import get_field
+from dropax.ids import as_epoch, as_record_ids
 from dropax.masks import fixed_params, given_params, is_active, sample_params
 from dropax.shells import Shell
 from dropax.state import OperatorState
@@ -91,19 +92,24 @@ class ModalityOperator(Shell):
         raise NotImplementedError(f"{type(self).__name__} must define apply.")
 
     def _run_batch(
-        self, op_state: OperatorState, data: Any, states: Any, stats: dict[str, Any] | None
-    ) -> tuple[Any, Any, OperatorState]:
+        self, op_state: OperatorState, batch: Batch, stats: dict[str, Any] | None, epoch: Any
+    ) -> tuple[Batch, OperatorState]:
         run = batched(
             lambda _, keys, shapes: self.generate_random_params(keys, shapes),
             lambda _, *arguments: self.apply(*arguments),
         )
-        out, op_state = run(self.config, op_state, Batch.unchecked(data, states), stats)
-        return out.data, out.states, op_state
+        return run(self.config, op_state, batch, stats, epoch=epoch)
 
     # Batches.
 
     def apply_batch(
-        self, batch: Any, stats: dict[str, Any] | None = None, metadata: Any = _MISSING
+        self,
+        batch: Any,
+        stats: dict[str, Any] | None = None,
+        metadata: Any = _MISSING,
+        *,
+        record_ids: Any = None,
+        epoch: Any = None,
     ) -> Any:
         """Works on each record of a batch, and advances the operator's state.
 
@@ -116,29 +122,50 @@ class ModalityOperator(Shell):
           stats: for `apply`; None for `get_statistics()`. In the second form, the records' states:
             a dict of arrays of shape (B, ...), which may be empty.
           metadata: in the second form, anything; returned as it is.
+          record_ids: an id for each record, which with the epoch decides its mask; see
+            `dropax.apply_batch`. None for those of a `Batch`, if it has any.
+          epoch: an int in [0, 2^32), or a scalar array. Must come with ids.
 
         Returns:
           The batch, with the same structure and metadata; or (data, states, metadata).
 
         Raises:
           KeyError: if a field is missing.
-          TypeError: if the batch is neither, or holds something that is no array.
-          ValueError: if leading axes differ; or if the operator is stochastic and was captured in
+          TypeError: if the batch is neither, or holds something that is no array; or if ids or
+            epoch are no integers.
+          ValueError: if leading axes differ; if ids come without an epoch or an epoch without ids,
+            or are not one for each record; or if the operator is stochastic and was captured in
             a closure under `jit`, which would bake one mask into the compiled code.
         """
         owner = f"{type(self).__name__}.apply_batch.batch"
         if metadata is not _MISSING:
             require_kind(owner, batch, dict, "a dict of arrays where metadata is given")
-            out = self.apply_batch(Batch.unchecked(batch, stats or {}))
+            whole = Batch.unchecked(batch, stats or {})
+            out = self.apply_batch(whole, record_ids=record_ids, epoch=epoch)
             return out.data, out.states if stats else stats, metadata
         if is_empty(batch):
             return batch
         data, states = records_of(batch, owner)
-        bare = self._state.replace(statistics=None)
+        if record_ids is None:
+            record_ids = getattr(batch, "record_ids", None)
+        if not self.stochastic:  # nothing is drawn
+            record_ids = epoch = None
+        # Ids of 64 bits are split here: `jit` would cut them off.
+        bare = Batch.unchecked(
+            data,
+            states,
+            record_ids=None if record_ids is None else as_record_ids(record_ids),
+            valid_mask=getattr(batch, "valid_mask", None),
+        )
         stats = self._state.statistics if stats is None else stats
-        data, states, new_state = self._run_batch(bare, data, states, stats)
+        out, new_state = self._run_batch(
+            self._state.replace(statistics=None),
+            bare,
+            stats,
+            None if epoch is None else as_epoch(epoch),
+        )
         self._store(new_state, "apply_batch", drew=self.stochastic)
-        return with_records(batch, data, states)
+        return with_records(batch, out.data, out.states)
 
     def __call__(self, batch: AnyBatch, stats: dict[str, Any] | None = None) -> AnyBatch:
         """Works on a batch, as `apply_batch` does."""
@@ -269,15 +296,17 @@ class DropoutOperator(ModalityOperator):
         return merge_fields(self.config, data, dropped), state, metadata
 
     def _run_batch(
-        self, op_state: OperatorState, data: Any, states: Any, stats: dict[str, Any] | None
-    ) -> tuple[Any, Any, OperatorState]:
+        self, op_state: OperatorState, batch: Batch, stats: dict[str, Any] | None, epoch: Any
+    ) -> tuple[Batch, OperatorState]:
         if any(getattr(type(self), name) is not method for name, method in _COMPILED.items()):
-            return super()._run_batch(op_state, data, states, stats)
-        fields = select_fields(self.config, data)
+            return super()._run_batch(op_state, batch, stats, epoch)
+        fields = select_fields(self.config, batch.data)
         params = self._kept_params(fields, batch_axes=1)
         stats = select_stats(self.config, stats)
-        dropped, op_state = _apply_batch(self.config, op_state, fields, params, stats)
-        return merge_fields(self.config, data, dropped), states, op_state
+        selected = batch.with_parts(fields, {})
+        out, op_state = _apply_batch(self.config, op_state, selected, params, stats, epoch)
+        merged = merge_fields(self.config, batch.data, out.data)
+        return batch.with_parts(merged, batch.states), op_state
 
     def _kept_params(self, fields: dict[str, Any], *, batch_axes: int) -> dict[str, Any] | None:
         """Returns the fixed pattern of a cacheable operator, drawn once for each shape."""
@@ -286,7 +315,7 @@ class DropoutOperator(ModalityOperator):
         element_shape = get_field(fields, self.config.field_key).shape[batch_axes:]
         params: dict[str, Any] | None = self._cache.get(element_shape)
         if params is None:
-            params = _fixed_params(self.config, element_shape)
+            params = fixed_params(self.config, element_shape)
             if not is_traced(params):
                 self._cache[element_shape] = params
         return params
@@ -301,17 +330,16 @@ _COMPILED = {
 # One compiled function for all operators: the config is an argument, and only its static part and
 # the shapes select what is compiled.
 
-_fixed_params = jax.jit(fixed_params, static_argnums=1)
-
 
 @jax.jit
 def _apply_batch(
     config: DropoutOperatorConfig,
     op_state: OperatorState,
-    fields: dict[str, Any],
+    batch: Batch,
     kept_params: dict[str, Any] | None,
     stats: dict[str, Any] | None,
-) -> tuple[dict[str, Any], OperatorState]:
+    epoch: Any,
+) -> tuple[Batch, OperatorState]:
     def apply_kept(
         config: Any, data: Any, state: Any, metadata: Any, params: Any, stats: Any
     ) -> tuple[Any, Any, Any]:
@@ -320,7 +348,7 @@ def _apply_batch(
     run = transform.apply_batch
     if kept_params is not None:
         run = batched(transform.generate_random_params, apply_kept, is_active=is_active)
-    return run(config, op_state, fields, stats)
+    return run(config, op_state, batch, stats, epoch=epoch)
 
 
 @jax.jit

@@ -112,17 +112,24 @@ def _is_real(dtype: Any) -> bool:
     return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
+def _number_or_array(value: dict[str, Any], owner: str, types: dict[str, type]) -> Any:
+    if "$float" in value:
+        return float(value["$float"])
+    array = value["$array"]
+    numbers = _from_plain(array["values"], owner, types)
+    return np.array(numbers, jnp.dtype(array["dtype"])).reshape(array["shape"])
+
+
 def _from_plain(value: Any, owner: str, types: dict[str, type]) -> Any:
     if isinstance(value, list):
         return [_from_plain(part, f"{owner}[{n}]", types) for n, part in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    if set(value) == {"$float"}:
-        return float(value["$float"])
-    if set(value) == {"$array"}:
-        array = value["$array"]
-        numbers = _from_plain(array["values"], owner, types)
-        return np.array(numbers, jnp.dtype(array["dtype"])).reshape(array["shape"])
+    if set(value) == {"$float"} or set(value) == {"$array"}:
+        try:
+            return _number_or_array(value, owner, types)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(must(owner, "be as to_dict writes it", value)) from error
     if isinstance(value.get("type"), str) and value["type"] in types:
         kind: Any = types[value["type"]]
         return kind.from_dict(value)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.checks import is_array, is_traced, must, names
-from dropax.containers import summarize
 from dropax.keys import as_key
+from dropax.trees import summarize
 
 CHECKPOINT_VERSION = 1
 

@@ -179,30 +179,41 @@ def apply_batch(
     op_state: OperatorState,
     batch: AnyBatch,
     stats: dict[str, Any] | None = None,
+    *,
+    record_ids: Any = None,
+    epoch: Any = None,
 ) -> tuple[AnyBatch, OperatorState]:
     """Drops values of each record of a batch.
 
     The call's key is `fold_in(op_state.key, op_state.step)`; record i draws from `fold_in(that, i)`
-    as `generate_random_params` says, and the step advances by one. A deterministic config draws
-    nothing and gives every record the same pattern.
+    as `generate_random_params` says, and the step advances by one. With `record_ids` and `epoch` a
+    record's mask depends on `op_state.key`, the epoch and its id alone, so that a run can be
+    resumed, shuffled or spread over other devices. A deterministic config draws nothing and gives
+    every record the same pattern.
 
     Args:
       config: as for `apply`, and static field `batch_strategy`.
       op_state: from `init_state`, or from the call before.
       batch: a `Batch`, or a dict of arrays of shape (B, ...).
       stats: as for `apply`; None for `op_state.statistics`.
+      record_ids: an id for each record, unsigned, of up to 64 bits, as `as_record_ids` takes them;
+        None for those of a `Batch`, if it has any. The same id may come more than once.
+      epoch: an int in [0, 2^32), or a scalar array, which may be traced. Must come with ids, so
+        that no epoch repeats the masks of another.
 
     Returns:
       (batch, op_state): a batch of the same kind, and the state of the next step, with B records
       counted as applied, or as skipped where `apply_probability` left them alone or their rate is 0
-      or below.
+      or below. Rows that only pad a `Batch` (its `valid_mask`) are not counted.
 
     Raises:
       KeyError, TypeError, ValueError: as `apply`.
-      TypeError: if `batch` is neither, or `op_state` is no `OperatorState`.
-      ValueError: if leading axes differ, the data varies over a manual axis (`shard_map`) that the
-        key does not vary over, or the strategy is "scan" and the batch axis is sharded over
-        explicit mesh axes.
+      TypeError: if `batch` is neither, `op_state` is no `OperatorState`, or ids or epoch are no
+        integers.
+      ValueError: if ids come without an epoch or an epoch without ids, there is not one id for each
+        record, an id is negative, or ids come with `share_mask`; if leading axes differ, the data
+        varies over a manual axis (`shard_map`) that neither the key nor the ids vary over, or the
+        strategy is "scan" and the batch axis is sharded over explicit mesh axes.
 
     Example:
       >>> config = DropoutOperatorConfig(field_key="image", stochastic=True)
@@ -219,7 +230,11 @@ def apply_batch(
     # Only what is dropped goes through the batch strategy: other fields stay the very objects.
     fields = select_fields(config, data)
     stats = getattr(op_state, "statistics", None) if stats is None else stats
-    dropped, op_state = drop_batch(config, op_state, fields, stats)
+    selected = with_records(batch, fields, {})
+    result, op_state = drop_batch(
+        config, op_state, selected, stats, record_ids=record_ids, epoch=epoch
+    )
+    dropped, _ = records_of(result, "apply_batch.batch")
     return with_records(batch, merge_fields(config, data, dropped), states), op_state
 
 

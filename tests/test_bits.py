@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropax.bits import counter_words, keep_threshold, sample_bernoulli, sample_words
+from dropax.bits import counter_words, keep_threshold, sample_bernoulli, sample_normal, sample_words
 
 SHAPES = [(), (0,), (1,), (7,), (5, 6), (4, 5, 3), (2, 3, 4, 5), (2, 1, 3, 1, 5)]
 RATES = [0.0, 1e-9, 0.1, 1 / 3, 0.5, 0.9, 1 - 1e-7, 1.0]
@@ -50,6 +50,18 @@ def test_the_few_stored_draws_are_the_same_stream(impl):
         draws = sample_words(key, (count,)) >> np.uint32(9)
         expected = jax.random.uniform(key, (count,)) * np.float32(2**23)
         np.testing.assert_array_equal(draws, expected.astype(jnp.uint32))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("shape", [(), (5, 0), (64, 65, 3)], ids=str)
+def test_normal_numbers_are_those_of_jax(impl, shape):
+    key = jax.random.key(5, impl=impl)
+    ours = jax.jit(sample_normal, static_argnums=1)(key, shape)
+    theirs = jax.random.normal(key, shape, jnp.float32)
+    assert ours.dtype == jnp.float32
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(sample_normal(key, shape), theirs, rtol=1e-6, atol=1e-6)
 
 
 def test_masks_are_the_same_eager_jitted_vmapped_and_scanned(key):

@@ -1,8 +1,10 @@
-"""What the compiler makes of it: one loop, nothing drawn twice, nothing stored that need not be.
+"""What the compiler makes of it: nothing drawn twice, nothing stored that need not be.
 
-Times are for benchmarks. Here the compiled program is read: how many operations an element it does
-and how many bytes it keeps aside. A Threefry block is about 120 operations, so a program that draws
-a mask again, or once for each value that shares a draw, shows at once.
+Times are for benchmarks. Here the compiled program is read: how many operations an element it does,
+how many bytes it keeps aside, and what shares a loop with a draw. A Threefry block is about 120
+operations, so a program that draws a mask again, or once for each value that shares a draw, shows
+at once. On CPU a pixel mask is stored, a byte a value, by a loop that does nothing else; one that
+also reads and writes images is up to six times slower (`dropax.bits.store_on_cpu`).
 """
 
 import re
@@ -18,6 +20,8 @@ from dropax import Pixel, apply_batch, init_state, regions
 
 SHAPES = [(32, 64, 64, 3), (1, 255, 33, 3), (64, 17, 19), (16, 4, 16, 16, 3), (8, 4001)]
 BLOCK = 125  # operations of one draw, its counter, compare and select
+SELECT = 6  # operations of a select by bits, and what little comes with it
+STORED = 1.05  # bytes an element that a mask takes
 
 
 def compiled(function, *arguments):
@@ -38,42 +42,57 @@ def arguments_of(mode, shape, dtype=jnp.float32, **options):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_pixel_mask_is_drawn_once_and_never_stored(shape):
+def test_a_pixel_mask_is_drawn_once_and_stored_in_a_byte(shape):
     operations, stored = compiled(drop, *arguments_of("pixel", shape))
     assert 100 < operations < BLOCK * 1.05
-    assert stored < 0.05 + 4096 / np.prod(shape)
+    assert stored < STORED + 4096 / np.prod(shape)
+
+
+def test_off_the_cpu_a_pixel_mask_is_drawn_where_it_is_used():
+    for mode, stored in (("pixel", False), (Pixel(per_channel=False), True)):
+        traced = jax.jit(drop).trace(*arguments_of(mode, (32, 64, 64, 3)))
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        assert ("optimization_barrier" in text) is stored  # what `store` hides its condition by
+
+
+def draws(text):
+    """The computations of a compiled program that hold a draw: (xors, type of the result)."""
+    for body in re.split(r"\n(?=%|ENTRY)", text):
+        xors = len(re.findall(r" xor\(", body))
+        if xors >= 20:  # rounds of one draw
+            yield xors, re.search(r"ROOT \S+ = (\w+)\[", body).group(1)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.uint8, jnp.bool_])
 def test_other_dtypes_cost_no_more(dtype):
     operations, stored = compiled(drop, *arguments_of("pixel", (32, 64, 64, 3), dtype))
     assert operations < BLOCK * 1.05
-    assert stored < 0.05
+    assert stored < STORED
 
 
 def test_a_mask_that_channels_share_is_drawn_once_for_all_of_them():
     arguments = arguments_of(Pixel(per_channel=False), (32, 64, 64, 3))
     operations, stored = compiled(drop, *arguments)
-    assert operations < BLOCK * 1.05 / 3 + 2
+    assert operations < BLOCK * 1.05 / 3 + SELECT
     assert stored < 1.05 / 3
 
 
 def test_a_channel_mask_costs_next_to_nothing():
     operations, stored = compiled(drop, *arguments_of("channel", (32, 64, 64, 3)))
-    assert operations < 2
+    assert operations < SELECT
     assert stored < 0.05
 
 
 @pytest.mark.parametrize("mode", ["patch", "box", "grid", "band"])
 def test_a_mask_of_regions_stays_small_until_it_is_used(mode):
     operations, stored = compiled(drop, *arguments_of(mode, (32, 64, 64, 3)))
-    assert operations < 5
+    assert operations < SELECT + 2
     assert stored < 0.05
 
 
 def test_the_seeds_of_blocks_are_drawn_once():
     operations, stored = compiled(drop, *arguments_of("block", (32, 64, 64, 3)))
-    assert operations < BLOCK * 1.05 / 3 + 5
+    assert operations < BLOCK * 1.05 / 3 + SELECT + 3
     assert stored < 1.2 / 3
 
 
@@ -83,18 +102,18 @@ def test_a_record_that_is_left_alone_and_a_rate_of_its_own_cost_next_to_nothing(
     )
     operations, stored = compiled(drop, *arguments)
     assert operations < BLOCK * 1.05
-    assert stored < 0.05
+    assert stored < STORED
 
 
 def test_a_shared_mask_is_drawn_once_for_all_records():
     operations, stored = compiled(drop, *arguments_of("pixel", (32, 64, 64, 3), share_mask=True))
-    assert operations < BLOCK * 1.05 / 32 + 2
+    assert operations < BLOCK * 1.05 / 32 + SELECT
     assert stored < 1.05 / 32
 
 
 def test_a_fixed_pattern_is_drawn_once_for_all_records():
     operations, stored = compiled(drop, *arguments_of("pixel", (32, 64, 64, 3), stochastic=False))
-    assert operations < BLOCK * 1.05 / 32 + 2
+    assert operations < BLOCK * 1.05 / 32 + SELECT
     assert stored < 1.05 / 32
 
 
@@ -122,35 +141,57 @@ def test_the_form_holds_within_a_larger_step(mode):
     assert stored < needed + alone_stored + 0.05
 
 
-def test_a_gradient_draws_a_mask_at_most_once_more():
+def test_a_gradient_draws_no_mask_again():
     config, state, images = arguments_of("pixel", (32, 64, 64, 3))
 
     def loss(images, config, state):
         return (drop(config, state, images)[0]["image"] ** 2).sum()
 
-    operations, _ = compiled(jax.grad(loss), images, config, state)
-    assert operations < 2 * BLOCK * 1.05 + 5
+    operations, _ = compiled(jax.value_and_grad(loss), images, config, state)
+    assert operations < BLOCK * 1.05 + 10
 
 
-def test_a_chain_draws_each_mask_once():
-    first, state, images = arguments_of("pixel", (32, 64, 64, 3))
-    second, third = config_of("channel"), config_of(Pixel(per_channel=False))
+def chain(modes):
+    configs = [config_of(mode) for mode in modes]
 
-    def chain(state, images):
+    def run(state, images):
         batch = {"image": images}
-        for config in (first, second, third):
+        for config in configs:
             batch, state = apply_batch(config, state, batch)
         return batch
 
-    operations, _ = compiled(chain, state, images)
+    return run
+
+
+def test_a_chain_draws_each_mask_once():
+    _, state, images = arguments_of("pixel", (32, 64, 64, 3))
+    operations, _ = compiled(chain(["pixel", "channel", Pixel(per_channel=False)]), state, images)
     assert operations < BLOCK * 1.05 * (1 + 1 / 3) + 6
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "scan"])
+def test_no_draw_shares_its_loop_with_another_or_with_images(strategy):
+    config, state, images = arguments_of("pixel", (32, 64, 64, 3), batch_strategy=strategy)
+
+    def step(config, state, images):
+        images = (images - 0.5) / 0.25
+        for _ in range(2):
+            batch, state = drop(config, state, images)
+            images = jax.nn.gelu(batch["image"])
+        return images.sum(axis=(1, 2)), state
+
+    text = jax.jit(step).lower(config, state, images).compile().as_text()
+    masks = [(xors, dtype) for xors, dtype in draws(text) if dtype != "u32"]  # u32: keys
+    assert masks == [(xors, "pred") for xors, _ in masks]
+    assert len(masks) == 2
+    assert all(xors < 30 for xors, _ in masks)
 
 
 def test_the_one_liner_compiles_to_the_same():
     images = jax.ShapeDtypeStruct((32, 64, 64, 3), jnp.float32)
     operations, stored = compiled(lambda key, x: dropax.dropout(key, x), jax.random.key(0), images)
     assert operations < BLOCK * 1.05
-    assert stored < 0.05
+    assert stored < STORED
 
 
 @pytest.mark.parametrize("mode", [*regions.MODES, Pixel(per_channel=False)], ids=str)

@@ -20,9 +20,11 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     "checks": 0,
     "keys": 1,
-    "containers": 1,
+    "trees": 1,
+    "ids": 2,
+    "containers": 3,
     "fields": 1,
-    "fills": 1,
+    "fills": 3,
     "layouts": 1,
     "images": 1,
     "plain": 1,
@@ -118,6 +120,7 @@ def test_the_public_names_are_these():
         "STREAM_VERSION",
         "apply",
         "apply_batch",
+        "as_record_ids",
         "batched",
         "dropout",
         "dropped_fraction",
@@ -125,6 +128,8 @@ def test_the_public_names_are_these():
         "generate_random_params",
         "init_state",
         "presets",
+        "visible_fraction",
+        "visible_points",
     ]
     assert all(hasattr(dropax, name) for name in dropax.__all__)
 

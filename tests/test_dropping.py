@@ -1,5 +1,6 @@
 """What a mask does to the fields of an element: the image, and those that go along."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -65,6 +66,31 @@ def test_auxiliary_fields_of_the_images_shape_follow_every_mode(key):
         np.testing.assert_array_equal(out["twin"], out["image"])
 
 
+@pytest.mark.parametrize("name", ["whole pixel", "block", "box", "boxes, clipped", "patch", "band"])
+def test_auxiliary_fields_at_a_fraction_of_the_resolution_drop_with_any_of_their_pixels(name, key):
+    config = config_of(
+        MODES[name],
+        auxiliary_fields=["map", "features"],
+        auxiliary_fill=(-1, 0.5),
+        mask_key="kept",
+        dropout_rate=0.2,
+    )
+    data = {
+        "image": image_of((16, 6, 9, 3)),
+        "map": image_of((16, 2, 3), np.int8),
+        "features": image_of((16, 2, 3, 5)),
+    }
+    for each in (config, config.replace(batch_strategy="scan")):
+        out, _ = jax.jit(apply_batch)(each, init_state(each, key), data)
+        kept = np.asarray(out["kept"]).reshape(16, 2, 3, 3, 3, 3).all(axis=(2, 4, 5))
+        assert 0 < kept.sum() < kept.size
+        np.testing.assert_array_equal(out["map"], np.where(kept, data["map"], -1))
+        np.testing.assert_array_equal(
+            out["features"], np.where(kept[..., None], data["features"], 0.5)
+        )
+        assert out["map"].dtype == jnp.int8
+
+
 def test_auxiliary_fields_can_be_left_out(key):
     config = config_of("pixel", auxiliary_fields=["seg.map"], preserve_auxiliary=False)
     data = {"image": image_of((4, 6, 5, 3)), "seg": {"map": image_of((4, 6, 5)), "id": jnp.ones(4)}}
@@ -85,3 +111,19 @@ def test_a_label_map_cannot_follow_channels_that_drop_on_their_own(mode, key):
         apply_batch(config, init_state(config, key), data)
     with pytest.raises(ValueError, match=r"'map' must have the spatial axes \(6, 5\) of the image"):
         apply_batch(config, init_state(config, key), {**data, "map": image_of((4, 6))})
+
+
+@pytest.mark.parametrize("name", ["target_key", "mask_key"])
+def test_no_new_field_takes_the_place_of_a_dict_of_others(name, key):
+    config = config_of("pixel", **{name: "camera"}).replace(field_key="camera.rgb")
+    data = {"camera": {"rgb": image_of((4, 6, 5, 3)), "depth": jnp.ones(4)}}
+    with pytest.raises(ValueError, match="take the place") as refused:
+        apply_batch(config, init_state(config, key), data)
+    assert str(refused.value) == (
+        f"DropoutOperatorConfig.{name} must not take the place of a dict with 'rgb', 'depth'; got "
+        "'camera'."
+    )
+    # A name with a dot in it is no path.
+    flat = {"camera.rgb": data["camera"]["rgb"]}
+    out, _ = apply_batch(config, init_state(config, key), flat)
+    assert out.keys() == {"camera.rgb", "camera"}

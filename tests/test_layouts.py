@@ -141,15 +141,65 @@ def test_a_field_with_the_spatial_axes_gets_the_same_spatial_mask(layout, other,
     np.testing.assert_array_equal(followed.reshape(spatial.shape), spatial)
 
 
-NO_FIELD = [(5, 4), (4,), (4, 5, 3, 1), (1, 4, 5), (), (4, 6, 3)]
+# An image, a field, how many pixels there are to a cell along each axis, and the mask's shape.
+SHORTER = {
+    "a plane": (Layout((4, 6, 3), 2), (2, 3), (2, 2), (2, 3)),
+    "with channels of its own": (Layout((4, 6, 3), 2), (2, 3, 7), (2, 2), (2, 3, 1)),
+    "with the image's channels": (Layout((4, 6, 3), 2), (2, 3, 3), (2, 2), (2, 3, 1)),
+    "channels first": (Layout((3, 4, 6), 0), (7, 2, 3), (2, 2), (1, 2, 3)),
+    "channels in the middle": (Layout((4, 3, 6), 1), (2, 7, 3), (2, 2), (2, 1, 3)),
+    "no channels": (Layout((4, 6), None), (2, 3), (2, 2), (2, 3)),
+    "no channels, a field with some": (Layout((4, 6), None), (2, 3, 7), (2, 2), (2, 3, 1)),
+    "a signal": (Layout((6,), None), (2,), (3,), (2,)),
+    "a single cell": (Layout((4, 4, 3), 2), (1, 1), (4, 4), (1, 1)),
+    "a video": (Layout((2, 4, 6, 3), 3), (2, 2, 3), (1, 2, 2), (2, 2, 3)),
+    "a video, fewer frames": (Layout((6, 4, 6, 3), 3), (2, 2, 3, 9), (3, 2, 2), (2, 2, 3, 1)),
+}
+
+
+@pytest.mark.parametrize(("layout", "other", "steps", "shape"), SHORTER.values(), ids=SHORTER)
+def test_a_cell_of_a_shorter_field_is_kept_where_every_pixel_under_it_is(
+    layout, other, steps, shape
+):
+    sizes = layout.channel_last_shape[:-1]
+    spatial = np.random.RandomState(1).rand(*sizes) < 0.7
+    cells = np.ones([size // step for size, step in zip(sizes, steps, strict=True)], bool)
+    for place in np.ndindex(sizes):
+        if not spatial[place]:
+            cells[tuple(at // step for at, step in zip(place, steps, strict=True))] = False
+    axis = layout.channel_axis
+    mask = jnp.asarray(spatial if axis is None else np.expand_dims(spatial, axis))
+    followed = layout.follow(mask, other, "field 'x'")
+    assert followed.shape == shape
+    np.testing.assert_array_equal(followed.reshape(cells.shape), cells)
+
+
+def test_a_mask_that_is_small_along_an_axis_stays_small_for_a_shorter_field():
+    rows = jnp.asarray(np.array([True, True, False, True])[:, None, None])
+    layout = Layout((4, 6, 3), 2)
+    for other, shape in (((2, 3), (2, 1)), ((2, 3, 7), (2, 1, 1))):
+        followed = layout.follow(rows, other, "field 'x'")
+        assert followed.shape == shape
+        np.testing.assert_array_equal(followed.ravel(), [True, False])
+
+
+NO_FIELD = [(5, 4), (4,), (4, 5, 3, 1), (1, 4, 5), (), (4, 6, 3), (8, 10), (3, 5), (0, 5), (0, 0)]
+# Its axes divide, but not by the same: four boxes, or points.
+NO_FIELD += [(2, 5), (4, 1), (2, 1, 3)]
 
 
 @pytest.mark.parametrize("shape", NO_FIELD, ids=str)
 def test_a_field_without_the_spatial_axes_is_refused(shape):
     with pytest.raises(ValueError, match="spatial axes") as refused:
         Layout((4, 5, 3), 2).follow(jnp.ones((1, 1, 3), jnp.bool_), shape, "field 'x'")
-    text = "field 'x' must have the spatial axes (4, 5) of the image it goes along with; got "
-    assert str(refused.value) == f"{text}{shape}."
+    text = "field 'x' must have the spatial axes (4, 5) of the image it goes along with, or a whole"
+    assert str(refused.value) == f"{text} fraction of them; got {shape}."
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (0, 2), (1, 4)], ids=str)
+def test_nothing_is_a_fraction_of_an_axis_without_pixels(shape):
+    with pytest.raises(ValueError, match="spatial axes"):
+        Layout((0, 4, 3), 2).follow(jnp.ones((0, 4, 1), jnp.bool_), shape, "field 'x'")
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 7)], ids=str)

@@ -320,6 +320,14 @@ REFUSED = [
     ),
     ({"mask_key": "image"}, "mask_key must name a field of its own; got 'image'."),
     ({"mask_key": ""}, "mask_key must not be empty; got ''."),
+    (
+        {"mask_key": "out.kept", "target_key": "out"},
+        "mask_key must name a field of its own; got 'out.kept'.",
+    ),
+    (
+        {"mask_key": "out", "target_key": "out.image"},
+        "mask_key must name a field of its own; got 'out'.",
+    ),
 ]
 
 

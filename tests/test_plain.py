@@ -150,3 +150,23 @@ def test_what_to_dict_did_not_write_is_refused(values, error, text):
     with pytest.raises(error) as refused:
         Box.from_dict(values)
     assert str(refused.value) == text
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"$float": "many"},
+        {"$float": None},
+        {"$array": {"dtype": "float32"}},
+        {"$array": [1.0]},
+        {"$array": {"dtype": "float99", "shape": [1], "values": [1]}},
+        {"$array": {"dtype": "float32", "shape": [2], "values": [1]}},
+    ],
+    ids=str,
+)
+def test_a_number_or_an_array_that_to_dict_did_not_write_is_refused_by_name(part):
+    values = {"type": "OperatorConfig", "precomputed_stats": {"mean": part}}
+    with pytest.raises(ValueError, match="as to_dict writes it") as refused:
+        OperatorConfig.from_dict(values)
+    owner = "OperatorConfig.precomputed_stats['mean']"
+    assert str(refused.value).startswith(f"{owner} must be as to_dict writes it; got {{")

@@ -5,6 +5,7 @@ sampling. A statistical assertion fails on a right library with probability 1e-6
 """
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,13 @@ from bounds import assert_counts
 from dropax import Band, Block, Box, Grid, Patch
 from dropax.bits import GRID
 from dropax.regions.blocks import _levels as block_levels
-from dropax.regions.calibration import box_fractions, fraction_units, largest_side, pick_level
+from dropax.regions.calibration import (
+    box_fractions,
+    coverage,
+    fraction_units,
+    largest_side,
+    pick_level,
+)
 
 RECORDS = 4096
 RATES = [0.0, 0.02, 0.1, 0.5, 0.9, 1.0]
@@ -118,6 +125,35 @@ def test_many_boxes_cover_as_much_as_inclusion_and_exclusion_says():
         expected = np.mean(1 - (1 - covers) ** 64)
         table = box_fractions(np.array([[side]]), (20,), 64, "inside")[0]
         assert table == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("border", ["inside", "clip"])
+@pytest.mark.parametrize("count", [1, 2, 7, 64])
+def test_a_few_points_of_an_axis_stand_for_all_of_them(border, count):
+    for size in (1, 2, 3, 8, 13, 50):
+        sides = np.arange(largest_side(size, border) + 1)
+        table = coverage(sides, size, border, count)
+        covers = [np.sum([*intervals(size, side, border)], axis=0) for side in sides]
+        starts = [len([*intervals(size, side, border)]) for side in sides]
+        hits = np.stack(covers) / np.array(starts)[:, None]
+        for total, chosen in {(1, 0), (1, 1), (count, 0), (count, count // 2), (count, count)}:
+            ways = math.comb(total, chosen)
+            expected = (ways * hits**chosen * (1 - hits) ** (total - chosen)).mean(axis=1)
+            np.testing.assert_allclose(table[:, total, chosen], expected, atol=1e-12)
+
+
+def test_an_axis_of_a_million_positions_costs_no_more_than_a_short_one():
+    size, sides = 10**6, np.array([1, 10, 1000, 333_333, 10**6])
+    one = box_fractions(sides[:, None], (size,), 1, "inside")
+    np.testing.assert_allclose(one, sides / size, atol=1e-15)
+    many = box_fractions(np.array([[1000]]), (size,), 64, "inside")[0]
+    from_an_end = np.arange(1, size + 1)
+    covers = np.minimum(np.minimum(from_an_end, from_an_end[::-1]), 1000)
+    expected = np.mean(1 - (1 - covers / (size - 999)) ** 64)
+    assert many == pytest.approx(expected, abs=1e-12)
+    for region in (Box(count=2), Band(), Block(), Grid()):
+        mask = region.sample(jax.random.key(0), (size, 1), 0.25)
+        assert 0.15 < 1 - float(mask.mean()) < 0.35
 
 
 @pytest.mark.parametrize(

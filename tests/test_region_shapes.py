@@ -188,8 +188,23 @@ WRONG = [
     ),
     (lambda: Box(aspect_ratio=(2, 1)), ValueError, ORDERED + "(2, 1)."),
     (lambda: Box(aspect_ratio=(0, 1)), ValueError, ORDERED + "(0, 1)."),
+    (
+        lambda: Box(aspect_ratio=(1e-300, 1)),
+        ValueError,
+        "Box.aspect_ratio must be from 1e-9 to 1e9; got (1e-300, 1).",
+    ),
+    (
+        lambda: Box(aspect_ratio=(1, float("inf"))),
+        ValueError,
+        "Box.aspect_ratio must be from 1e-9 to 1e9; got (1, inf).",
+    ),
     (lambda: Box(border="in"), ValueError, "Box.border must be one of 'inside', 'clip'; got 'in'."),
-    (lambda: Grid(0), ValueError, "Grid.unit must be at least 1; got 0."),
+    (lambda: Grid(0), ValueError, "Grid.unit must be in [1, 65537); got 0."),
+    (
+        lambda: Grid((1, 2**33)),
+        ValueError,
+        "Grid.unit[1] must be in [1, 65537); got 8589934592.",
+    ),
     (
         lambda: Grid((5, 3)),
         ValueError,

@@ -1,6 +1,6 @@
 """What a mode is: the protocol of regions, and what they share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -30,6 +30,11 @@ class Region(Protocol):
           Keep mask, bool, True where kept, of a shape that broadcasts to `element_shape`.
         """
         ...
+
+
+def one_dispatch(sample: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Compiles a region's `sample` for calls from outside of jit; inside it changes nothing."""
+    return jax.jit(sample, static_argnums=(0, 2), inline=True)
 
 
 def expected_fraction(region: Region, element_shape: tuple[int, ...], rate: Any) -> jax.Array:

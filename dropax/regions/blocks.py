@@ -11,7 +11,7 @@ import numpy as np
 from dropax.bits import sample_bernoulli, sample_words, store
 from dropax.checks import require_kind
 from dropax.plain import Plain
-from dropax.regions.base import require_sizes, sizes_along, spatial_shape
+from dropax.regions.base import one_dispatch, require_sizes, sizes_along, spatial_shape
 from dropax.regions.calibration import covering_starts, fraction_units, pick_level
 
 _LEVELS = 1024
@@ -46,6 +46,7 @@ class Block(Plain):
         require_sizes("Block.size", self.size)
         require_kind("Block.per_channel", self.per_channel, bool, "a bool")
 
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 
@@ -104,6 +105,7 @@ class Patch(Plain):
     def __post_init__(self) -> None:
         require_sizes("Patch.size", self.size)
 
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 
@@ -148,8 +150,10 @@ def _levels(spatial: tuple[int, ...], sides: tuple[int, ...]) -> tuple[np.ndarra
     seeded = -np.expm1(np.log1p(-fractions) / (covers @ weights))
     thresholds = np.round(seeded * 2**32)
     missed = np.log1p(-thresholds / 2**32)
-    dropped = -np.expm1(missed[:, None] * covers) @ weights
-    units = fraction_units(np.append(dropped, 1.0))
+    # In parts of a few megabytes: large blocks cover in many ways.
+    parts = np.array_split(missed, 1 + len(missed) * len(covers) // 2**20)
+    dropped = [-np.expm1(part[:, None] * covers) @ weights for part in parts]
+    units = fraction_units(np.append(np.concatenate(dropped), 1.0))
     return units, np.append(thresholds, 2**32 - 1).astype(np.uint32)
 
 

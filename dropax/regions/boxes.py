@@ -12,7 +12,7 @@ import numpy as np
 from dropax.bits import sample_words, store, whole_below
 from dropax.checks import is_number, must, require_choice, require_kind, require_whole
 from dropax.plain import Plain
-from dropax.regions.base import spatial_shape
+from dropax.regions.base import one_dispatch, spatial_shape
 from dropax.regions.calibration import (
     Border,
     box_fractions,
@@ -61,11 +61,14 @@ class Box(Plain):
         if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
             cure = "Pass a tuple such as (0.5, 2.0)."
             raise TypeError(must("Box.aspect_ratio", "be a tuple of two numbers", bounds, cure))
-        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] < float("inf"):
+        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
             constraint = "be (low, high) with 0 < low <= high"
             raise ValueError(must("Box.aspect_ratio", constraint, bounds))
+        if not (bounds[0] >= 1e-9 and bounds[1] <= 1e9):
+            raise ValueError(must("Box.aspect_ratio", "be from 1e-9 to 1e9", bounds))
         require_choice("Box.border", self.border, ("inside", "clip"))
 
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 
@@ -115,6 +118,7 @@ class Band(Plain):
         require_kind("Band.axis", self.axis, int, "an int")
         require_whole("Band.count", self.count, 1, _MOST + 1)
 
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 

@@ -6,7 +6,6 @@ draws one of the two levels on either side of its rate, as often as makes up the
 count in units of 2^-23, and drawing is done in integers, so it is the same on every device.
 """
 
-import functools
 from typing import Any, Literal
 
 import jax
@@ -27,7 +26,10 @@ def fraction_units(fractions: np.ndarray) -> np.ndarray:
     Returns:
       uint32 of the same shape; only 0.0 is 0, and only 1.0 is 2^23.
     """
-    kept = np.ceil((np.float32(1) - fractions.astype(np.float32)) * np.float32(GRID))
+    # The last bits, which may differ from one machine's linear algebra to the other's, decide
+    # nothing.
+    rounded = (np.round(fractions * 2**40) / 2**40).astype(np.float32)
+    kept = np.ceil((np.float32(1) - rounded) * np.float32(GRID))
     units = np.clip(GRID - kept.astype(np.int64), 1, GRID - 1)
     return np.where(fractions <= 0, 0, np.where(fractions >= 1, GRID, units)).astype(np.uint32)
 
@@ -89,34 +91,28 @@ def covering_starts(size: int, side: int, border: Border) -> np.ndarray:
     return np.maximum(last - np.maximum(first, position - side + 1) + 1, 0)
 
 
-@functools.lru_cache(maxsize=64)
-def coverage(size: int, border: Border, count: int) -> np.ndarray:
+def coverage(sides: np.ndarray, size: int, border: Border, count: int) -> np.ndarray:
     """Says for several intervals on one axis how many of them cover a position.
 
     Args:
+      sides: lengths of an interval, int64, shape (sides,).
       size: positions on the axis.
       border: as in `start_range`.
       count: the most intervals that are asked about.
 
     Returns:
-      float64, shape (sides, count + 1, count + 1), for each length of an interval from 0 on: entry
-      [side, m, j] is the probability, averaged over positions, that j of m intervals cover one.
+      float64, shape (sides, count + 1, count + 1), for each length: entry [side, m, j] is the
+      probability, averaged over positions, that j of m intervals cover one.
     """
-    sides, positions = largest_side(size, border) + 1, max(size, 1)
+    hits, weights = _hits(sides, size, border, count)
     total, covered = np.mgrid[0 : count + 1, 0 : count + 1]
     missed = np.maximum(total - covered, 0)
     ways = np.ones((count + 1, count + 1))
     for j in range(count):
         ways[:, j + 1] = ways[:, j] * (np.arange(count + 1) - j) / (j + 1)
-    exponents = np.arange(count + 1)[:, None]
-    table = np.zeros((sides, count + 1, count + 1))
-    for side in range(sides):
-        starts = start_range(size, side, border)[1]
-        hits = covering_starts(size, side, border)
-        # means[j, k] of hit^j * miss^k: all terms are positive, so nothing cancels.
-        means = (hits / starts) ** exponents @ ((1 - hits / starts) ** exponents).T / positions
-        table[side] = ways * means[covered, missed]
-    return table
+    # means[j, k] of hit^j * miss^k: all terms are positive, so nothing cancels.
+    means = (_powers(hits, count) * weights[:, None]) @ _powers(1 - hits, count).swapaxes(1, 2)
+    return ways * means[:, covered, missed]
 
 
 def box_fractions(
@@ -133,9 +129,80 @@ def box_fractions(
     Returns:
       float64, shape (levels,).
     """
-    # Along each axis in turn, some of the boxes that covered all axes so far go on covering.
-    still = np.zeros((len(sides), count + 1))
-    still[:, count] = 1
-    for axis, size in enumerate(spatial):
-        still = np.einsum("lm,lmj->lj", still, coverage(size, border, count)[sides[:, axis]])
-    return 1 - still[:, 0]
+    fractions = []
+    # In parts of a few megabytes.
+    for part in np.array_split(sides, 1 + len(sides) * (count + 1) ** 2 // 2**20):
+        # Along each axis in turn, some of the boxes that covered all axes so far go on covering.
+        still = np.zeros((len(part), count + 1))
+        still[:, count] = 1
+        for axis, size in enumerate(spatial):
+            lengths, places = np.unique(part[:, axis], return_inverse=True)
+            table = coverage(lengths, size, border, count)
+            still = np.einsum("lm,lmj->lj", still, table[places])
+        fractions.append(1 - still[:, 0])
+    return np.concatenate(fractions)
+
+
+def _hits(
+    sides: np.ndarray, size: int, border: Border, degree: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how likely an interval covers a position, for a few positions that stand for all.
+
+    From either end of the axis the starts that cover a position grow one by one, as
+    `covering_starts` counts them, up to a plateau. So means along each slope are those along a run
+    of integers, and a few points of a Gauss rule give them exactly, on however long an axis.
+
+    Returns:
+      (probabilities, weights): float64, shape (sides, points). Weighted sums of polynomials of the
+      probabilities, of no higher degree than `degree`, are their means over all positions.
+    """
+    sides = sides.astype(np.int64)
+    starts = start_range(size, sides, border)[1] + np.zeros_like(sides)
+    top = np.minimum(sides, starts)
+    half = sides // 2
+    # How many starts cover the first position, and the last.
+    ends = [np.minimum(top, 1)] * 2 if border == "inside" else [half + 1, sides - half]
+    hits, weights = [], []
+    plateau = np.full(len(sides), size)
+    for end in ends:
+        slope = np.maximum(top - end, 0)
+        points, shares = _gauss_rule(slope, degree)
+        hits.append(end[:, None] + points)
+        weights.append(slope[:, None] * shares)
+        plateau = plateau - slope
+    hits.append(top[:, None])
+    weights.append(plateau[:, None])
+    probabilities = np.clip(np.concatenate(hits, axis=1) / starts[:, None], 0, 1)
+    return probabilities, np.concatenate(weights, axis=1) / max(size, 1)
+
+
+def _gauss_rule(lengths: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns points and weights whose sums are means over the integers from 0 to below a length.
+
+    Golub and Welsch, 1969, "Calculation of Gauss quadrature rules", with the recurrence of the
+    polynomials that are orthogonal on these integers (the discrete Chebyshev polynomials).
+
+    Args:
+      lengths: int64, shape (lengths,). Of a length of 0 nothing is promised.
+      degree: of the polynomials that are summed exactly.
+
+    Returns:
+      (points, weights): float64, shape (lengths, degree // 2 + 1).
+    """
+    unique, places = np.unique(lengths, return_inverse=True)
+    length, order = unique[:, None].astype(np.float64), np.arange(1, degree // 2 + 1)
+    # Shorter runs need no more points than they have integers: from there on all is 0.
+    squares = np.maximum(order**2 * (length**2 - order**2), 0) / (4 * (4 * order**2 - 1))
+    matrix = np.zeros((len(unique), len(order) + 1, len(order) + 1))
+    diagonal = np.arange(len(order) + 1)
+    matrix[:, diagonal, diagonal] = (length - 1) / 2
+    matrix[:, diagonal[1:], diagonal[:-1]] = np.sqrt(squares)
+    points, vectors = np.linalg.eigh(matrix)
+    return points[places], vectors[places, 0] ** 2
+
+
+def _powers(base: np.ndarray, highest: int) -> np.ndarray:
+    """Returns powers from 0 to the highest, along a new second axis."""
+    factors = np.repeat(base[:, None], highest + 1, axis=1)
+    factors[:, 0] = 1
+    return np.cumprod(factors, axis=1)

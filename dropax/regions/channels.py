@@ -10,6 +10,7 @@ import numpy as np
 from dropax.bits import GRID, drop_units, keep_threshold, sample_words, store
 from dropax.checks import must, require_whole
 from dropax.plain import Plain
+from dropax.regions.base import one_dispatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Channel(Plain):
     def __post_init__(self) -> None:
         require_whole("Channel.min_kept", self.min_kept, 0)
 
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 

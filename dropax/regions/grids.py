@@ -11,10 +11,11 @@ import numpy as np
 from dropax.bits import drop_units, sample_words, store, whole_below
 from dropax.checks import is_number, must, require_whole
 from dropax.plain import Plain
-from dropax.regions.base import spatial_shape
+from dropax.regions.base import one_dispatch, spatial_shape
 from dropax.regions.calibration import fraction_units, pick_level
 
 _MOST = 256  # units that are told apart
+_LONGEST = 2**16  # there is a level for each side of a square
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Grid(Plain):
 
     Attributes:
       unit: the period of the lattice in pixels, or (lowest, highest), of which each record draws
-        one, each equally likely; of more than 256, 256 that are spread evenly.
+        one, each equally likely; of more than 256, 256 that are spread evenly. At most 65536.
       rotate: the lattice is turned by an angle from -rotate to rotate, in degrees, about the corner
         of the image. On two spatial axes only; computed in floating point, and the same on one
         backend only.
@@ -49,16 +50,17 @@ class Grid(Plain):
         unit: Any = self.unit
         if isinstance(unit, tuple):
             for position, bound in enumerate(unit):
-                require_whole(f"Grid.unit[{position}]", bound, 1)
+                require_whole(f"Grid.unit[{position}]", bound, 1, _LONGEST + 1)
             if len(unit) != 2 or unit[0] > unit[1]:
                 raise ValueError(must("Grid.unit", "be (low, high) with low <= high", unit))
         else:
-            require_whole("Grid.unit", unit, 1)
+            require_whole("Grid.unit", unit, 1, _LONGEST + 1)
         if not is_number(self.rotate):
             raise TypeError(must("Grid.rotate", "be a number of degrees", self.rotate))
         if not 0 <= self.rotate <= 360:
             raise ValueError(must("Grid.rotate", "be in [0, 360]", self.rotate))
 
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 

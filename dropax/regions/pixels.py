@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 
-from dropax.bits import sample_bernoulli, store
+from dropax.bits import sample_bernoulli, store, store_on_cpu
 from dropax.checks import require_kind
 from dropax.plain import Plain
+from dropax.regions.base import one_dispatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Pixel(Plain):
     def __post_init__(self) -> None:
         require_kind("Pixel.per_channel", self.per_channel, bool, "a bool")
 
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 
@@ -46,6 +48,6 @@ class Pixel(Plain):
           `jax.random.bernoulli(key, float32(1) - float32(rate), shape)`.
         """
         if self.per_channel:
-            return sample_bernoulli(key, rate, element_shape)
+            return store_on_cpu(lambda key: sample_bernoulli(key, rate, element_shape), key)
         shape = (*element_shape[:-1], 1)
         return store(lambda key: sample_bernoulli(key, rate, shape), key)

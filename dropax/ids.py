@@ -1,0 +1,123 @@
+"""Which record is which: ids and epochs, and the keys that follow from them.
+
+Given the ids of records and an epoch, returns a key for each record that depends on nothing else:
+not on the batch that it came in, its place there, or the devices. So a run can be resumed,
+shuffled or spread over other devices, and every record meets the same masks.
+"""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dropax.checks import is_array, must, require_whole
+from dropax.keys import is_counter_based, map_records
+
+# Folded in first, so that keys of ids are not those of steps and positions.
+_IDS = np.uint32(2**32 - 1)
+
+
+def as_record_ids(ids: Any) -> Any:
+    """Returns record ids in the form that goes through `jit` whole.
+
+    JAX makes 64-bit integers 32-bit ones without a word. Ids that come as such are split here
+    before they reach it. `apply_batch` and `Batch.from_parts` do so by themselves; call this for
+    ids that are an argument of a jitted function of your own.
+
+    Args:
+      ids: (B,) integers, NumPy or a list, none negative, up to 64 bits; or a JAX array of unsigned
+        integers; or (B, 2) uint32 words (low, high).
+
+    Returns:
+      uint32, of shape (B,) for ids of up to 32 bits, and (B, 2), words (low, high), for 64 bits. An
+      id has the same masks in either form. NumPy stays NumPy.
+
+    Raises:
+      TypeError: if the ids are no integers, or a JAX array of signed ones.
+      ValueError: if one is negative, or the shape is neither (B,) nor (B, 2).
+
+    Example:
+      >>> as_record_ids([7, 2**40])
+      array([[  7,   0],
+             [  0, 256]], dtype=uint32)
+    """
+    owner = "record_ids"
+    if not is_array(ids):
+        ids = _array_of(ids, owner)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(must(owner, "be integers of up to 64 bits", ids))
+    on_host = isinstance(ids, np.ndarray)
+    if jnp.issubdtype(ids.dtype, jnp.signedinteger):
+        if not on_host:
+            cure = "What is traced cannot be looked at; if none is negative: ids.astype('uint32')."
+            raise TypeError(must(owner, "be unsigned where they are a JAX array", ids, cure))
+        if ids.size and ids.min() < 0:
+            raise ValueError(must(owner, "not be negative", int(ids.min())))
+    words = ids.ndim == 2 and ids.shape[1] == 2 and ids.dtype == np.uint32
+    if ids.ndim != 1 and not words:
+        constraint = "have shape (B,), or (B, 2) for uint32 words (low, high)"
+        raise ValueError(must(owner, constraint, ids))
+    if ids.dtype.itemsize < 8:
+        return ids.astype(np.uint32)
+    wide = ids.astype(np.uint64)
+    stack = np.stack if on_host else jnp.stack
+    return stack([(wide & 0xFFFFFFFF).astype(np.uint32), (wide >> 32).astype(np.uint32)], axis=1)
+
+
+def _array_of(ids: Any, owner: str) -> np.ndarray:
+    """Returns a list of ints as an array. NumPy alone would make floats of small and large ones."""
+    try:
+        numbers = [operator.index(number) for number in ids]
+        return np.array(numbers, np.int64 if min(numbers, default=0) < 0 else np.uint64)
+    except (TypeError, OverflowError):  # no ints, or past 64 bits
+        raise TypeError(must(owner, "be integers of up to 64 bits", ids)) from None
+
+
+def as_epoch(epoch: Any) -> Any:
+    """Returns an epoch as one word.
+
+    Args:
+      epoch: an int in [0, 2^32), or an integer scalar array, which may be traced.
+
+    Returns:
+      uint32 scalar.
+
+    Raises:
+      TypeError: if it is of another kind.
+      ValueError: if an int is out of range, or an array no scalar.
+    """
+    owner = "epoch"
+    if isinstance(epoch, np.ndarray | np.generic) and epoch.shape == ():
+        epoch = epoch.item()
+    if not is_array(epoch):
+        require_whole(owner, epoch, 0, 2**32)
+        return np.uint32(epoch)
+    if not jnp.issubdtype(epoch.dtype, jnp.integer):
+        raise TypeError(must(owner, "be an int", epoch))
+    if epoch.shape != ():
+        raise ValueError(must(owner, "be one number, of shape ()", epoch))
+    return epoch.astype(jnp.uint32)
+
+
+def id_keys(key: jax.Array, epoch: Any, ids: Any) -> jax.Array:
+    """Returns one key for each record, of its id.
+
+    Args:
+      key: one typed key, an operator's own.
+      epoch: uint32 scalar.
+      ids: uint32, shape (B,), or (B, 2), words (low, high).
+
+    Returns:
+      Typed keys, shape (B,): `fold_in` of a tag, the epoch, the high word and the low word, in
+      turn.
+    """
+    base = jax.random.fold_in(jax.random.fold_in(key, _IDS), epoch)
+    ids = jnp.asarray(ids)
+    low, high = (ids, jnp.zeros_like(ids)) if ids.ndim == 1 else (ids[:, 0], ids[:, 1])
+
+    def fold(words: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(base, words[1]), words[0])
+
+    return map_records(fold, (low, high), is_counter_based(base))

@@ -1,0 +1,377 @@
+"""Which record is which: with ids and an epoch, masks depend on these and the key alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bounds import assert_counts
+from cases import MODES, config_of
+from dropax import (
+    Batch,
+    DropoutOperator,
+    ModalityOperator,
+    OperatorConfig,
+    apply_batch,
+    as_record_ids,
+    generate_random_params,
+    init_state,
+)
+from dropax.ids import as_epoch, id_keys
+
+modes = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+IDS = np.array([3, 2**40 + 3, 2**32 - 1, 0, 2**63, 77], np.uint64)
+IMAGES = jnp.ones((len(IDS), 6, 5, 3))
+
+
+def run(config, key, images, ids, epoch=1, **options):
+    batch, _ = apply_batch(
+        config, init_state(config, key), {"image": images}, record_ids=ids, epoch=epoch, **options
+    )
+    return np.asarray(batch["image"])
+
+
+@modes
+def test_masks_follow_ids_through_batches_orders_and_strategies(mode, key):
+    config = config_of(mode)
+    whole = run(config, key, IMAGES, IDS)
+    order = np.array([4, 0, 5, 2, 1, 3])
+    np.testing.assert_array_equal(run(config, key, IMAGES, IDS[order]), whole[order])
+    for rows in (slice(0, 1), slice(1, 6)):
+        np.testing.assert_array_equal(run(config, key, IMAGES[rows], IDS[rows]), whole[rows])
+    scanned = config.replace(batch_strategy="scan")
+    np.testing.assert_array_equal(run(scanned, key, IMAGES, IDS), whole)
+    twice = run(config, key, IMAGES, np.repeat(IDS[:2], 3))
+    np.testing.assert_array_equal(twice, np.repeat(whole[:2], 3, axis=0))
+
+
+@modes
+def test_a_mask_is_that_of_the_key_of_its_id(mode, key):
+    config = config_of(mode)
+    keys = jnp.stack(
+        [
+            jax.random.fold_in(
+                jax.random.fold_in(
+                    jax.random.fold_in(jax.random.fold_in(key, np.uint32(2**32 - 1)), 1),
+                    np.uint32(number >> np.uint64(32)),
+                ),
+                np.uint32(number & np.uint64(0xFFFFFFFF)),
+            )
+            for number in IDS
+        ]
+    )
+    drawn = generate_random_params(config, keys, {"image": IMAGES.shape})["keep_mask"]
+    drawn = drawn[:, None, None] if drawn.ndim == 2 else drawn
+    expected = np.broadcast_to(drawn, IMAGES.shape)
+    np.testing.assert_array_equal(run(config, key, IMAGES, IDS) != 0, expected)
+
+
+def test_every_call_path_meets_the_same_masks(key):
+    config = config_of("pixel")
+    state, words = init_state(config, key), as_record_ids(IDS)
+    expected = run(config, key, IMAGES, IDS)
+    batch = Batch.from_parts({"image": IMAGES}, record_ids=IDS)
+    operator = DropoutOperator(config, rngs=lambda: key)
+    jitted = jax.jit(
+        lambda s, b, ids, epoch: apply_batch(config, s, b, record_ids=ids, epoch=epoch)
+    )
+
+    class Plain(DropoutOperator):
+        """Runs by the general path, as every subclass with an `apply` of its own does."""
+
+        def apply(self, *arguments):
+            return super().apply(*arguments)
+
+    outs = [
+        jitted(state, {"image": IMAGES}, words, np.uint32(1))[0],
+        apply_batch(config, state, batch, epoch=1)[0],
+        jax.jit(lambda s, b: apply_batch(config, s, b, epoch=jnp.int32(1)))(state, batch)[0],
+        operator.apply_batch(batch, epoch=1),
+        operator.apply_batch({"image": IMAGES}, record_ids=list(map(int, IDS)), epoch=np.int64(1)),
+        Plain(config, rngs=lambda: key).apply_batch(batch, epoch=1),
+    ]
+    outs.append(operator.apply_batch({"image": IMAGES}, {}, None, record_ids=IDS, epoch=1)[0])
+    for out in outs:
+        np.testing.assert_array_equal(out["image"], expected)
+    other = Batch.from_parts({"image": IMAGES}, record_ids=np.arange(6))
+    out, _ = apply_batch(config, state, other, record_ids=IDS, epoch=1)
+    np.testing.assert_array_equal(out["image"], expected, "the keyword wins")
+
+
+def test_an_id_is_the_same_in_every_form(key):
+    config = config_of("pixel")
+    expected = run(config, key, IMAGES, np.arange(6, dtype=np.uint32))
+    for ids in (
+        np.arange(6, dtype=np.uint8),
+        np.arange(6),
+        range(6),
+        [0, 1, 2, 3, 4, 5],
+        jnp.arange(6, dtype=jnp.uint16),
+        np.stack([np.arange(6), np.zeros(6)], axis=1).astype(np.uint32),
+    ):
+        np.testing.assert_array_equal(run(config, key, IMAGES, ids), expected)
+    with jax.enable_x64(True):
+        wide = run(config, key, IMAGES, jnp.asarray(IDS))
+    np.testing.assert_array_equal(wide, run(config, key, IMAGES, IDS))
+
+
+def test_one_compilation_serves_all_epochs_and_ids():
+    config = config_of("pixel")
+    operator = DropoutOperator(config, rngs=0)
+    from dropax.operators import _apply_batch
+
+    operator.apply_batch({"image": IMAGES}, record_ids=IDS, epoch=0)
+    before = _apply_batch._cache_size()
+    for epoch in (1, 2**32 - 1):
+        operator.apply_batch({"image": IMAGES}, record_ids=IDS + np.uint64(9), epoch=epoch)
+    assert _apply_batch._cache_size() == before
+
+
+def test_a_deterministic_operator_draws_for_no_id():
+    operator = DropoutOperator(config_of("pixel", stochastic=False), rngs=None)
+    batch = Batch.from_parts({"image": IMAGES}, record_ids=IDS)
+    plain = operator.apply_batch({"image": IMAGES})
+    np.testing.assert_array_equal(operator.apply_batch(batch)["image"], plain["image"])
+    out, _ = apply_batch(operator.config, operator.state, batch)
+    np.testing.assert_array_equal(out["image"], plain["image"])
+
+
+def test_epochs_keys_and_ids_are_independent(key):
+    rate, records = 0.3, 2048
+    config = config_of("pixel", dropout_rate=rate)
+    images, ids = jnp.ones((records, 4, 4, 3)), np.arange(records, dtype=np.uint32)
+    first = run(config, key, images, ids, epoch=0) == 0
+    position = apply_batch(config, init_state(config, key), {"image": images})[0]["image"]
+    for other in (
+        run(config, key, images, ids, epoch=1),
+        run(config, jax.random.fold_in(key, 1), images, ids, epoch=0),
+        run(config, key, images, ids + np.uint32(records), epoch=0),
+        run(config, key, images, np.stack([ids, np.ones_like(ids)], axis=1), epoch=0),
+        position,
+    ):
+        both = first & (np.asarray(other) == 0)
+        assert_counts(both.sum(axis=0), records, rate * rate)
+
+
+def test_keys_of_a_million_records_are_all_different(key):
+    # Two of 2^20 keys of 64 bits agree by chance with probability 2^-25 < 1e-6.
+    ids = jnp.arange(2**20, dtype=jnp.uint32)
+    keys = jax.jit(lambda ids: jax.random.key_data(id_keys(key, np.uint32(0), ids)))(ids)
+    words = np.asarray(keys).astype(np.uint64)
+    assert len(np.unique((words[:, 0] << np.uint64(32)) | words[:, 1])) == 2**20
+
+
+# Padding.
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "scan"])
+@pytest.mark.parametrize("options", [{}, {"apply_probability": 0.5}, {"dropout_rate": 0.0}])
+def test_rows_that_pad_a_batch_are_not_counted(options, strategy, key):
+    config = config_of("pixel", batch_strategy=strategy, **options)
+    valid = np.array([True, True, True, False, True, False])
+    batch = Batch.from_parts({"image": IMAGES}, record_ids=IDS, valid_mask=valid)
+    out, state = apply_batch(config, init_state(config, key), batch, epoch=0)
+    whole, counted = apply_batch(
+        config, init_state(config, key), {"image": IMAGES[valid]}, record_ids=IDS[valid], epoch=0
+    )
+    np.testing.assert_array_equal(out["image"][valid], whole["image"])
+    for count in ("applied_count", "skipped_count"):
+        np.testing.assert_array_equal(getattr(state, count), getattr(counted, count))
+    operator = DropoutOperator(config, rngs=lambda: key)
+    out = operator.apply_batch(batch, epoch=0)
+    assert sum(operator.get_operation_stats().values()) == 4
+    np.testing.assert_array_equal(out.valid_mask, valid)
+    np.testing.assert_array_equal(out.record_ids, batch.record_ids)
+
+
+def test_ids_and_padding_stay_with_their_records():
+    valid = np.array([True, False, True, True, True, True])
+    batch = Batch.from_parts({"image": IMAGES}, record_ids=IDS, valid_mask=valid)
+    part = jax.jit(lambda batch: batch)(batch).slice(1, 3)
+    np.testing.assert_array_equal(part.record_ids, as_record_ids(IDS)[1:3])
+    np.testing.assert_array_equal(part.valid_mask, valid[1:3])
+    assert Batch.from_parts({"image": IMAGES}).record_ids is None
+
+
+# Devices.
+
+
+def mesh_of(devices, kind=jax.sharding.AxisType.Auto):
+    return jax.make_mesh((devices,), ("data",), axis_types=(kind,), devices=jax.devices()[:devices])
+
+
+EIGHT = np.array([5, 1, 2**33, 7, 2**50, 9, 11, 2], np.uint64)
+
+
+@modes
+@pytest.mark.parametrize("devices", [2, 8])
+def test_masks_are_the_same_on_any_number_of_devices(mode, devices, key):
+    config, images = config_of(mode), jnp.ones((8, 6, 5, 3))
+    expected = run(config, key, images, EIGHT)
+    words = as_record_ids(EIGHT)
+    over = jax.NamedSharding(mesh_of(devices), jax.P("data"))
+
+    @jax.jit
+    def step(state, images, ids):
+        return apply_batch(config, state, {"image": images}, record_ids=ids, epoch=1)[0]["image"]
+
+    state = init_state(config, key)
+    out = step(state, jax.device_put(images, over), jax.device_put(words, over))
+    np.testing.assert_array_equal(out, expected)
+    assert out.sharding.is_equivalent_to(over, out.ndim)
+
+    mapped = jax.jit(
+        jax.shard_map(
+            step,
+            mesh=mesh_of(devices),
+            in_specs=(jax.P(), jax.P("data"), jax.P("data")),
+            out_specs=jax.P("data"),
+        )
+    )
+    np.testing.assert_array_equal(mapped(state, images, words), expected)
+
+
+def test_masks_are_the_same_on_explicit_axes(key):
+    config, images = config_of("pixel"), jnp.ones((8, 6, 5, 3))
+    mesh = mesh_of(8, jax.sharding.AxisType.Explicit)
+    over = jax.NamedSharding(mesh, jax.P("data"))
+    out = run(config, key, jax.device_put(images, over), jax.device_put(as_record_ids(EIGHT), over))
+    np.testing.assert_array_equal(out, run(config, key, images, EIGHT))
+
+
+def test_masks_are_the_same_under_pmap(key):
+    config, images = config_of("pixel"), jnp.ones((8, 6, 5, 3))
+    state = init_state(config, key)
+
+    def step(state, images, ids):
+        return apply_batch(config, state, {"image": images}, record_ids=ids, epoch=1)[0]["image"]
+
+    parts = jax.pmap(step, in_axes=(None, 0, 0))(
+        state, images.reshape(4, 2, 6, 5, 3), as_record_ids(EIGHT).reshape(4, 2, 2)
+    )
+    expected = run(config, key, images, EIGHT)
+    np.testing.assert_array_equal(parts.reshape(images.shape), expected)
+
+
+def test_shards_that_share_their_ids_are_refused(key):
+    config = config_of("pixel")
+
+    def step(state, images, ids):
+        return apply_batch(config, state, {"image": images}, record_ids=ids, epoch=1)[0]["image"]
+
+    mapped = jax.shard_map(
+        step, mesh=mesh_of(8), in_specs=(jax.P(), jax.P("data"), jax.P()), out_specs=jax.P("data")
+    )
+    text = "must vary over the manual axis 'data' as the data does.*Pass each shard's record_ids"
+    with pytest.raises(ValueError, match=text):
+        mapped(init_state(config, key), jnp.ones((8, 6, 5, 3)), np.zeros(1, np.uint32))
+
+
+# What is refused.
+
+ALONE = "apply_batch.epoch must be given where record_ids are; got None. Without it, records would"
+REFUSED = [
+    ({"record_ids": IDS}, ValueError, ALONE + " have the same masks in every epoch."),
+    ({"epoch": 0}, ValueError, "apply_batch.record_ids must be given where an epoch is; got None."),
+    (
+        {"record_ids": IDS[:2], "epoch": 0},
+        ValueError,
+        "apply_batch.record_ids must have 6 ids, one per record; got an array of shape (2, 2) and "
+        "dtype uint32.",
+    ),
+    (
+        {"record_ids": np.arange(-2, 4), "epoch": 0},
+        ValueError,
+        "record_ids must not be negative; got -2.",
+    ),
+    (
+        {"record_ids": np.arange(6.0), "epoch": 0},
+        TypeError,
+        "record_ids must be integers of up to 64 bits; got an array of shape (6,) and dtype "
+        "float64.",
+    ),
+    (
+        {"record_ids": [2**70] * 6, "epoch": 0},
+        TypeError,
+        "record_ids must be integers of up to 64 bits; got an object of type list.",
+    ),
+    (
+        {"record_ids": jnp.arange(6), "epoch": 0},
+        TypeError,
+        "record_ids must be unsigned where they are a JAX array; got an array of shape (6,) and "
+        "dtype int32. What is traced cannot be looked at; if none is negative: "
+        "ids.astype('uint32').",
+    ),
+    (
+        {"record_ids": np.zeros((6, 3), np.uint32), "epoch": 0},
+        ValueError,
+        "record_ids must have shape (B,), or (B, 2) for uint32 words (low, high); got an array of "
+        "shape (6, 3) and dtype uint32.",
+    ),
+    ({"record_ids": IDS, "epoch": -1}, ValueError, "epoch must be in [0, 4294967296); got -1."),
+    ({"record_ids": IDS, "epoch": 1.0}, TypeError, "epoch must be an int; got 1.0."),
+    (
+        {"record_ids": IDS, "epoch": jnp.float32(1)},
+        TypeError,
+        "epoch must be an int; got an array of shape () and dtype float32.",
+    ),
+    (
+        {"record_ids": IDS, "epoch": np.arange(2)},
+        ValueError,
+        "epoch must be one number, of shape (); got an array of shape (2,) and dtype int64.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "error", "text"), REFUSED, ids=[text for *_, text in REFUSED])
+def test_wrong_ids_and_epochs_are_refused_and_nothing_changes(given, error, text):
+    config = config_of("pixel")
+    operator = DropoutOperator(config, rngs=0)
+    before = operator.get_state()
+    for call in (
+        lambda: operator.apply_batch({"image": IMAGES}, **given),
+        lambda: apply_batch(config, operator.state, {"image": IMAGES}, **given),
+    ):
+        with pytest.raises(error) as refused:
+            call()
+        assert str(refused.value) == text
+    assert str(operator.get_state()) == str(before)
+
+
+def test_ids_have_no_part_in_a_shared_mask(key):
+    text = "record_ids must be None where share_mask is True.* All records share one mask"
+    with pytest.raises(ValueError, match=text):
+        run(config_of("pixel", share_mask=True), key, IMAGES, IDS)
+
+
+def test_parts_of_a_batch_that_do_not_fit_are_refused():
+    data = {"image": IMAGES}
+    for name, part, error, text in (
+        ("record_ids", IDS[:2], ValueError, "have 6 entries, one per record"),
+        ("valid_mask", np.ones(2, bool), ValueError, "have 6 entries, one per record"),
+        ("valid_mask", np.ones(6), TypeError, "be an array of bools"),
+        ("valid_mask", [True] * 6, TypeError, "be an array of bools"),
+    ):
+        with pytest.raises(error, match=rf"Batch.from_parts.{name} must {text}; got"):
+            Batch.from_parts(data, **{name: part})
+
+
+def test_the_kit_gives_ids_to_anybodys_transform(key):
+    class Brighten(ModalityOperator):
+        def generate_random_params(self, rng, data_shapes):
+            return {"gain": jax.vmap(jax.random.uniform)(rng)}
+
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            return {"image": data["image"] * random_params["gain"]}, state, metadata
+
+    operator = Brighten(OperatorConfig(stochastic=True), rngs=lambda: key)
+    whole = operator.apply_batch({"image": IMAGES}, record_ids=IDS, epoch=3)["image"]
+    part = operator.apply_batch({"image": IMAGES[2:4]}, record_ids=IDS[2:4], epoch=3)["image"]
+    np.testing.assert_array_equal(part, whole[2:4])
+    assert len(np.unique(whole[:, 0, 0, 0])) == len(IDS)
+
+
+def test_an_epoch_may_be_any_whole_scalar():
+    for epoch in (7, np.int8(7), np.array(7), jnp.uint32(7), jnp.int16(7)):
+        assert as_epoch(epoch) == 7
+        assert as_epoch(epoch).dtype == jnp.uint32
