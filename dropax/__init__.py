@@ -46,10 +46,12 @@ What goes in and out:
 Measuring and seeing:
     expected_dropped_fraction  what a config drops on average
     dropped_fraction           what a mask drops
+    visible_fraction           how much of a box a mask keeps
+    visible_points             which points a mask keeps
     images                     contact sheets and overlays, as plain arrays
     STREAM_VERSION             of the masks that a key gives
 
-On pictures, from a shell: `python -m dropax --help`.
+For your own tests: `dropax.testing`. On pictures, from a shell: `python -m dropax --help`.
 """
 
 from dropax import images, presets

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import dropax
+from dropax import testing
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = pathlib.Path(dropax.__file__).parent
@@ -52,6 +53,14 @@ FLOORS = {
     "shells": 10,
     "operators": 11,
     "arguments": 9,
+    "testing.bounds": 11,
+    "testing.strategies": 11,
+    "testing.trials": 11,
+    "testing.properties": 12,
+    "testing.arrays": 13,
+    "testing.dropping_properties": 13,
+    "testing.transforms": 14,
+    "testing": 15,
     "__main__": 12,
     "": 13,
 }
@@ -134,7 +143,29 @@ def test_help_is_a_tour_of_all_public_names():
     assert sorted(listed) == sorted(dropax.__all__)
 
 
-PUBLIC = [getattr(dropax, name) for name in dropax.__all__ if inspect.getdoc(getattr(dropax, name))]
+def test_the_public_names_for_tests_are_these():
+    assert sorted(testing.__all__) == [
+        "PropertyError",
+        "assert_dropped_fraction",
+        "batches",
+        "check_transform",
+        "configs",
+        "data_shapes",
+        "elements",
+        "images",
+        "keys",
+        "operator_states",
+        "regions",
+    ]
+    assert all(hasattr(testing, name) for name in testing.__all__)
+
+
+PUBLIC = [
+    getattr(module, name)
+    for module in (dropax, testing)
+    for name in module.__all__
+    if inspect.getdoc(getattr(module, name))
+]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +175,8 @@ def test_public_names_are_documented_with_their_arguments(thing):
     text = inspect.getdoc(thing)
     assert text.splitlines()[0].endswith((".", ":")), text.splitlines()[0]
     if inspect.isfunction(thing):
-        for section in ("Args:", "Returns:", "Example:"):
+        returns_nothing = inspect.signature(thing).return_annotation is None
+        for section in ("Args:", "Example:", *(() if returns_nothing else ("Returns:",))):
             assert section in text, f"{thing.__name__} lacks {section}"
         documented = set(re.findall(r"^  \*{0,2}(\w+):", text, re.MULTILINE))
         assert set(inspect.signature(thing).parameters) <= documented
@@ -177,6 +209,14 @@ foreign -= {name for name in foreign if name.startswith("__editable__")}
 assert not foreign & {"chex", "flax", "hypothesis", "PIL", "tqdm", "pytest", "absl"}, foreign
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
+
+
+def test_what_tests_need_is_named_where_it_is_missing():
+    code = "import sys; sys.modules['hypothesis'] = None; import dropax; import dropax.testing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode
+    text = "ImportError: dropax.testing needs Hypothesis; pip install 'dropax[test]'"
+    assert done.stderr.splitlines()[-1] == text
 
 
 def test_the_version_is_told_once_for_code_and_package():
