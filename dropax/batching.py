@@ -225,7 +225,8 @@ def _always(config: Any, params: Drawn) -> bool:
 
 
 def _run_vmap(function: Any, *records: Any) -> Any:
-    return jax.vmap(function)(*records)
+    # Within `vmap`, a function with a derivative of its own does not take NumPy constants of a jit.
+    return jax.vmap(function)(*jax.tree.map(jnp.asarray, records))
 
 
 def _run_scan(function: Any, *records: Any) -> Any:

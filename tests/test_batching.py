@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropax import Batch, Element, OperatorConfig, batched
+from cases import config_of
+from dropax import Batch, Element, OperatorConfig, apply_batch, batched, init_state
 from dropax.state import new_state
 
 
@@ -114,3 +115,12 @@ def test_local_positions_would_repeat_masks_and_are_refused(key):
     )
     gains = np.asarray(jax.jit(sharded)(state, jnp.ones((8, 3, 2))))
     assert len(np.unique(gains)) == 8
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "scan"])
+def test_numpy_arrays_may_be_constants_of_a_jitted_function(strategy, key):
+    config = config_of("pixel", batch_strategy=strategy)
+    state, images = init_state(config, key), np.ones((4, 6, 5, 3), np.float32)
+    baked = jax.jit(lambda state: apply_batch(config, state, {"image": images}))(state)[0]
+    passed = jax.jit(apply_batch)(config, state, {"image": images})[0]
+    np.testing.assert_array_equal(baked["image"], passed["image"])
