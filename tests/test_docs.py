@@ -3,17 +3,14 @@
 import pathlib
 import re
 
-import pytest
-
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_every_python_block_of_the_readme_runs(number):
-    # A block may go on from those before it, as a reader would.
-    scope = {"__name__": f"readme_{number}"}
-    for block in BLOCKS[: number + 1]:
+def test_every_python_block_of_the_readme_runs():
+    # In one scope: a block may go on from those before it, as a reader would.
+    scope = {"__name__": "readme"}
+    for number, block in enumerate(BLOCKS):
         exec(compile(block, f"README.md, block {number}", "exec"), scope)
 
 
