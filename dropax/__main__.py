@@ -71,13 +71,9 @@ class _Result(NamedTuple):
     def realised(self) -> float:
         return np.count_nonzero(~self.keep_mask) / self.keep_mask.size
 
-    @property
-    def shape(self) -> str:
-        return "x".join(map(str, self.before.shape)) + ("" if self.alpha is None else "+alpha")
-
     def row(self) -> tuple[str, ...]:
-        rate = "-".join(f"{bound:.4g}" for bound in _bounds(self.config))
-        what = (self.name, self.shape, str(self.before.dtype), self.mode, rate)
+        shape = "x".join(map(str, self.before.shape)) + ("" if self.alpha is None else "+alpha")
+        what = (self.name, shape, str(self.before.dtype), self.mode, _shown(self.config))
         return (*what, f"{self.realised:.4f}", f"{self.milliseconds:.2f}")
 
     def record(self, output: Path | None) -> dict[str, Any]:
@@ -103,9 +99,10 @@ class _Result(NamedTuple):
         return sheets.Strip(label, tiles, (captions[0], dropped, captions[1]), overview)
 
 
-def _bounds(config: DropoutOperatorConfig) -> tuple[Any, ...]:
+def _shown(config: DropoutOperatorConfig) -> str:
+    """Shows a rate or a range of rates."""
     rate: Any = config.dropout_rate
-    return rate if isinstance(rate, tuple) else (rate,)
+    return "-".join(f"{bound:.4g}" for bound in (rate if isinstance(rate, tuple) else (rate,)))
 
 
 def _file_key(seed: int, name: str) -> jax.Array:
@@ -163,7 +160,9 @@ class _Run:
     def __init__(self, options: argparse.Namespace, config: DropoutOperatorConfig) -> None:
         self.options, self.config = options, config
         self.programs: dict[Any, Any] = {}
-        self.done: list[tuple[_Result, Path | None]] = []
+        # What was done, for the eye and for other programs, without the arrays.
+        self.rows: list[tuple[str, ...]] = []
+        self.records: list[dict[str, Any]] = []
         self.strips: list[sheets.Strip] = []
         self.sheet: Path | None = None
         self.remarks: list[dict[str, Any]] = []
@@ -172,23 +171,26 @@ class _Run:
     def fail(self, what: Any, error: BaseException) -> None:
         self.failures.append({"file": str(what), "error": in_options(error)})
 
+    def note(self, results: Sequence[_Result], output: Path | None) -> None:
+        self.rows += [result.row() for result in results]
+        self.records += [result.record(output) for result in results]
+
     def report(self) -> None:
         """Prints the results to stdout and the rest to stderr."""
         if self.options.json:
-            records = [result.record(output) for result, output in self.done]
             sheet = self.sheet and str(self.sheet)
-            content = {"rows": records, "contact_sheet": sheet}
+            content = {"rows": self.records, "contact_sheet": sheet}
             content |= {"remarks": self.remarks, "failures": self.failures}
             tables.write(json.dumps(content), sys.stdout)
         elif not self.options.quiet:
-            rows = [result.row() for result, _ in self.done]
-            cells = [[tables.showable(cell, sys.stdout) for cell in row] for row in rows]
+            cells = [[tables.showable(cell, sys.stdout) for cell in row] for row in self.rows]
             for number, line in enumerate(tables.aligned(HEADINGS, cells)):
                 tables.say(line, sys.stdout, "" if number else tables.BOLD)
             if self.sheet:
-                more = f", with the first {SHEET_ROWS} of {len(rows)} rows"
-                shown = more if self.options.inputs and len(rows) > SHEET_ROWS else ""
-                tables.say(f"contact sheet: {self.sheet}{shown}", sys.stdout)
+                line, rows = f"contact sheet: {self.sheet}", len(self.rows)
+                if self.options.inputs and rows > SHEET_ROWS:
+                    line += f", with the first {SHEET_ROWS} of {rows} rows"
+                tables.say(line, sys.stdout)
         if not self.options.quiet:
             for remark in self.remarks:
                 tables.say(f"dropax: {_line(remark)}", sys.stderr, tables.DIM)
@@ -235,13 +237,12 @@ class _Run:
                 self.refuse_loss(target, job.source)
                 results, write, remarks = files.work_on(job.source, job.name, self.drop)
                 self.write(target, write)
-                self.done += [(result, target) for result in results]
+                self.note(results, target)
                 self.strips += [result.strip() for result in results[: room - len(self.strips)]]
                 self.remarks += [{"file": str(job.source), "remark": text} for text in remarks]
             except FAILURES as error:
                 self.fail(job.source, error)
-        rate = "-".join(f"{bound:.4g}" for bound in _bounds(self.config))
-        what = f"mode {self.config.mode}, rate {rate}"
+        what = f"mode {self.config.mode}, rate {_shown(self.config)}"
         headings = ("original", "dropped", "keep mask (white: kept)")
         self.write_sheet(f"preset {self.options.preset}" if self.options.preset else what, headings)
 
@@ -265,17 +266,15 @@ class _Run:
                 cells = [self.drop(BUILT_IN, picture, **kind) for kind in kinds]
             except FAILURES as error:
                 return self.fail(BUILT_IN, error)
-            self.done += [(cell, None) for cell in cells if cell.mode == cells[-1].mode]
+            self.note([cell for cell in cells if cell.mode == cells[-1].mode], None)
             tiles = tuple(sheets.magnified(cell.after) for cell in cells)
             captions = tuple(f"dropped {cell.realised:.4f}" for cell in cells)
-            own = (
-                ("its paper's own rate,", "drawn anew in each") if cells[-1].mode in PRESETS else ()
-            )
-            self.strips.append(sheets.Strip((cells[-1].mode, *own), tiles, captions))
-        titles = [
-            f"draw {n}" if options.preset else f"rate {rate:g}" for n, rate in enumerate(rates)
-        ]
-        headings = ["original", *titles[1:]]
+            label = [cells[-1].mode]
+            if label[0] in PRESETS:
+                label += ["its paper's own rate,", "drawn anew in each"]
+            self.strips.append(sheets.Strip(tuple(label), tiles, captions))
+        kind, each = ("draw", range(1, len(rates))) if options.preset else ("rate", rates[1:])
+        headings = ["original", *(f"{kind} {number:g}" for number in each)]
         return self.write_sheet("the built-in picture", headings)
 
     def jobs(self) -> list[_Job]:
