@@ -187,6 +187,7 @@ import signal, sys
 import numpy as np
 from dropax.__main__ import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 save = np.save
 
 def save_and_interrupt(file, array, **options):
