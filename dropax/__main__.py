@@ -306,9 +306,9 @@ class _Run:
         own = os.path.realpath(self.options.out)  # what an earlier run wrote is no input
         for folder, below, names in os.walk(text, onerror=lambda e: self.fail(e.filename, e)):
             below[:] = [name for name in below if os.path.realpath(Path(folder, name)) != own]
-            sources += [
-                Path(folder, name) for name in names if Path(name).suffix.lower() in SUFFIXES
-            ]
+            inside = (Path(folder, name) for name in names)
+            # A pipe would be waited for.
+            sources += [p for p in inside if p.suffix.lower() in SUFFIXES and not p.is_fifo()]
         if not sources and len(self.failures) == closed:
             raise ValueError(f"holds no file whose name ends in one of {listed}")
         return [_Job(source, source.relative_to(text).as_posix()) for source in sorted(sources)]

@@ -1,6 +1,7 @@
 """The command line, as its user meets it."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,6 +154,13 @@ def test_the_same_bytes_whatever_the_order_the_number_or_the_run(
     assert main(["in", "--out", "first", "--overwrite", "--seed", "1"]) == 0
     assert contents("first")["a.npy"] != first["a.npy"]
     assert capsys.readouterr().err == ""
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for() -> None:
+    make_folder()
+    os.mkfifo("in/pipe.npy")
+    assert main(["in"]) == 0
+    assert "pipe.npy" not in contents("dropax_out")
 
 
 def test_what_an_earlier_run_wrote_is_no_input() -> None:
