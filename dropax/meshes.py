@@ -41,12 +41,9 @@ def call_over_mesh(function: Callable[..., tuple[Any, Any]], records: Any, *rest
       of its shape did that was given, or else as the batch axis does, and the summary is on every
       device.
     """
-    call = _call_on_auto_axes if explicit_axes((records, rest)) else _call
-    return call(function, records, *rest)
-
-
-def _call(function: Any, records: Any, *rest: Any) -> Any:
-    return function(records, *rest)
+    if not explicit_axes((records, rest)):
+        return function(records, *rest)
+    return _call_on_auto_axes(function, records, *rest)
 
 
 @functools.partial(jax.jit, static_argnums=0)
