@@ -17,7 +17,7 @@ def explicit_axes(tree: Any) -> tuple[str, ...]:
     """Returns the explicit axes of the mesh that an array of a tree is cut over.
 
     Args:
-      tree: arrays, traced or not.
+      tree: arrays, traced or not; other leaves count as not cut.
 
     Returns:
       Their names; none where no array is cut over a mesh with explicit axes.
@@ -67,7 +67,8 @@ def _call_on_auto_axes(function: Any, records: Any, *rest: Any) -> Any:
 def _mesh_of(tree: Any) -> Any:
     """Returns the mesh of the first array that is cut over one, or None."""
     for leaf in jax.tree.leaves(tree):
-        sharding = jax.typeof(leaf).sharding
-        if any(part is not None for part in sharding.spec):
-            return sharding.mesh
+        if isinstance(leaf, jax.Array):  # statistics may hold anything
+            sharding = jax.typeof(leaf).sharding
+            if any(part is not None for part in sharding.spec):
+                return sharding.mesh
     return None
