@@ -194,5 +194,6 @@ def test_ids_decide_where_one_axis_is_manual_and_the_other_is_not(kind, key):
         )
     )
     with jax.set_mesh(over.mesh):
-        out = mapped(state, jax.device_put(IMAGES, over), ids)
+        cut = jax.device_put(ids, jax.NamedSharding(over.mesh, jax.P("batch")))
+        out = mapped(state, jax.device_put(IMAGES, over), cut)
     np.testing.assert_array_equal(out, step(state, IMAGES, ids))
