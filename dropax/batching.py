@@ -16,7 +16,8 @@ import numpy as np
 from dropax.checks import must, require_kind
 from dropax.containers import Batch, is_empty, records_of, with_records
 from dropax.ids import as_epoch, as_record_ids, id_keys
-from dropax.keys import as_key, is_counter_based, record_keys, refuse_shared_key
+from dropax.keys import as_key, record_keys, refuse_shared_key
+from dropax.meshes import call_over_mesh, explicit_axes
 from dropax.operator_config import OperatorConfig
 from dropax.state import OperatorState
 
@@ -88,28 +89,19 @@ def batched(
       ((4, 8, 8, 3), 1)
     """
 
-    def apply_batch(
+    def work_on(
+        records: tuple[Any, Any],
         config: OperatorConfig,
         op_state: OperatorState,
-        batch: Any,
-        stats: dict[str, Any] | None = None,
-        *,
-        record_ids: Any = None,
-        epoch: Any = None,
-    ) -> tuple[Any, OperatorState]:
-        require_kind("apply_batch.op_state", op_state, OperatorState, "an OperatorState")
-        if is_empty(batch):
-            return batch, op_state
-        data, states = records_of(batch, "apply_batch.batch")
+        stats: dict[str, Any] | None,
+        identity: tuple[Any, Any] | None,
+        valid: Any,
+    ) -> tuple[tuple[Any, Any], OperatorState]:
+        data, states = records
         size = jax.tree.leaves((data, states))[0].shape[0]
-        if stats is None:
-            stats = op_state.statistics
-
-        sharding = _batch_sharding((data, states), config.batch_strategy)
         shared = is_shared is not None and is_shared(config)
         keys = None
         if config.stochastic:
-            identity = identify(batch, size, record_ids, epoch, shared=shared)
             keys = _keys_of(op_state, size, identity)
             refuse_shared_key(keys, data, "apply_batch.op_state.key", _MANUAL_CURE)
             op_state = op_state.advance()
@@ -133,12 +125,42 @@ def batched(
 
             (data, states), active = run(one, keys, data, states)
         else:
-            params = _on_mesh(draw, sharding)(keys, jax.tree.map(jnp.shape, data))
+            params = draw(keys, jax.tree.map(jnp.shape, data))
             active = active_of(params)
             data, states = run(work, params, data, states)
+        return (data, states), count_records(op_state, size, active, valid)
+
+    def apply_batch(
+        config: OperatorConfig,
+        op_state: OperatorState,
+        batch: Any,
+        stats: dict[str, Any] | None = None,
+        *,
+        record_ids: Any = None,
+        epoch: Any = None,
+    ) -> tuple[Any, OperatorState]:
+        require_kind("apply_batch.op_state", op_state, OperatorState, "an OperatorState")
+        if is_empty(batch):
+            return batch, op_state
+        data, states = records_of(batch, "apply_batch.batch")
+        statistics = op_state.statistics
+        identity = None
+        if config.stochastic:
+            size = jax.tree.leaves((data, states))[0].shape[0]
+            shared = is_shared is not None and is_shared(config)
+            identity = identify(batch, size, record_ids, epoch, shared=shared)
         valid = batch.valid_mask if isinstance(batch, Batch) else None
-        counted = count_records(op_state, size, active, valid)
-        return with_records(batch, data, states), counted
+        _refuse_sharded_scan((data, states), config.batch_strategy)
+        (data, states), op_state = call_over_mesh(
+            work_on,
+            (data, states),
+            config,
+            op_state.replace(statistics=None),
+            statistics if stats is None else stats,
+            identity,
+            valid,
+        )
+        return with_records(batch, data, states), op_state.replace(statistics=statistics)
 
     return apply_batch
 
@@ -242,27 +264,10 @@ def _first(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[0], tree)
 
 
-def _batch_sharding(records: Any, strategy: str) -> jax.NamedSharding | None:
-    """Returns how the batch axis lies over a mesh with explicit axes; None where it does not."""
-    for leaf in jax.tree.leaves(records):
-        sharding = jax.typeof(leaf).sharding
-        if sharding.spec and sharding.spec[0] is not None:
-            if strategy == "scan":
-                owner = "OperatorConfig.batch_strategy"
-                constraint = "be 'vmap' where the batch axis is sharded over explicit mesh axes"
-                raise ValueError(must(owner, constraint, strategy))
-            return jax.NamedSharding(sharding.mesh, jax.P(sharding.spec[0]))
-    return None
-
-
-def _on_mesh(draw: Any, sharding: jax.NamedSharding | None) -> Any:
-    """Returns a function that draws params which lie over the mesh as the records do."""
-    if sharding is None:
-        return draw
-
-    def draw_sharded(keys: jax.Array, shapes: Any) -> Any:
-        if is_counter_based(keys):  # each device draws for its own records
-            return draw(jax.sharding.reshard(keys, sharding), shapes)
-        return jax.sharding.reshard(draw(keys, shapes), sharding)
-
-    return draw_sharded
+def _refuse_sharded_scan(records: Any, strategy: str) -> None:
+    specs = [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(records)]
+    cut = any(spec and spec[0] is not None for spec in specs)
+    if strategy == "scan" and cut and explicit_axes(records):
+        owner = "OperatorConfig.batch_strategy"
+        constraint = "be 'vmap' where the batch axis is sharded over explicit mesh axes"
+        raise ValueError(must(owner, constraint, strategy))

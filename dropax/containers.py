@@ -14,7 +14,7 @@ from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from dropax.checks import is_array, must, names, require_kind
 from dropax.ids import as_record_ids
-from dropax.trees import leading_size, stack_trees, summarize
+from dropax.trees import leading_size, register_export, stack_trees, summarize
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -293,3 +293,5 @@ register_pytree_with_keys(
     lambda _, parts: Batch.unchecked(**dict(zip(_BATCH_CHILDREN, parts, strict=True))),
     lambda b: (tuple(getattr(b, name) for name in _BATCH_CHILDREN), None),
 )
+register_export(Element, None)
+register_export(Batch, None)

@@ -13,7 +13,7 @@ import numpy as np
 
 from dropax.checks import is_array, is_traced, must, names
 from dropax.keys import as_key
-from dropax.trees import summarize
+from dropax.trees import register_export, summarize
 
 CHECKPOINT_VERSION = 1
 
@@ -79,6 +79,7 @@ class OperatorState:
 
 _FIELDS = [field.name for field in dataclasses.fields(OperatorState)]
 jax.tree_util.register_dataclass(OperatorState, data_fields=_FIELDS, meta_fields=[])
+register_export(OperatorState, ())
 
 
 def new_state(key: jax.Array, statistics: dict[str, Any] | None = None) -> OperatorState:

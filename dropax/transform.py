@@ -31,6 +31,7 @@ from dropax.fills import Fill
 from dropax.keys import as_key, fold_in_each, map_keys, record_keys, refuse_shared_key
 from dropax.layouts import ChannelAxis
 from dropax.masks import fit_mask, fixed_params, given_params, is_active, sample_params
+from dropax.meshes import call_over_mesh
 from dropax.operator_config import OperatorConfig
 from dropax.state import OperatorState, new_state
 
@@ -306,20 +307,27 @@ def _dropout(
     batch_shape = images.shape[: max(0, images.ndim - element_ndim)]
     element_shape = images.shape[len(batch_shape) :]
 
-    def draw(key: jax.Array) -> dict[str, jax.Array]:
-        params = sample_params(config, key, element_shape)
-        return {**params, "keep_mask": fit_mask(config, params["keep_mask"], element_shape)}
+    def drop_all(
+        images: jax.Array, config: DropoutOperatorConfig, key: jax.Array
+    ) -> tuple[jax.Array, None]:
+        def draw(key: jax.Array) -> dict[str, jax.Array]:
+            params = sample_params(config, key, element_shape)
+            return {**params, "keep_mask": fit_mask(config, params["keep_mask"], element_shape)}
 
-    def drop_one(image: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
-        return drop_values(config, image, params)
+        def drop_one(image: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
+            return drop_values(config, image, params)
 
-    if not batch_shape:
-        return drop_one(images, draw(key))
-    numbers = jnp.arange(math.prod(batch_shape), dtype=jnp.uint32)
-    params = map_keys(draw, fold_in_each(key, numbers))
-    for _ in batch_shape:
-        drop_one = jax.vmap(drop_one)
-    return drop_one(images, jax.tree.map(lambda p: p.reshape(batch_shape + p.shape[1:]), params))
+        if not batch_shape:
+            return drop_one(images, draw(key)), None
+        numbers = jnp.arange(math.prod(batch_shape), dtype=jnp.uint32)
+        params = map_keys(draw, fold_in_each(key, numbers))
+        for _ in batch_shape:
+            drop_one = jax.vmap(drop_one)
+        params = jax.tree.map(lambda p: p.reshape(batch_shape + p.shape[1:]), params)
+        return drop_one(images, params), None
+
+    dropped: jax.Array = call_over_mesh(drop_all, images, config, key)[0]
+    return dropped
 
 
 drop_batch = batched(

@@ -1,8 +1,9 @@
-"""Trees of arrays: how many records they hold, how they are stacked, and how they are shown."""
+"""Trees of arrays: how many records they hold, how they are stacked, shown and exported."""
 
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
@@ -49,6 +50,21 @@ def summarize(tree: Any) -> Any:
         tree,
     )
     return repr(shown)
+
+
+def register_export(cls: type, static: Any) -> None:
+    """Lets `jax.export` write functions that take or return objects of a class.
+
+    Args:
+      cls: a registered pytree, of which only leaves differ from object to object.
+      static: what its flattening gives beside the leaves.
+    """
+    jax.export.register_pytree_node_serialization(
+        cls,
+        serialized_name=f"dropax.{cls.__name__}",
+        serialize_auxdata=lambda _: b"",
+        deserialize_auxdata=lambda _: static,
+    )
 
 
 class _Text(str):

@@ -20,6 +20,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     "checks": 0,
     "keys": 1,
+    "meshes": 1,
     "trees": 1,
     "ids": 2,
     "containers": 3,

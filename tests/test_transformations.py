@@ -174,8 +174,110 @@ def test_forward_reverse_and_second_derivatives_work(mode, key):
     np.testing.assert_allclose(jax.grad(energy)(1.0), 2 * kept, rtol=1e-5)
     np.testing.assert_allclose(jax.jvp(energy, (1.0,), (1.0,))[1], 2 * kept, rtol=1e-5)
     np.testing.assert_allclose(jax.hessian(energy)(1.0), 2 * kept, rtol=1e-5)
-    rematted = jax.grad(jax.checkpoint(energy))(1.0)
-    np.testing.assert_allclose(rematted, 2 * kept, rtol=1e-5)
+
+
+@modes
+def test_a_mask_that_is_drawn_again_for_a_gradient_is_the_same(mode, key):
+    config, images = config_of(mode), image_of((2, 6, 5, 3))
+    expected = run(config, key, images)
+
+    @jax.checkpoint  # by default nothing is kept: the mask is drawn a second time
+    def energy(images):
+        out = run(config, key, images)
+        return (out**2).sum(), out
+
+    gradient, out = jax.jit(jax.grad(energy, has_aux=True))(images)
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(gradient, 2 * expected)
+
+
+@modes
+def test_states_and_rates_can_be_mapped_over_together(mode, key):
+    config, images = config_of(mode), image_of((2, 6, 5, 3))
+    states = jax.vmap(lambda n: init_state(config, jax.random.fold_in(key, n)))(jnp.arange(3))
+    rates = jnp.asarray([0.1, 0.4, 0.9])
+
+    def drop(state, rate):
+        return apply_batch(config.replace(dropout_rate=rate), state, {"image": images})
+
+    each, after = jax.jit(jax.vmap(drop))(states, rates)
+    for row in range(3):
+        expected = run(
+            config.replace(dropout_rate=rates[row]), jax.random.fold_in(key, row), images
+        )
+        np.testing.assert_array_equal(each["image"][row], expected)
+    np.testing.assert_array_equal(after.step, [1, 1, 1])
+    np.testing.assert_array_equal(after.applied_count, [[0, 2]] * 3)
+
+
+def test_which_config_runs_can_be_decided_by_a_traced_value(key):
+    configs = [config_of(mode) for mode in MODES.values()]
+    images, state = image_of((2, 6, 5, 3)), init_state(configs[0], key)
+    branches = [
+        lambda state, config=config: apply_batch(config, state, {"image": images})
+        for config in configs
+    ]
+    switch = jax.jit(lambda chosen, state: jax.lax.switch(chosen, branches, state))
+    for chosen, config in enumerate(configs):
+        out, after = switch(chosen, state)
+        np.testing.assert_array_equal(out["image"], run(config, key, images))
+        assert int(after.step) == 1
+    off = jax.jit(
+        lambda on, state: jax.lax.cond(on, branches[0], lambda s: ({"image": images}, s), state)
+    )
+    np.testing.assert_array_equal(off(True, state)[0]["image"], run(configs[0], key, images))
+    np.testing.assert_array_equal(off(False, state)[0]["image"], images)
+
+
+@modes
+def test_images_can_be_donated(mode, key):
+    config = config_of(mode)
+    step = jax.jit(lambda state, batch: apply_batch(config, state, batch), donate_argnums=(0, 1))
+    images, state = image_of((4, 6, 5, 3)), init_state(config, key)
+    expected = run(config, key, images)
+    out, after = step(state, {"image": images})
+    np.testing.assert_array_equal(out["image"], expected)
+    assert images.is_deleted()
+    assert int(after.step) == 1
+    jax.random.key_data(key).block_until_ready()  # the caller's key is not deleted
+
+
+def test_what_makes_a_new_trace_is_a_shape_a_dtype_a_structure_or_a_static_option():
+    traces = []
+
+    @jax.jit
+    def step(config, state, batch, ids=None, epoch=None):
+        traces.append(1)
+        return apply_batch(config, state, batch, record_ids=ids, epoch=epoch)
+
+    config, state = config_of("pixel"), init_state(config_of("pixel"), jax.random.key(0))
+    images, ids = jnp.ones((4, 6, 5, 3)), np.arange(4, dtype=np.uint32)
+    odds = config.replace(apply_probability=0.5)
+    spread = config.replace(dropout_rate=(0.1, 0.2))
+    batch = {"image": images}
+    # Each row makes one trace; what follows in it makes none.
+    rows = [
+        [
+            (config, state, batch),
+            (config.replace(dropout_rate=0.9), state, batch),
+            (config, step(config, state, batch)[1], batch),
+            (config, init_state(config, jax.random.key(5)), {"image": images * 2}),
+        ],
+        [(odds, state, batch), (odds.replace(apply_probability=0.0), state, batch)],
+        [(spread, state, batch), (spread.replace(dropout_rate=(0.0, 0.9)), state, batch)],
+        [(config, state, batch, ids, 1), (config, state, batch, ids + np.uint32(7), 9)],
+        [(config, state, batch, np.stack([ids, ids], 1), 1)],
+        [(config, state, {"image": images[:2]})],
+        [(config, state, {"image": images.astype(jnp.bfloat16)})],
+        [(config, state, {"image": images, "label": ids})],
+        [(config.replace(mode="channel"), state, batch)],
+        [(config.replace(fill=1.0), state, batch)],
+        [(config.replace(batch_strategy="scan"), state, batch)],
+    ]
+    for number, row in enumerate(rows, start=1):
+        for arguments in row:
+            step(*arguments)
+            assert len(traces) == number, (number, arguments)
 
 
 @modes

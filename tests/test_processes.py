@@ -1,0 +1,74 @@
+"""Several processes that know of each other's devices make the masks that one makes."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dropax import as_record_ids
+from one_process import IDS, IMAGES, outputs
+
+TESTS = pathlib.Path(__file__).parent
+LIMIT = 120  # seconds, for all processes of a run
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """What one process makes of the whole batch."""
+    return {name: np.asarray(array) for name, array in outputs(IMAGES, as_record_ids(IDS)).items()}
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def run_processes(processes, folder):
+    """Starts the processes and returns what each wrote. Whatever happens, none is left running."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
+        "JAX_PLATFORMS": "cpu",
+        # Four devices in all. Fewer passes of the compiler: what is compared is its results.
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // processes} "
+        "--xla_backend_optimization_level=0",
+    }
+    port, files = free_port(), [folder / f"{rank}.npz" for rank in range(processes)]
+    logs = [file.with_suffix(".log") for file in files]
+    started = []
+    try:
+        for rank, (file, log) in enumerate(zip(files, logs, strict=True)):
+            command = [sys.executable, TESTS / "one_process.py", port, processes, rank, file]
+            with log.open("wb") as stream:
+                started.append(
+                    subprocess.Popen(
+                        list(map(str, command)), env=environment, stdout=stream, stderr=stream
+                    )
+                )
+        deadline = time.monotonic() + LIMIT
+        codes = [process.wait(max(0, deadline - time.monotonic())) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert codes == [0] * processes, "\n".join(log.read_text()[-3000:] for log in logs)
+    return [dict(np.load(file)) for file in files]
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_masks_are_the_same_on_any_number_of_processes(processes, expected, tmp_path):
+    parts = run_processes(processes, tmp_path)
+    assert all(part.keys() == expected.keys() for part in parts)
+    for name, whole in expected.items():
+        if "counts" in name:  # every process knows them all
+            for part in parts:
+                np.testing.assert_array_equal(part[name], whole, name)
+        else:
+            np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), whole, name)
+            assert 0 < (whole == 0).sum() < whole.size

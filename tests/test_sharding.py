@@ -1,0 +1,117 @@
+"""What each device does, read from the compiled program: its own part, and nothing goes around.
+
+Work is counted per device by the compiler. It must be the same on one device and on eight that have
+eight times the records (weak scaling), and a device's temporaries must shrink with its part.
+"""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from cases import MODES, config_of
+from dropax import Batch, apply_batch, init_state
+
+modes = pytest.mark.parametrize("mode", MODES)
+kinds = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name)
+COLLECTIVE = r"= (.+?) (?:all-\w+|collective-\w+|reduce-scatter|ragged-\w+|send|recv)(?:-start)?\("
+EACH = 5  # records of a device; with those of eight, 40, no other axis is as long
+
+
+@functools.cache
+def program(mode, devices, spec, shape, kind=AxisType.Auto, ids=False, **options):
+    """Compiles a step for a batch that lies over a mesh, its ids and its valid mask with it."""
+    config = config_of(MODES[mode], **options)
+    mesh = jax.make_mesh((devices,), ("x",), axis_types=(kind,), devices=jax.devices()[:devices])
+
+    def lying(spec, shape, dtype):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, spec))
+
+    marks = {}
+    if ids:
+        marks["record_ids"] = lying(jax.P("x"), (shape[0], 2), jnp.uint32)
+        marks["valid_mask"] = lying(jax.P("x"), shape[:1], jnp.bool_)
+    batch = Batch.unchecked({"image": lying(spec, shape, jnp.float32)}, {}, **marks)
+    state = init_state(config, jax.random.key(0))
+    epoch = jnp.uint32(1) if ids else None
+    step = jax.jit(lambda state, batch, epoch: apply_batch(config, state, batch, epoch=epoch))
+    compiled = step.lower(state, batch, epoch).compile()
+    out, _ = compiled.output_shardings
+    kept = jax.NamedSharding(mesh, spec)
+    assert all(one.is_equivalent_to(kept, len(shape)) for one in out.data.values())
+    return compiled
+
+
+def collectives(compiled):
+    return re.findall(COLLECTIVE, compiled.as_text())
+
+
+def work(compiled):
+    """(operations, bytes set aside) of one device."""
+    return compiled.cost_analysis()["flops"], compiled.memory_analysis().temp_size_in_bytes
+
+
+@modes
+def test_a_sharded_batch_is_its_devices_own_work_and_nothing_goes_around(mode):
+    spread = program(mode, 8, jax.P("x"), (8 * EACH, 32, 32, 3))
+    assert collectives(spread) == []
+    text = spread.as_text()
+    assert f"f32[{EACH},32,32,3]" in text
+    assert f"[{8 * EACH},32,32" not in text, "no whole image, and no whole mask"
+
+
+@modes
+def test_ids_and_padding_take_one_scalar_and_work_does_not_grow_with_devices(mode):
+    alone = program(mode, 1, jax.P("x"), (EACH, 32, 32, 3), ids=True)
+    spread = program(mode, 8, jax.P("x"), (8 * EACH, 32, 32, 3), ids=True)
+    assert collectives(alone) == []
+    assert collectives(spread) in (["u32[]"], ["(u32[], u32[])"])  # records, and those applied to
+    assert f"[{8 * EACH}," not in spread.as_text(), "no key, mask or image of another device"
+    (operations, stored), (least, needed) = work(spread), work(alone)
+    assert least <= operations <= least + 20  # of some ten thousand: the place of the shard
+    assert stored <= needed + 128
+
+
+@kinds
+@pytest.mark.parametrize("mode", ["pixel", "whole pixel", "channel"])
+def test_sharded_heights_are_their_devices_own_work_and_nothing_goes_around(mode, kind):
+    alone = program(mode, 1, jax.P(), (EACH, 32, 64, 3), kind)
+    spread = program(mode, 8, jax.P(None, "x"), (EACH, 32 * 8, 64, 3), kind)
+    assert collectives(spread) == []
+    assert f"f32[{EACH},32,64,3]" in spread.as_text()
+    assert f"[{EACH},256,64" not in spread.as_text()
+    (operations, stored), (least, needed) = work(spread), work(alone)
+    # The place of a shard is added to each coordinate.
+    assert operations < least * 1.02 + 100
+    assert stored < needed * 1.02 + 512
+
+
+@pytest.mark.parametrize("mode", ["block", "boxes, clipped", "grid, units", "bands"])
+def test_explicit_axes_cost_what_automatic_ones_do(mode):
+    # Regions look their sizes up in tables, which explicit axes refused.
+    shape = (8 * EACH, 32, 32, 3)
+    automatic = program(mode, 8, jax.P("x"), shape)
+    explicit = program(mode, 8, jax.P("x"), shape, AxisType.Explicit)
+    assert collectives(explicit) == []
+    assert work(explicit) == work(automatic)
+
+
+def test_operations_and_temporaries_shrink_with_the_shard():
+    shape = (64, 64, 48, 3)
+    (operations, stored), (least, needed) = (
+        work(program("pixel", devices, jax.P("x"), shape)) for devices in (8, 1)
+    )
+    assert operations < least / 8 * 1.01  # all derive the key of the call
+    assert stored < needed / 8 + 1024
+
+
+def test_blocks_over_heights_exchange_edges_of_masks_and_no_image():
+    spread = program("block", 8, jax.P(None, "x"), (EACH, 256, 64, 3))
+    found = collectives(spread)
+    assert all(kind.startswith("pred[") for kind in found)
+    sizes = [np.prod([int(n) for n in re.findall(r"\d+", kind.split("{")[0])]) for kind in found]
+    assert sum(sizes) < EACH * 256 * 64 / 8
