@@ -224,7 +224,8 @@ class Shell:
         """Returns the state as plain arrays, numbers and strings, for a checkpoint.
 
         Returns:
-          A dict that `numpy.savez`, pickle, msgpack or Orbax can store; see `set_state`.
+          A dict that `numpy.savez`, pickle, msgpack or Orbax (as a PyTree) can store; see
+          `set_state`.
 
         Raises:
           ValueError: if the operator is traced.

@@ -130,9 +130,9 @@ def save_state(state: OperatorState) -> dict[str, Any]:
       state: a concrete state.
 
     Returns:
-      A dict that `numpy.savez`, pickle, msgpack or Orbax can store: `version`, `key_data`,
-      `key_impl`, `step`, `applied_count`, `skipped_count`, and, where there are any, `statistics`,
-      a dict (which `numpy.load` gives back only with `allow_pickle=True`).
+      A dict that `numpy.savez`, pickle, msgpack or Orbax (as a PyTree) can store: `version`,
+      `key_data`, `key_impl`, `step`, `applied_count`, `skipped_count`, and, where there are any,
+      `statistics`, a dict (which `numpy.load` gives back only with `allow_pickle=True`).
 
     Raises:
       ValueError: if the state is traced.
