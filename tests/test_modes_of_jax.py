@@ -1,6 +1,7 @@
 """Every mode in a batch, under each setting by which JAX checks more than it does by default."""
 
 import contextlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -55,10 +56,14 @@ def run(mode, **options):
     return out["image"], jitted["image"], gradient, after.step
 
 
+expected_of = functools.cache(run)
+"""What comes under the settings that all tests have."""
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_every_mode_runs_and_drops_the_same(mode, setting):
-    expected = run(mode, fill=-1.0)
+    expected = expected_of(mode, fill=-1.0)
     with settings_of(SETTINGS[setting]):
         found = run(mode, fill=-1.0)
     for one, other in zip(found, expected, strict=True):
@@ -78,7 +83,7 @@ def test_every_mode_runs_and_drops_the_same(mode, setting):
     ids=lambda options: " ".join(options),
 )
 def test_options_run_and_come_to_the_same(options, setting):
-    expected = run("pixel", **options)
+    expected = expected_of("pixel", **options)
     with settings_of(SETTINGS[setting]):
         found = run("pixel", **options)
     for one, other in zip(found, expected, strict=True):
