@@ -78,9 +78,11 @@ def record_keys(key: Any, batch_size: int, owner: str) -> jax.Array:
 
     Raises:
       TypeError: if `key` is no key.
-      ValueError: if there are several keys, but not one for each record.
+      ValueError: if there are several keys, but not one for each record; or more records than 2^32.
     """
     keys = as_keys(key, owner)
+    if batch_size > 2**32:  # their numbers would start again
+        raise ValueError(must("a batch", "have at most 2^32 records", batch_size))
     if keys.shape == ():
         return fold_in_each(keys, jnp.arange(batch_size, dtype=jnp.uint32))
     if keys.shape != (batch_size,):
