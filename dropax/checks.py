@@ -53,10 +53,11 @@ def describe(value: Any) -> str:
         return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    text = repr(value)
-    if len(text) > 80:
-        return f"an object of type {type(value).__name__}"
-    return text
+    try:
+        text = repr(value)
+    except Exception:  # too deep, too long a number, or of a class whose own repr fails
+        text = ""
+    return text if 0 < len(text) <= 80 else f"an object of type {type(value).__name__}"
 
 
 def is_array(value: Any) -> bool:

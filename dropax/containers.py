@@ -5,6 +5,7 @@ tree, so a batch that went through `jit` or `tree.map` has metadata of None.
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -200,7 +201,12 @@ class Batch:
 
         Raises:
           IndexError: if there is no such position.
+          TypeError: if it is no int.
         """
+        try:
+            index = operator.index(index)
+        except TypeError:
+            raise TypeError(must("Batch.get_element.index", "be an int", index)) from None
         size = self.batch_size
         if not -size <= index < size:
             raise IndexError(f"the batch has {size} records; got index {index}.")

@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from dropax.checks import is_array, must, names
+from dropax.checks import is_array, is_traced, must, names
 from dropax.config import DropoutOperatorConfig
 from dropax.fields import get_field, remove_field, set_field
 from dropax.fills import (
@@ -26,14 +27,23 @@ from dropax.fills import (
 from dropax.layouts import Layout, broadcast_rank
 from dropax.masks import fit_mask, layout_of
 from dropax.regions import expected_fraction
+from dropax.trees import refuse_endless
 
 
 def require_numbers(array: Any, owner: str) -> None:
-    """Refuses what is not an array of numbers or bools."""
+    """Refuses what is not an array of numbers or bools, of a dtype that JAX has."""
     if not is_array(array):
         raise TypeError(must(owner, "be an array", array))
+    if isinstance(array, np.ma.MaskedArray):
+        cure = "Fill what is masked: array.filled(0)."
+        raise TypeError(must(owner, "not be a masked array", array, cure))
     if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == jnp.bool_):
         raise TypeError(must(owner, "have a numeric or bool dtype", array))
+    try:
+        jax.typeof(array)
+    except TypeError:
+        cure = "Convert it first, such as by array.astype('float32')."
+        raise TypeError(must(owner, "be an array that JAX takes", array, cure)) from None
 
 
 def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> dict[str, Any]:
@@ -55,7 +65,16 @@ def select_stats(config: DropoutOperatorConfig, stats: Any) -> dict[str, Any] | 
             f"apply.stats must hold 'mean' where fill is 'stats_mean'; got {held}. Pass "
             "stats={'mean': ...}, or set them: precomputed_stats, batch_stats_fn, set_statistics."
         )
-    return {"mean": stats["mean"]}
+    owner, mean = "apply.stats['mean']", stats["mean"]
+    refuse_endless(mean, owner)
+    if not (is_array(mean) or is_traced(mean)):
+        try:
+            mean = np.asarray(mean)
+        except ValueError:
+            raise TypeError(must(owner, "be a number or an array of numbers", mean)) from None
+    if is_array(mean):
+        require_numbers(mean, owner)
+    return {"mean": mean}
 
 
 def merge_fields(

@@ -5,6 +5,7 @@ Given a seed, a key or a stream, returns typed keys. Keys of every implementatio
 Other implementations promise no such thing, so they are always mapped over one by one.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -77,9 +78,11 @@ def record_keys(key: Any, batch_size: int, owner: str) -> jax.Array:
 
     Raises:
       TypeError: if `key` is no key.
-      ValueError: if there are several keys, but not one for each record.
+      ValueError: if there are several keys, but not one for each record; or more records than 2^32.
     """
     keys = as_keys(key, owner)
+    if batch_size > 2**32:  # their numbers would start again
+        raise ValueError(must("a batch", "have at most 2^32 records", batch_size))
     if keys.shape == ():
         return fold_in_each(keys, jnp.arange(batch_size, dtype=jnp.uint32))
     if keys.shape != (batch_size,):
@@ -164,7 +167,7 @@ class Rngs:
 
     With operators the only mutable object of the package. Each call of a stream gives a fresh key,
     `fold_in(stream key, count)`, and adds one to its count. A stream that was not named falls back
-    to the default one, which `rngs()` draws from.
+    to the default one, which `rngs()` draws from. Threads may share it: no key comes twice.
 
     Args:
       default: an int seed or a key for the default stream, or None for no such stream.
@@ -191,6 +194,7 @@ class Rngs:
             raise ValueError("Rngs must have a stream; got none. Pass a seed: Rngs(0).")
         self._keys = {name: _seed_key(seed, f"Rngs.{name}") for name, seed in streams.items()}
         self._counts = dict.fromkeys(streams, 0)
+        self._lock = threading.RLock()
 
     def __call__(self) -> jax.Array:
         """Draws a fresh key from the default stream."""
@@ -218,14 +222,22 @@ class Rngs:
         return stream in self._keys or "default" in self._keys
 
     def _draw(self, name: str) -> jax.Array:
-        key = jax.random.fold_in(self._keys[name], self._counts[name])
-        if leaks(key, self._keys[name]):
-            raise ValueError(
-                "Rngs must be drawn from outside of jit, scan and the like: the key would be drawn "
-                "once and be the same in every run. Draw it outside and pass it as an argument."
-            )
-        self._counts[name] += 1
+        with self._lock:
+            key = jax.random.fold_in(self._keys[name], self._counts[name])
+            if leaks(key, self._keys[name]):
+                raise ValueError(
+                    "Rngs must be drawn from outside of jit, scan and the like: the key would be "
+                    "drawn once and be the same in every run. Draw it outside and pass it as an "
+                    "argument."
+                )
+            self._counts[name] += 1
         return key
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_keys": self._keys, "_counts": self._counts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
 
     def __repr__(self) -> str:
         return f"Rngs({', '.join(f'{name}: {n} drawn' for name, n in self._counts.items())})"

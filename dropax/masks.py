@@ -15,6 +15,7 @@ import numpy as np
 from dropax.bits import GRID, drop_units, sample_bernoulli, sample_words, store, whole_below
 from dropax.checks import is_array, must, names, require_kind
 from dropax.config import DropoutOperatorConfig
+from dropax.keys import as_key
 from dropax.layouts import Layout
 from dropax.regions import Channel
 
@@ -76,14 +77,22 @@ def given_params(config: DropoutOperatorConfig, random_params: Any) -> dict[str,
             raise KeyError(f"apply.random_params must hold {name!r}{why}; got {held}.")
     for name in ("keep_mask", "applied", "rate"):
         value = random_params.get(name)
-        if value is None:
+        if name not in random_params:
             continue
-        number = name != "keep_mask" and isinstance(value, bool | int | float)
-        if not (is_array(value) or number):
-            raise TypeError(must(f"apply.random_params[{name!r}]", "be an array", value))
+        owner = f"apply.random_params[{name!r}]"
+        number = isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**31)
+        if not ((number and name != "keep_mask") or (is_array(value) and _is_real(value.dtype))):
+            raise TypeError(must(owner, "be an array of numbers or bools", value))
         if name != "keep_mask" and np.shape(value) != ():
-            raise ValueError(must(f"apply.random_params[{name!r}]", "be a scalar", value))
+            raise ValueError(must(owner, "be a scalar", value))
+    if config.fill == "noise":
+        as_key(random_params["fill_key"], "apply.random_params['fill_key']")
     return random_params
+
+
+def _is_real(dtype: Any) -> bool:
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 def fit_mask(

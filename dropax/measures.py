@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropax.checks import is_array, must, require_kind
 from dropax.config import DropoutOperatorConfig
@@ -31,7 +32,7 @@ def expected_dropped_fraction(
       float32 scalar in [0, 1].
 
     Raises:
-      TypeError: if the config is of another kind.
+      TypeError: if the config or the shape is of another kind.
       ValueError: if the element lacks the `channel_axis`.
 
     Example:
@@ -44,6 +45,10 @@ def expected_dropped_fraction(
     """
     kind = DropoutOperatorConfig
     require_kind("expected_dropped_fraction.config", config, kind, f"a {kind.__name__}")
+    sizes = element_shape if isinstance(element_shape, tuple | list) else [None]
+    if not all(isinstance(size, int | np.integer) for size in sizes):
+        owner = "expected_dropped_fraction.element_shape"
+        raise TypeError(must(owner, "be a shape", element_shape))
     shape = layout_of(config, element_shape).channel_last_shape
     rate = config.dropout_rate
     if isinstance(rate, tuple):
@@ -71,7 +76,7 @@ def dropped_fraction(
       float32, shape (B,), or (B, C).
 
     Raises:
-      TypeError: if the mask is no array of bools.
+      TypeError: if the mask is no array of bools, or another argument is of another kind.
       ValueError: if it lacks the batch axis or the channel axis.
 
     Example:
@@ -80,6 +85,8 @@ def dropped_fraction(
     """
     owner = "dropped_fraction.keep_mask"
     _require_bools(keep_mask, owner)
+    require_kind("dropped_fraction.per_channel", per_channel, bool, "a bool")
+    require_kind("dropped_fraction.channel_axis", channel_axis, int, "an int")
     rank = len(keep_mask.shape)
     if rank < 1 or (per_channel and not (-rank <= channel_axis < rank and channel_axis % rank)):
         what = f"a channel axis {channel_axis}" if per_channel else "a batch axis"

@@ -24,6 +24,7 @@ from dropax.checks import (
 )
 from dropax.plain import Plain
 from dropax.state import copy_containers
+from dropax.trees import refuse_endless
 
 
 class _Copied:
@@ -36,10 +37,17 @@ class _Copied:
         self._name = name
 
     def __get__(self, config: Any, owner: type | None = None) -> Any:
-        return None if config is None else copy_containers(vars(config)[self._name])
+        if config is None:
+            return None
+        value = vars(config)[self._name]
+        return copy_containers(value) if isinstance(value, dict | list) else value
 
     def __set__(self, config: Any, value: Any) -> None:
-        vars(config)[self._name] = copy_containers(value)
+        # What is neither is left for the constructor to refuse.
+        if isinstance(value, dict | list):
+            refuse_endless(value, f"{type(config).__name__}.{self._name}")
+            value = copy_containers(value)
+        vars(config)[self._name] = value
 
 
 class _Static:

@@ -18,8 +18,9 @@ from dropax.dropping import drop, merge_fields, select_fields, select_stats
 from dropax.fields import get_field
 from dropax.ids import as_epoch, as_record_ids
 from dropax.masks import fixed_params, given_params, is_active, sample_params
-from dropax.shells import Shell
+from dropax.shells import Shell, atomic
 from dropax.state import OperatorState
+from dropax.trees import refuse_endless
 
 logger = logging.getLogger(__name__)  # part of the documented interface, for operators' own use
 
@@ -33,7 +34,8 @@ class ModalityOperator(Shell):
     needs belongs into its config: config and state are what goes through `jit` as a pytree. A
     stochastic operator draws one key from its stream when it is made; that key and the number of
     draws since are all its randomness. Attributes that a subclass sets in its own `__init__` are
-    not part of the pytree.
+    not part of the pytree. Threads may share an operator: no draw is repeated and no count lost,
+    but which thread gets which draw is open.
 
     Args:
       config: what is fixed.
@@ -123,6 +125,7 @@ class ModalityOperator(Shell):
         epoch: Any = None,
     ) -> tuple[dict[str, Any], Any, Any]: ...
 
+    @atomic
     def apply_batch(
         self,
         batch: Any,
@@ -134,17 +137,15 @@ class ModalityOperator(Shell):
     ) -> Any:
         """Works on each record of a batch, and advances the operator's state.
 
-        Called as `apply_batch(batch, stats=None)` it takes a `Batch` or a dict of arrays and
-        returns the same kind. Called with a third argument, as `apply_batch(data, states,
-        metadata)`, it returns the three.
+        `apply_batch(batch, stats=None)` takes a `Batch` or a dict of arrays and returns the same
+        kind. With a third argument, as `apply_batch(data, states, metadata)`, it returns the three.
 
         Args:
           batch: a `Batch`, or a dict of arrays of shape (B, ...).
           stats: for `apply`; None for `get_statistics()`. In the second form, the records' states:
             a dict of arrays of shape (B, ...), which may be empty.
           metadata: in the second form, anything; returned as it is.
-          record_ids: an id for each record, which with the epoch decides its mask; see
-            `dropax.apply_batch`. None for those of a `Batch`, if it has any.
+          record_ids: an id a record; see `dropax.apply_batch`. None for those of a `Batch`.
           epoch: an int in [0, 2^32), or a scalar array. Must come with ids.
 
         Returns:
@@ -155,12 +156,16 @@ class ModalityOperator(Shell):
           TypeError: if the batch is neither, or holds something that is no array; or if ids or
             epoch are no integers.
           ValueError: if leading axes differ; if ids come without an epoch or an epoch without ids,
-            or are not one for each record; or if the operator is stochastic and was captured in
-            a closure under `jit`, which would bake one mask into the compiled code.
+            or are not one a record; or if the operator is stochastic and was captured in a closure
+            under `jit`, which would bake one mask in.
         """
         owner = f"{type(self).__name__}.apply_batch.batch"
         if metadata is not _MISSING:
             require_kind(owner, batch, dict, "a dict of arrays where metadata is given")
+            if stats is not None:
+                what = f"{type(self).__name__}.apply_batch.stats"
+                require_kind(what, stats, dict, "the records' states where metadata is given")
+            refuse_endless((batch, stats), owner)
             whole = Batch.unchecked(batch, stats or {})
             out = self.apply_batch(whole, record_ids=record_ids, epoch=epoch)
             return out.data, out.states if stats else stats, metadata
@@ -209,7 +214,7 @@ class ModalityOperator(Shell):
         """Returns what `apply` makes of an element, as shapes and dtypes.
 
         Args:
-          input_spec: the data of one element as `jax.ShapeDtypeStruct`, or an `Element` of these.
+          input_spec: the data of an element as `jax.ShapeDtypeStruct`, or an `Element` of these.
 
         Returns:
           The same kind, with every field that `apply` adds.
@@ -220,6 +225,9 @@ class ModalityOperator(Shell):
 
     def _trace(self, data: Any, state: Any) -> tuple[Any, Any]:
         """Returns the spec of the data that `apply` returns, and the structure of the state."""
+        owner = f"{type(self).__name__}: the structure of an element's data"
+        require_kind(owner, data, dict, "a dict of arrays or of their shapes")
+        refuse_endless((data, state), owner)
         leaves, structure = jax.tree.flatten(state)
         arrays = [leaf if is_array(leaf) else None for leaf in leaves]
 
@@ -277,6 +285,7 @@ class DropoutOperator(ModalityOperator):
         """Draws the random params of a batch; see `dropax.generate_random_params`."""
         return transform.generate_random_params(self.config, rng, data_shapes)
 
+    @atomic
     def apply(
         self,
         data: dict[str, Any],
@@ -301,8 +310,8 @@ class DropoutOperator(ModalityOperator):
           (data, state, metadata).
 
         Raises:
-          KeyError, TypeError, ValueError: as `dropax.apply`; ValueError too if a mask would be
-            drawn under `jit` from an operator that was captured in a closure.
+          KeyError, TypeError, ValueError: as `dropax.apply`; ValueError too if it would draw under
+            `jit` and was captured in a closure.
         """
         require_kind(f"{type(self).__name__}.apply.data", data, dict, "a dict of arrays")
         fields = select_fields(self.config, data)

@@ -5,9 +5,11 @@ objects are the only mutable ones of the package.
 """
 
 import copy
+import functools
 import logging
-from collections.abc import Iterable
-from typing import Any, Self
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Self, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +27,27 @@ from dropax.state import (
     save_state,
     word_count,
 )
+from dropax.trees import refuse_endless
 
 logger = logging.getLogger(__name__)
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def atomic(method: Method) -> Method:
+    """Lets one thread at a time through the methods that read an operator's state and replace it.
+
+    Else two threads could draw from one step, and the count of one would be lost. A thread that
+    holds the lock may call further methods. Each operator has a lock of its own, which is no part
+    of its copies, nor of its pytree.
+    """
+
+    @functools.wraps(method)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return cast(Method, run)
 
 
 class Shell:
@@ -57,6 +78,7 @@ class Shell:
         self._configure(config, rngs, name)
         self._state = transform.init_state(config, self._draw_key() if self.stochastic else None)
         self._cache: dict[Any, dict[str, jax.Array]] = {}
+        self._lock = threading.RLock()
 
     def _configure(self, config: Any, rngs: Any, name: str | None) -> None:
         owner = type(self).__name__
@@ -119,6 +141,7 @@ class Shell:
             "skipped_count": word_count(self._state.skipped_count),
         }
 
+    @atomic
     def reset_operation_stats(self) -> None:
         """Sets both counts to zero."""
         zeros = jnp.zeros_like
@@ -165,13 +188,16 @@ class Shell:
         """
         self._keep_statistics(stats, "set_statistics.stats")
 
+    @atomic
     def reset_statistics(self) -> None:
         """Forgets the statistics, precomputed ones included, until some are set or computed."""
         self._state = self._state.replace(statistics=None)
 
+    @atomic
     def _keep_statistics(self, stats: Any, owner: str) -> None:
         owner = f"{type(self).__name__}: {owner}"
         require_kind(owner, stats, dict, "a dict")
+        refuse_endless(stats, owner)
         if leaks(stats, self._state):
             cure = "Compute them outside of jit, or pass the operator to it as an argument."
             raise ValueError(must(owner, "not be traced", "tracers", cure))
@@ -181,6 +207,7 @@ class Shell:
         """Forgets the masks that a cacheable operator kept."""
         self._cache.clear()
 
+    @atomic
     def copy(self, *, config: Any = None, rngs: Any = None, name: str | None = None) -> Self:
         """Makes a copy, with some parts changed.
 
@@ -232,6 +259,7 @@ class Shell:
         """
         return save_state(self._state)
 
+    @atomic
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores a state, also one of an operator made with another seed.
 
@@ -270,7 +298,10 @@ class Shell:
                 raise ValueError(f"RNG stream {stream!r} is required; got {there}.")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_cache": {}}
+        return {name: part for name, part in vars(self).items() if name not in ("_cache", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _cache={}, _lock=threading.RLock())
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f", name={self.name!r}"
@@ -281,7 +312,8 @@ def _register(cls: type[Shell]) -> None:
     def unflatten(name: str | None, children: Any) -> Shell:
         operator = object.__new__(cls)
         operator.config, operator._state = children
-        operator.rngs, operator.name, operator._cache = None, name, {}
+        operator.rngs, operator.name = None, name
+        operator._cache, operator._lock = {}, threading.RLock()
         return operator
 
     register_pytree_with_keys(

@@ -13,7 +13,7 @@ import numpy as np
 
 from dropax.checks import is_array, is_traced, must, names
 from dropax.keys import as_key
-from dropax.trees import register_export, summarize
+from dropax.trees import refuse_endless, register_export, summarize
 
 CHECKPOINT_VERSION = 1
 
@@ -185,6 +185,7 @@ def load_state(saved: Any) -> OperatorState:
         statistics = statistics.item()  # as `numpy.savez` stores a dict
     if statistics is not None and not isinstance(statistics, dict):
         raise ValueError(must("state entry 'statistics'", "be a dict or None", statistics))
+    refuse_endless(statistics, "state entry 'statistics'")
     return OperatorState(
         _saved_key(saved),
         jnp.asarray(_saved_int(saved, "step", 32), jnp.uint32),
@@ -210,8 +211,9 @@ def _words(number: int) -> jax.Array:
 
 def _saved_int(saved: dict[str, Any], name: str, bits: int = 32) -> int:
     value = saved[name]
-    kind = np.asarray(value).dtype if is_array(value) or isinstance(value, int) else None
-    whole = kind is not None and np.issubdtype(kind, np.integer) and np.shape(value) == ()
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if is_array(value):
+        whole = value.shape == () and jnp.issubdtype(value.dtype, jnp.integer)
     if not whole or not 0 <= int(value) < 2**bits:
         raise ValueError(must(f"state entry {name!r}", f"be an int in [0, 2^{bits})", value))
     return int(value)
@@ -219,10 +221,12 @@ def _saved_int(saved: dict[str, Any], name: str, bits: int = 32) -> int:
 
 def _saved_key(saved: dict[str, Any]) -> jax.Array:
     impl, data = saved["key_impl"], saved["key_data"]
-    impl = str(impl) if np.ndim(impl) == 0 else impl
+    impl = str(impl) if isinstance(impl, str) or getattr(impl, "shape", None) == () else impl
     if getattr(data, "dtype", None) != np.uint32:
         raise ValueError(must("state entry 'key_data'", "be an array of dtype uint32", data))
     try:
+        if not isinstance(impl, str):
+            raise TypeError("An implementation is named by a string.")
         key = jax.random.wrap_key_data(jnp.array(data, copy=True), impl=impl)
         return as_key(key, "state entry 'key_data'")
     except (TypeError, ValueError) as error:

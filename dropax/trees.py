@@ -25,6 +25,7 @@ def leading_size(tree: Any, owner: str) -> int:
       TypeError: if a leaf is no array.
       ValueError: if there is no leaf, one without axes, or two that differ.
     """
+    refuse_endless(tree, owner)
     first: tuple[str, int] | None = None
     for path, leaf in tree_flatten_with_path(tree)[0]:
         name = keystr(path, simple=True, separator=".")
@@ -39,6 +40,27 @@ def leading_size(tree: Any, owner: str) -> int:
     if first is None:
         raise ValueError(f"{owner} must hold at least one array; got none.")
     return first[1]
+
+
+def refuse_endless(tree: Any, owner: str) -> None:
+    """Refuses containers that hold themselves: JAX would take the whole process down.
+
+    Args:
+      tree: nested dicts, lists and tuples of anything.
+      owner: whose tree it is, for the error.
+
+    Raises:
+      ValueError: if it is nested deeper than 100 containers, as one that holds itself is.
+    """
+
+    def walk(node: Any, depth: int) -> None:
+        if depth > 100:
+            raise ValueError(must(owner, "be nested no deeper than 100 containers", tree))
+        if isinstance(node, dict | list | tuple):
+            for part in node.values() if isinstance(node, dict) else node:
+                walk(part, depth + 1)
+
+    walk(tree, 0)
 
 
 def summarize(tree: Any) -> Any:
@@ -94,6 +116,8 @@ def stack_trees(trees: list[Any], part: str) -> Any:
     """
     if not trees:
         return {}
+    for position, tree in enumerate(trees):
+        refuse_endless(tree, f"Batch.elements[{position}].{part}")
     paths = tree_flatten_with_path(trees[0])[0]
     structure: Any = jax.tree.structure(trees[0])
     columns: list[list[Any]] = [[] for _ in paths]
@@ -112,4 +136,11 @@ def stack_trees(trees: list[Any], part: str) -> Any:
             if _kind(leaf) != _kind(first):
                 raise ValueError(must(owner, f"have the first's dtype {_kind(first)}", leaf))
             column.append(leaf)
-    return jax.tree.unflatten(structure, [jnp.stack(column) for column in columns])
+    stacked = []
+    for column, (path, _) in zip(columns, paths, strict=True):
+        try:
+            stacked.append(jnp.stack(column))
+        except (TypeError, ValueError, OverflowError):
+            owner = f"Batch.elements: {part}{keystr(path)}"
+            raise TypeError(must(owner, "be of a dtype that JAX takes", column[0])) from None
+    return jax.tree.unflatten(structure, stacked)

@@ -169,3 +169,12 @@ def test_a_cacheable_operator_keeps_its_noise():
     np.testing.assert_array_equal(first, second)
     plain = DropoutOperator(config.replace(cacheable=False), rngs=None).apply_batch(data)["image"]
     np.testing.assert_array_equal(first, plain)
+
+
+def test_a_half_is_true_in_bools():
+    assert in_dtype(jnp.array([0.0, 0.49, 0.5, 1.0]), jnp.bool_).tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]

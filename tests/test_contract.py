@@ -30,7 +30,7 @@ FLOORS = {
     "images": 1,
     "pictures": 1,
     "sheets": 2,
-    "plain": 1,
+    "plain": 2,
     "files": 2,
     "tables": 1,
     "bits": 2,

@@ -375,3 +375,9 @@ def test_an_epoch_may_be_any_whole_scalar():
     for epoch in (7, np.int8(7), np.array(7), jnp.uint32(7), jnp.int16(7)):
         assert as_epoch(epoch) == 7
         assert as_epoch(epoch).dtype == jnp.uint32
+
+
+@pytest.mark.parametrize("epoch", [np.int64(-1), np.array(2**32), np.array(-1)], ids=repr)
+def test_an_epoch_of_numpy_that_is_out_of_range_is_refused(epoch):
+    with pytest.raises(ValueError, match=r"epoch must be in \[0, 4294967296\)|at least 0"):
+        as_epoch(epoch)

@@ -22,6 +22,7 @@ FOUND = {
     "first": ((3, 5, 6), 0, 0, (5, 6, 3)),
     "middle": ((5, 3, 6), 1, 1, (5, 6, 3)),
     "counted from the end": ((5, 3, 6), -2, 1, (5, 6, 3)),
+    "the first, counted from the end": ((3, 5, 6), -3, 0, (5, 6, 3)),
     "last of a plane": ((5, 6), -1, 1, (5, 6)),
     "only": ((3,), 0, 0, (3,)),
 }
@@ -216,3 +217,11 @@ def test_a_field_follows_any_mask_of_an_image_with_a_single_channel():
     mask = jnp.asarray(np.eye(4, dtype=bool)[..., None])
     followed = Layout((4, 4, 1), 2).follow(mask, (4, 4), "field 'x'")
     np.testing.assert_array_equal(followed, np.eye(4, dtype=bool))
+
+
+def test_numbers_for_channels_lie_along_their_axis():
+    numbers = np.arange(3)
+    assert Layout((3, 5, 6), 0).spread(numbers, "a").tolist() == [[[0]], [[1]], [[2]]]
+    assert Layout((5, 3), 1).spread(numbers, "a").tolist() == [[0, 1, 2]]
+    with pytest.raises(ValueError, match="a must have one number for each of 3 channels"):
+        Layout((5, 3), 1).spread(numbers[:2], "a")

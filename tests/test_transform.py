@@ -180,7 +180,9 @@ def test_random_params_are_needed_in_a_stochastic_config_and_named():
         apply(config_of("pixel"), data, {}, {}, {"mask": True})
     with pytest.raises(TypeError, match=r"apply\.random_params must be a dict with 'keep_mask'"):
         apply(config_of("pixel"), data, {}, {}, 3)
-    with pytest.raises(TypeError, match=r"\['keep_mask'\] must be an array; got True\."):
+    with pytest.raises(
+        TypeError, match=r"\['keep_mask'\] must be an array of numbers or bools; got True\."
+    ):
         apply(config_of("pixel"), data, {}, {}, {"keep_mask": True})
 
 

@@ -1,0 +1,392 @@
+"""Whatever is handed to it, the library says what is wrong, and changes nothing.
+
+Each argument of each public function and method is given each value of `hostile.POOL`, all others
+staying sound. What comes out is a result, or an error of a documented kind, and no value changes.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropax
+from dropax import Batch, DropoutOperator, DropoutOperatorConfig, Element, Rngs
+from hostile import POOL, error_of, snapshot
+
+IMAGE = np.ones((2, 4, 4, 3), np.float32)
+CONFIG = DropoutOperatorConfig(field_key="image", stochastic=True)
+KEY = jax.random.key(0)
+STATE = dropax.init_state(CONFIG, KEY)
+MASK = jnp.ones((2, 4, 4, 3), bool)
+PARAMS = {"keep_mask": MASK[0]}
+AUXILIARY = DropoutOperatorConfig(
+    field_key="image", auxiliary_fields=["depth"], mode=dropax.Pixel(per_channel=False)
+)
+DOCUMENTED = {"TypeError", "ValueError", "KeyError"}
+
+
+def operator():
+    return DropoutOperator(CONFIG, rngs=0)
+
+
+def method(make, name):
+    """Calls a method on an object of its own, which must stay as it was where it fails."""
+
+    def call(**arguments):
+        owner = make()
+        before = repr(owner)
+        try:
+            return getattr(owner, name)(**arguments)
+        except Exception:
+            assert repr(owner) == before
+            raise
+
+    return call
+
+
+def batch():
+    return Batch.from_parts({"image": IMAGE})
+
+
+def entry(function, name, inside, rest):
+    """Passes a dict as an argument, of which one entry at a time is replaced."""
+
+    def call(**entries):
+        return function(**rest, **{name: entries})
+
+    return call, inside
+
+
+def fields_of(config):
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.init}
+
+
+def from_dict(kind):
+    return lambda **values: kind.from_dict(values)
+
+
+REGIONS = [dropax.Pixel(), dropax.Channel(), dropax.Block(), dropax.Patch(), dropax.Box()]
+REGIONS += [dropax.Grid(), dropax.Band()]
+PICTURE = np.ones((4, 4, 3), np.uint8)
+
+# A function, and sound arguments for it, of which one at a time is replaced.
+CALLS = {
+    "dropout": (
+        dropax.dropout,
+        {
+            "key": KEY,
+            "images": IMAGE,
+            "rate": 0.5,
+            "mode": "pixel",
+            "fill": 0.0,
+            "rescale": False,
+            "clip_range": None,
+            "channel_axis": "auto",
+            "element_ndim": 3,
+        },
+    ),
+    "init_state": (dropax.init_state, {"config": CONFIG, "key": KEY}),
+    "generate_random_params": (
+        dropax.generate_random_params,
+        {"config": CONFIG, "key": KEY, "data_shapes": {"image": (2, 4, 4, 3)}},
+    ),
+    "a shape of generate_random_params": entry(
+        dropax.generate_random_params,
+        "data_shapes",
+        {"image": (2, 4, 4, 3)},
+        {"config": CONFIG, "key": KEY},
+    ),
+    "apply": (
+        dropax.apply,
+        {
+            "config": CONFIG,
+            "data": {"image": IMAGE[0]},
+            "state": {},
+            "metadata": {},
+            "random_params": PARAMS,
+            "stats": None,
+        },
+    ),
+    "a field of apply": entry(
+        dropax.apply,
+        "data",
+        {"image": IMAGE[0], "depth": IMAGE[0, ..., 0]},
+        {"config": AUXILIARY, "state": {}, "metadata": {}},
+    ),
+    "a param of apply": entry(
+        dropax.apply,
+        "random_params",
+        {
+            "keep_mask": MASK[0],
+            "applied": True,
+            "rate": 0.5,
+            "fill_key": KEY,
+        },
+        {
+            "config": CONFIG.replace(dropout_rate=(0.1, 0.5), fill="noise", rescale=True),
+            "data": {"image": IMAGE[0]},
+            "state": {},
+            "metadata": {},
+        },
+    ),
+    "a statistic of apply": entry(
+        dropax.apply,
+        "stats",
+        {"mean": 0.5},
+        {
+            "config": DropoutOperatorConfig(field_key="image", fill="stats_mean"),
+            "data": {"image": IMAGE[0]},
+            "state": {},
+            "metadata": {},
+        },
+    ),
+    "apply_batch": (
+        dropax.apply_batch,
+        {
+            "config": CONFIG,
+            "op_state": STATE,
+            "batch": {"image": IMAGE},
+            "stats": None,
+            "record_ids": np.arange(2),
+            "epoch": 0,
+        },
+    ),
+    "a field of apply_batch": entry(
+        dropax.apply_batch,
+        "batch",
+        {"image": IMAGE, "other": IMAGE},
+        {"config": CONFIG, "op_state": STATE},
+    ),
+    "as_record_ids": (dropax.as_record_ids, {"ids": [1, 2]}),
+    "batched": (
+        lambda **parts: dropax.batched(**parts)(CONFIG, STATE, {"image": IMAGE}),
+        {
+            "generate_random_params": dropax.generate_random_params,
+            "apply": dropax.apply,
+            "is_active": None,
+            "is_shared": None,
+        },
+    ),
+    "expected_dropped_fraction": (
+        dropax.expected_dropped_fraction,
+        {"config": CONFIG, "element_shape": (4, 4, 3)},
+    ),
+    "dropped_fraction": (
+        dropax.dropped_fraction,
+        {"keep_mask": MASK, "per_channel": True, "channel_axis": -1},
+    ),
+    "visible_fraction": (
+        dropax.visible_fraction,
+        {"keep_mask": MASK, "boxes": np.ones((2, 1, 4), np.float32), "channel_axis": -1},
+    ),
+    "visible_points": (
+        dropax.visible_points,
+        {"keep_mask": MASK, "points": np.ones((2, 1, 2), np.float32), "channel_axis": -1},
+    ),
+    "OperatorConfig": (dropax.OperatorConfig, fields_of(dropax.OperatorConfig(stochastic=True))),
+    "DropoutOperatorConfig": (DropoutOperatorConfig, fields_of(CONFIG)),
+    "DropoutOperatorConfig.from_dict": (from_dict(DropoutOperatorConfig), CONFIG.to_dict()),
+    "the values of from_dict": (DropoutOperatorConfig.from_dict, {"values": CONFIG.to_dict()}),
+    **{
+        type(region).__name__: (type(region), fields_of(region))
+        for region in REGIONS
+        if fields_of(region)
+    },
+    "presets.cutout": (
+        dropax.presets.cutout,
+        {"field_key": "image", "image_shape": (4, 4), "length": 2, "holes": 1},
+    ),
+    "presets.random_erasing": (
+        dropax.presets.random_erasing,
+        {"field_key": "image", "scale": (0.1, 0.2), "ratio": (0.5, 2.0), "probability": 0.5},
+    ),
+    "presets.gridmask": (
+        dropax.presets.gridmask,
+        {"field_key": "image", "unit": 4, "ratio": 0.5, "rotate": 0, "probability": 0.5},
+    ),
+    "presets.dropblock": (
+        dropax.presets.dropblock,
+        {"field_key": "image", "rate": 0.1, "block_size": 2},
+    ),
+    "images.contact_sheet": (
+        dropax.images.contact_sheet,
+        {"images": [PICTURE], "columns": 1, "gap": 1, "background": 255, "span": None},
+    ),
+    "images.mask_overlay": (
+        dropax.images.mask_overlay,
+        {
+            "image": PICTURE,
+            "keep_mask": PICTURE,
+            "color": (1, 2, 3),
+            "opacity": 0.5,
+            "span": None,
+        },
+    ),
+    "images.to_display": (dropax.images.to_display, {"values": PICTURE, "span": (0, 1)}),
+    "Rngs": (Rngs, {"default": 0, "augment": 1}),
+    "Element": (Element, {"data": {}, "state": {}, "metadata": None}),
+    "Batch": (Batch, {"elements": [Element({"image": IMAGE[0]})]}),
+    "a field of an element in Batch": (
+        lambda **data: Batch([Element(data)]),
+        {"image": IMAGE[0]},
+    ),
+    "Batch.from_parts": (
+        Batch.from_parts,
+        {
+            "data": {"image": IMAGE},
+            "states": None,
+            "metadata_list": [1, 2],
+            "batch_metadata": None,
+            "batch_state": None,
+            "record_ids": [1, 2],
+            "valid_mask": np.ones(2, bool),
+        },
+    ),
+    "Batch.get_elements": (method(batch, "get_elements"), {"indices": [0]}),
+    "Batch.slice": (method(batch, "slice"), {"start": 0, "end": 1}),
+    "Batch.__getitem__": (method(batch, "__getitem__"), {"name": "image"}),
+    "DropoutOperator": (DropoutOperator, {"config": CONFIG, "rngs": 0, "name": "drop"}),
+    "operator.apply_batch": (
+        method(operator, "apply_batch"),
+        {"batch": {"image": IMAGE}, "stats": None, "record_ids": [1, 2], "epoch": 0},
+    ),
+    "operator.apply_batch of three": (
+        method(operator, "apply_batch"),
+        {"batch": {"image": IMAGE}, "stats": {}, "metadata": None},
+    ),
+    "operator.apply": (
+        method(operator, "apply"),
+        {
+            "data": {"image": IMAGE[0]},
+            "state": {},
+            "metadata": {},
+            "random_params": None,
+            "stats": None,
+        },
+    ),
+    "operator.generate_random_params": (
+        method(operator, "generate_random_params"),
+        {"rng": KEY, "data_shapes": {"image": (2, 4, 4, 3)}},
+    ),
+    "operator.get_output_structure": (
+        method(operator, "get_output_structure"),
+        {"sample_data": {"image": IMAGE[0]}, "sample_state": {}},
+    ),
+    "operator.output_spec": (
+        method(operator, "output_spec"),
+        {"input_spec": {"image": IMAGE[0]}},
+    ),
+    "operator.set_statistics": (method(operator, "set_statistics"), {"stats": {}}),
+    "operator.set_state": (method(operator, "set_state"), {"state": operator().get_state()}),
+    "an entry of operator.set_state": entry(
+        lambda state: method(operator, "set_state")(state=state),
+        "state",
+        {**operator().get_state(), "statistics": None},
+        {},
+    ),
+    "operator.ensure_rng_streams": (
+        method(operator, "ensure_rng_streams"),
+        {"stream_names": ["default"]},
+    ),
+    "operator.copy": (method(operator, "copy"), {"config": None, "rngs": None, "name": None}),
+}
+
+TRACED = [
+    jax.ShapeDtypeStruct(shape, dtype)
+    for shape in [(), (2,), (4, 4, 3), (2, 4, 4, 3)]
+    for dtype in (jnp.float32, jnp.int32, bool)
+]
+
+
+def faults_of(name, call, argument):
+    """Tries all values as one argument of a function, and returns what should not have come out."""
+    for label, make in POOL.items():
+        value = make()
+        before = snapshot(value)
+        error = error_of(call, value)
+        if snapshot(value) != before:
+            yield f"{argument} = {label}: was changed"
+        kind = type(error).__name__
+        fine = error is None or kind in DOCUMENTED
+        # JAX's own words for what no check can be made of.
+        fine |= label.startswith("deleted") and "has been deleted" in str(error)
+        fine |= name == "Batch.get_elements" and str(error).startswith("the batch has 2 records")
+        if not fine:
+            yield f"{argument} = {label}: {kind}: {error}"
+
+
+# A generator is what JAX itself warns of, in whatever tree it is.
+@pytest.mark.filterwarnings("ignore:Python iterable type 'generator'")
+@pytest.mark.parametrize("name", CALLS)
+def test_only_documented_errors_come_out_and_nothing_changes(name):
+    function, sound = CALLS[name]
+    function(**sound)
+    for argument in sound:
+
+        def call(value, argument=argument):
+            return function(**{**sound, argument: value})
+
+        assert not list(faults_of(name, call, argument))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_tracers_give_results_or_documented_errors(name):
+    function, sound = CALLS[name]
+    for argument in sound:
+        for spec in TRACED:
+
+            def run(tracer, argument=argument):
+                function(**{**sound, argument: tracer})
+
+            error = error_of(lambda spec, run=run: jax.eval_shape(run, spec), spec)
+            known = (TypeError, ValueError, KeyError)  # JAX has kinds of its own of these
+            assert error is None or isinstance(error, known), (argument, spec, error)
+
+
+def endless():
+    data = {"image": IMAGE}
+    data["more"] = [data, data]
+    return data
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: dropax.apply_batch(CONFIG, STATE, endless()),
+        lambda: operator().apply_batch(endless()),
+        lambda: operator().apply_batch({"image": IMAGE}, endless(), None),
+        lambda: operator().output_spec(endless()),
+        lambda: operator().set_statistics(endless()),
+        lambda: Batch([Element({}, endless())]),
+        lambda: CONFIG.replace(precomputed_stats=endless()),
+        lambda: DropoutOperatorConfig.from_dict(endless()),
+    ],
+)
+def test_what_holds_itself_is_refused_before_it_reaches_jax(call):
+    with pytest.raises(ValueError, match="must be nested no deeper than 100 containers; got an"):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: np.ma.masked_array(IMAGE, IMAGE > 0), "must not be a masked array; .*filled"),
+        (lambda: IMAGE.astype(">f4"), "must be an array that JAX takes; .* Convert it first"),
+        (lambda: IMAGE.astype(np.longdouble), "must be an array that JAX takes; "),
+        (lambda: IMAGE.astype(object), "must have a numeric or bool dtype; "),
+    ],
+)
+def test_arrays_that_jax_does_not_take_are_named_by_their_field(make, text):
+    with pytest.raises(TypeError, match=f"field 'image' {text}"):
+        dropax.apply(AUXILIARY, {"image": make(), "depth": IMAGE}, {}, {})
+    with pytest.raises(TypeError, match=f"dropout.images {text}"):
+        dropax.dropout(KEY, make())
+
+
+def test_more_records_than_a_word_can_number_are_refused():
+    with pytest.raises(
+        ValueError, match="a batch must have at most 2\\^32 records; got 4294967297"
+    ):
+        dropax.generate_random_params(CONFIG, KEY, {"image": (2**32 + 1, 4, 4, 3)})

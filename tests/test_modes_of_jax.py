@@ -1,0 +1,91 @@
+"""Every mode in a batch, under each setting by which JAX checks more than it does by default."""
+
+import contextlib
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropax
+from cases import MODES, config_of
+
+BATCH = {"image": np.arange(1, 2 * 6 * 5 * 3 + 1, dtype=np.float32).reshape(2, 6, 5, 3)}
+
+# Strict promotion of dtypes and ranks is what all tests run under; here it is off as well.
+SETTINGS = {
+    "key reuse": {"jax_debug_key_reuse": True},
+    "internal checks": {"jax_enable_checks": True},
+    "NaN": {"jax_debug_nans": True},
+    "infinity": {"jax_debug_infs": True},
+    "64 bits": {"jax_enable_x64": True},
+    "tracer leaks": {"jax_check_tracer_leaks": True},
+    "loose promotion": {
+        "jax_numpy_dtype_promotion": "standard",
+        "jax_numpy_rank_promotion": "allow",
+    },
+}
+
+
+@contextlib.contextmanager
+def settings_of(values):
+    before = {name: getattr(jax.config, name) for name in values}
+    try:
+        for name, value in values.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def run(mode, **options):
+    """Runs a batch eagerly and under jit, an operator, and the gradient of a loss."""
+    config = config_of(mode, **options)
+    state = dropax.init_state(config, jax.random.key(7))
+    out, after = dropax.apply_batch(config, state, BATCH)
+    jitted, _ = jax.jit(dropax.apply_batch)(config, state, BATCH)
+    operator = dropax.DropoutOperator(config, rngs=dropax.Rngs(0))
+    operator.apply_batch(BATCH)
+
+    def loss(image):
+        return dropax.apply_batch(config, state, {"image": image})[0]["image"].sum()
+
+    gradient = jax.grad(loss)(jnp.asarray(BATCH["image"]))
+    return out["image"], jitted["image"], gradient, after.step
+
+
+expected_of = functools.cache(run)
+"""What comes under the settings that all tests have."""
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_every_mode_runs_and_drops_the_same(mode, setting):
+    expected = expected_of(mode, fill=-1.0)
+    with settings_of(SETTINGS[setting]):
+        found = run(mode, fill=-1.0)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fill": "mean"},
+        {"fill": "noise", "dropout_rate": (0.0, 1.0)},
+        {"rescale": True, "dropout_rate": 1.0},
+        {"rescale": True, "clip_range": (0.0, 50.0), "apply_probability": 0.5, "mask_key": "kept"},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_options_run_and_come_to_the_same(options, setting):
+    expected = expected_of("pixel", **options)
+    with settings_of(SETTINGS[setting]):
+        found = run("pixel", **options)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,162 @@
+"""Threads that share one operator, one `Rngs` or one function: what comes is what one would get."""
+
+import copy
+import pickle
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dropax
+from cases import config_of
+from dropax import DropoutOperator, ModalityOperator, OperatorConfig, Rngs
+
+THREADS, CALLS, SIZE = 8, 25, 3
+BATCH = {"image": np.ones((SIZE, 6, 5, 3), np.float32)}
+
+
+@pytest.fixture(autouse=True)
+def _eager_switches():
+    """Lets the interpreter change threads as often as it can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def from_threads(call, times=CALLS):
+    """Calls a function from all threads, which start together, and returns what came."""
+    start = threading.Barrier(THREADS)
+
+    def work(_):
+        start.wait(timeout=60)
+        return [call() for _ in range(times)]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return [result for results in pool.map(work, range(THREADS)) for result in results]
+
+
+def as_multiset(arrays):
+    return sorted(np.asarray(array).tobytes() for array in arrays)
+
+
+def test_no_draw_of_a_shared_operator_is_repeated_and_no_count_lost():
+    operator = DropoutOperator(config_of("pixel"), rngs=0)
+    alone = operator.clone()
+    together = from_threads(lambda: operator.apply_batch(BATCH)["image"])
+    one_by_one = [alone.apply_batch(BATCH)["image"] for _ in range(THREADS * CALLS)]
+    assert as_multiset(together) == as_multiset(one_by_one)
+    assert operator.get_operation_stats()["applied_count"] == THREADS * CALLS * SIZE
+    assert repr(operator) == repr(alone)
+
+
+def test_no_draw_of_apply_is_repeated():
+    operator = DropoutOperator(config_of("pixel"), rngs=0)
+    element = {"image": BATCH["image"][0]}
+    drawn = from_threads(lambda: operator.apply(element, {}, {})[0]["image"])
+    assert len(set(as_multiset(drawn))) == THREADS * CALLS
+    assert int(operator.state.step) == THREADS * CALLS
+
+
+def test_statistics_and_resets_of_other_threads_are_not_undone():
+    operator = DropoutOperator(config_of("pixel", fill="stats_mean"), rngs=0)
+    operator.set_statistics({"mean": 0.5})
+    numbers = iter(range(THREADS * CALLS))
+
+    def call():
+        operator.apply_batch(BATCH)
+        operator.set_statistics({"mean": float(next(numbers))})
+        return operator.get_statistics()
+
+    assert all(statistics is not None for statistics in from_threads(call))
+    assert int(operator.state.step) == THREADS * CALLS
+
+
+def test_no_key_of_shared_rngs_comes_twice():
+    rngs, alone = Rngs(0, other=1), Rngs(0, other=1)
+    together = from_threads(lambda: jax.random.key_data(rngs.other()))
+    one_by_one = [jax.random.key_data(alone.other()) for _ in range(THREADS * CALLS)]
+    assert as_multiset(together) == as_multiset(one_by_one)
+    assert repr(rngs) == repr(alone)
+
+
+@pytest.mark.parametrize("mode", ["pixel", "channel", "block", "box"])
+def test_pure_functions_give_every_thread_the_same(mode, key):
+    config = config_of(mode)
+    state = dropax.init_state(config, key)
+    jitted = jax.jit(lambda state, batch: dropax.apply_batch(config, state, batch))
+
+    def call():
+        out, after = jitted(state, BATCH)
+        bare = dropax.dropout(key, BATCH["image"], mode=mode, rate=0.4)
+        return np.concatenate([out["image"], bare]), int(after.step)
+
+    # All threads meet functions that are not compiled yet.
+    results = from_threads(call, times=3)
+    assert len({array.tobytes() for array, _ in results}) == 1
+    assert {step for _, step in results} == {1}
+    expected, _ = dropax.apply_batch(config, state, BATCH)
+    np.testing.assert_array_equal(results[0][0][:SIZE], expected["image"])
+
+
+def test_one_operator_handed_to_a_jitted_function_by_all_threads_stays_as_it_is():
+    operator = DropoutOperator(config_of("pixel"), rngs=0)
+    step = jax.jit(lambda operator, batch: (operator.apply_batch(batch), operator))
+    results = from_threads(lambda: step(operator, BATCH), times=3)
+    assert len(set(as_multiset(out["image"] for out, _ in results))) == 1
+    assert {int(after.state.step) for _, after in results} == {1}
+    assert int(operator.state.step) == 0
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda operator: operator.copy(),
+        lambda operator: operator.clone(),
+        copy.copy,
+        copy.deepcopy,
+        lambda operator: pickle.loads(pickle.dumps(operator)),
+        lambda operator: jax.tree.map(jnp.asarray, operator),
+    ],
+)
+def test_copies_wait_for_nobody_but_themselves(again):
+    operator = DropoutOperator(config_of("pixel"), rngs=Rngs(0))
+    twin = again(operator)
+    with operator._lock, ThreadPoolExecutor(1) as pool:
+        other = pool.submit(lambda: (twin.apply_batch(BATCH), twin.set_state(twin.get_state())))
+        other.result(timeout=60)
+    assert from_threads(lambda: twin.apply_batch(BATCH)["image"].shape, times=2)
+    assert int(twin.state.step) == 1 + 2 * THREADS
+    assert int(operator.state.step) == 0
+
+
+def test_copies_of_rngs_wait_for_nobody_but_themselves():
+    rngs = Rngs(0)
+    for twin in (copy.deepcopy(rngs), pickle.loads(pickle.dumps(rngs))):
+        with rngs._lock, ThreadPoolExecutor(1) as pool:
+            key = pool.submit(twin).result(timeout=60)
+        assert bool((key == Rngs(0)()).all())
+        assert repr(rngs) == "Rngs(default: 0 drawn)"
+
+
+def test_an_operator_may_call_itself_and_others():
+    inner = DropoutOperator(config_of("pixel"), rngs=0)
+
+    class Twice(ModalityOperator):
+        def generate_random_params(self, rng, data_shapes):
+            del rng, data_shapes
+            self.set_statistics({"calls": 1})
+
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            return {**data, "again": self.get_statistics()["calls"]}, state, metadata
+
+        def apply_batch(self, batch, *arguments, **options):
+            return super().apply_batch(inner.apply_batch(batch), *arguments, **options)
+
+    outer = Twice(OperatorConfig(stochastic=True), rngs=0)
+    from_threads(lambda: outer.apply_batch(BATCH), times=3)
+    assert int(outer.state.step) == int(inner.state.step) == 3 * THREADS
