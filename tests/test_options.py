@@ -277,7 +277,9 @@ def test_a_given_record_that_is_left_alone_stays(key):
     for name in ("applied", "rate"):
         with pytest.raises(ValueError, match=rf"random_params\['{name}'\] must be a scalar; got"):
             apply(config_of("pixel"), {"image": image}, {}, {}, {**params, name: jnp.ones(2)})
-        with pytest.raises(TypeError, match=rf"random_params\['{name}'\] must be an array; got"):
+        with pytest.raises(
+            TypeError, match=rf"random_params\['{name}'\] must be an array of numbers or bools; got"
+        ):
             apply(config_of("pixel"), {"image": image}, {}, {}, {**params, name: "x"})
 
 
