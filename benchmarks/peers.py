@@ -222,7 +222,8 @@ def _albumentations() -> Make:
         def drop() -> np.ndarray:
             return [transform(image=image)["image"] for image in on_host][-1]
 
-        return Contender("albumentations", mode, drop, mode=mode)
+        # Its loop leaves caches cold and OpenCV's threads awake for whoever comes next.
+        return Contender("albumentations", mode, drop, mode=mode, in_turn=True)
 
     return make
 
