@@ -20,6 +20,7 @@ from dropax.keys import as_key, record_keys, refuse_shared_key
 from dropax.meshes import call_over_mesh, explicit_axes
 from dropax.operator_config import OperatorConfig
 from dropax.state import OperatorState
+from dropax.trees import refuse_endless
 
 AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Any])
 Drawn = dict[str, Any] | None
@@ -143,6 +144,7 @@ def batched(
         if is_empty(batch):
             return batch, op_state
         data, states = records_of(batch, "apply_batch.batch")
+        refuse_endless(stats, "apply_batch.stats")
         statistics = op_state.statistics
         identity = None
         if config.stochastic:

@@ -232,6 +232,7 @@ def apply_batch(
     # Only what is dropped goes through the batch strategy: other fields stay the very objects.
     fields = select_fields(config, data)
     stats = getattr(op_state, "statistics", None) if stats is None else stats
+    stats = select_stats(config, stats) or {}
     selected = with_records(batch, fields, {})
     result, op_state = drop_batch(
         config, op_state, selected, stats, record_ids=record_ids, epoch=epoch
