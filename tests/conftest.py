@@ -1,7 +1,10 @@
 """Strict settings for every test: what is implicit elsewhere is an error here."""
 
+import gc
 import os
+import pathlib
 import zlib
+from collections.abc import Iterator
 
 # Before the backend starts: eight devices on any machine.
 os.environ["XLA_FLAGS"] = (
@@ -26,6 +29,21 @@ settings.register_profile(
 )
 settings.register_profile("deep", parent=settings.get_profile("ci"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+MAPPINGS = pathlib.Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_compiled_programs() -> Iterator[None]:
+    """Forgets compiled programs from time to time.
+
+    Each holds memory mappings, of which Linux gives a process 65,530, and a whole run needs more.
+    """
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > 15_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
