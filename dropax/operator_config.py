@@ -54,7 +54,9 @@ class _Static:
     """The static part of a config, hashed and compared by value."""
 
     def __init__(self, config: "OperatorConfig") -> None:
-        self.values = {name: value for name, value in vars(config).items() if name[0] != "_"}
+        # Of a copy: another thread may be adding what it has cached.
+        values = vars(config).copy()
+        self.values = {name: value for name, value in values.items() if name[0] != "_"}
         for name in config.dynamic_fields:
             del self.values[name]
         parts = (
@@ -194,7 +196,7 @@ class OperatorConfig(Plain):
         return hash((type(self), self._static(), self._leaf_values()))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name[0] != "_"}
+        return {name: value for name, value in vars(self).copy().items() if name[0] != "_"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
