@@ -45,10 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report.require_matplotlib()
             if not any(experiment.name.startswith("modes/") for experiment in chosen):
                 raise ValueError(f"--plot must have modes to draw; got --only {options.only!r}.")
-        for path in filter(None, (options.save, options.plot)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if options.save and options.save.suffix == ".md":
-            raise ValueError(f"--save must not end in .md, the table's suffix; got {options.save}.")
+        report.prepare_outputs(options.save, options.plot)
     except (ImportError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

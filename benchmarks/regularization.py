@@ -113,10 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tasks.require_packages()
         if options.plot:
             report.require_matplotlib()
-        for path in filter(None, (options.save, options.plot)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if options.save and options.save.suffix == ".md":
-            raise ValueError(f"--save must not end in .md, the table's suffix; got {options.save}.")
+        report.prepare_outputs(options.save, options.plot)
     except (ImportError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -261,6 +261,19 @@ def plot(report: Report, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def prepare_outputs(saved: Path | None, plotted: Path | None) -> None:
+    """Makes the folders of what will be written, so that what would fail at the end fails now.
+
+    Raises:
+      OSError: if a folder cannot be made.
+      ValueError: if the JSON would take the name of the table beside it.
+    """
+    for path in filter(None, (saved, plotted)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if saved and saved.suffix == ".md":
+        raise ValueError(f"--save must not end in .md, the table's suffix; got {saved}.")
+
+
 def require_matplotlib() -> Any:
     """Returns matplotlib's figure class.
 

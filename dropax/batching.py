@@ -223,16 +223,15 @@ def count_records(
     Returns:
       The state with the records counted.
     """
-    active = jnp.asarray(active)
-    if active.ndim == 0 and valid is None:
-        applied = jnp.where(active, np.uint32(size), np.uint32(0))
-        return op_state.count(applied, np.uint32(size) - applied)
-    if valid is None:
+    active, total = jnp.asarray(active), np.uint32(size)
+    if valid is not None:
+        valid = jnp.asarray(valid)
+        applied, total = (active & valid).sum(dtype=jnp.uint32), valid.sum(dtype=jnp.uint32)
+    elif active.ndim:
         applied = active.sum(dtype=jnp.uint32)
-        return op_state.count(applied, np.uint32(size) - applied)
-    valid = jnp.asarray(valid)
-    applied = (active & valid).sum(dtype=jnp.uint32)
-    return op_state.count(applied, valid.sum(dtype=jnp.uint32) - applied)
+    else:
+        applied = jnp.where(active, total, np.uint32(0))
+    return op_state.count(applied, total - applied)
 
 
 def _keys_of(op_state: OperatorState, size: int, identity: tuple[Any, Any] | None) -> jax.Array:

@@ -66,6 +66,12 @@ def is_array(value: Any) -> bool:
     return isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype")
 
 
+def is_real(dtype: Any) -> bool:
+    """Says whether a dtype is one of real numbers or bools."""
+    kinds = (np.floating, np.integer, np.bool_)
+    return any(jax.numpy.issubdtype(dtype, kind) for kind in kinds)
+
+
 def is_traced(tree: Any) -> bool:
     """Says whether any leaf of a tree is a tracer."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))

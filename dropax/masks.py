@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import GRID, drop_units, sample_bernoulli, sample_words, store, whole_below
-from dropax.checks import is_array, must, names, require_kind
+from dropax.checks import is_array, is_real, must, names, require_kind
 from dropax.config import DropoutOperatorConfig
 from dropax.keys import as_key
 from dropax.layouts import Layout
@@ -81,18 +81,13 @@ def given_params(config: DropoutOperatorConfig, random_params: Any) -> dict[str,
             continue
         owner = f"apply.random_params[{name!r}]"
         number = isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**31)
-        if not ((number and name != "keep_mask") or (is_array(value) and _is_real(value.dtype))):
+        if not ((number and name != "keep_mask") or (is_array(value) and is_real(value.dtype))):
             raise TypeError(must(owner, "be an array of numbers or bools", value))
         if name != "keep_mask" and np.shape(value) != ():
             raise ValueError(must(owner, "be a scalar", value))
     if config.fill == "noise":
         as_key(random_params["fill_key"], "apply.random_params['fill_key']")
     return random_params
-
-
-def _is_real(dtype: Any) -> bool:
-    kinds = (jnp.floating, jnp.integer, jnp.bool_)
-    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 def fit_mask(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.checks import is_array, is_traced, must, require_choice, require_kind
+from dropax.checks import is_array, is_real, is_traced, must, require_choice, require_kind
 from dropax.trees import refuse_endless
 
 
@@ -100,18 +100,13 @@ def _to_plain(value: Any, owner: str, types: dict[str, type]) -> Any:
         return plain
     if isinstance(value, Plain) and types.get(type(value).__name__) is type(value):
         return value.to_dict()
-    if is_array(value) and not is_traced(value) and _is_real(value.dtype):
+    if is_array(value) and not is_traced(value) and is_real(value.dtype):
         array = np.asarray(value)
         wide = array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
         values = [_to_plain(number, owner, types) for number in wide.ravel().tolist()]
         return {"$array": {"dtype": str(array.dtype), "shape": list(array.shape), "values": values}}
     cure = "Functions, traced values and objects of other classes have no plain form."
     raise TypeError(must(owner, "be plain values", value, cure))
-
-
-def _is_real(dtype: Any) -> bool:
-    kinds = (jnp.floating, jnp.integer, jnp.bool_)
-    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
 def _number_or_array(value: dict[str, Any], owner: str, types: dict[str, type]) -> Any:
