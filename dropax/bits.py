@@ -31,7 +31,8 @@ GRID = 2**23
 """Rates count on multiples of 1 / GRID, as float32 draws in [0, 1) do."""
 
 
-# One dispatch where it is called eagerly, and nothing but its operations inside another jit.
+# Jitted: one dispatch where it is called eagerly, where a conditional (`store`) would be compiled
+# anew in every call, and nothing but its operations inside another jit.
 @functools.partial(jax.jit, static_argnames="shape", inline=True)
 def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.Array:
     """Draws a keep mask.
@@ -122,6 +123,7 @@ def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.broadcast_to(first ^ second, shape)
 
 
+@functools.partial(jax.jit, static_argnames="shape", inline=True)
 def sample_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws normal numbers.
 

@@ -5,6 +5,7 @@ not on the batch that it came in, its place there, or the devices. So a run can 
 shuffled or spread over other devices, and every record meets the same masks.
 """
 
+import functools
 import operator
 from typing import Any
 
@@ -101,6 +102,7 @@ def as_epoch(epoch: Any) -> Any:
     return epoch.astype(jnp.uint32)
 
 
+@functools.partial(jax.jit, inline=True)  # a loop that is called eagerly is compiled in every call
 def id_keys(key: jax.Array, epoch: Any, ids: Any) -> jax.Array:
     """Returns one key for each record, of its id.
 

@@ -5,6 +5,7 @@ Given a seed, a key or a stream, returns typed keys. Keys of every implementatio
 Other implementations promise no such thing, so they are always mapped over one by one.
 """
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -90,6 +91,8 @@ def record_keys(key: Any, batch_size: int, owner: str) -> jax.Array:
     return keys
 
 
+# Jitted, as a loop (`map_records`) that is called eagerly would be compiled anew in every call.
+@functools.partial(jax.jit, inline=True)
 def fold_in_each(key: jax.Array, numbers: jax.Array) -> jax.Array:
     """Returns `jax.random.fold_in(key, n)` for each number, in the numbers' shape.
 

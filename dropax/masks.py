@@ -15,7 +15,7 @@ import numpy as np
 from dropax.bits import GRID, drop_units, sample_bernoulli, sample_words, store, whole_below
 from dropax.checks import is_array, is_real, must, names, require_kind
 from dropax.config import DropoutOperatorConfig
-from dropax.keys import as_key
+from dropax.keys import as_key, map_keys
 from dropax.layouts import Layout
 from dropax.regions import Channel
 
@@ -24,7 +24,8 @@ from dropax.regions import Channel
 _RATE, _APPLIED, _FILL = np.uint32(2**32 - 1), np.uint32(2**32 - 2), np.uint32(2**32 - 3)
 
 
-# Both are one dispatch where they are called eagerly, and inside another jit nothing of their own.
+# All three are one dispatch where they are called eagerly, and inside another jit nothing of their
+# own.
 @functools.partial(jax.jit, static_argnames="element_shape", inline=True)
 def sample_params(
     config: DropoutOperatorConfig, key: jax.Array, element_shape: tuple[int, ...]
@@ -42,6 +43,14 @@ def sample_params(
       mask of a record that is left alone is True everywhere.
     """
     return _sample(config, key, element_shape, stored=config.share_mask)
+
+
+@functools.partial(jax.jit, static_argnames="element_shape", inline=True)
+def sample_each(
+    config: DropoutOperatorConfig, keys: jax.Array, element_shape: tuple[int, ...]
+) -> dict[str, jax.Array]:
+    """Draws the random params of records, one for each key, and stacks them."""
+    return map_keys(lambda key: sample_params(config, key, element_shape), keys)
 
 
 @functools.partial(jax.jit, static_argnames="element_shape", inline=True)

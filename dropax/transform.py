@@ -30,7 +30,14 @@ from dropax.fields import get_field
 from dropax.fills import Fill
 from dropax.keys import as_key, fold_in_each, map_keys, record_keys, refuse_shared_key
 from dropax.layouts import ChannelAxis
-from dropax.masks import fit_mask, fixed_params, given_params, is_active, sample_params
+from dropax.masks import (
+    fit_mask,
+    fixed_params,
+    given_params,
+    is_active,
+    sample_each,
+    sample_params,
+)
 from dropax.meshes import call_over_mesh
 from dropax.operator_config import OperatorConfig
 from dropax.state import OperatorState, new_state
@@ -113,7 +120,7 @@ def generate_random_params(
     if config.share_mask:
         params = sample_params(config, keys[0], element_shape)
         return jax.tree.map(lambda p: jnp.broadcast_to(p, (batch_size, *p.shape)), params)
-    return map_keys(lambda key: sample_params(config, key, element_shape), keys)
+    return sample_each(config, keys, element_shape)
 
 
 def apply(

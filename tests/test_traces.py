@@ -1,12 +1,27 @@
-"""Operators inside transformations inside transformations: no mask is repeated, no tracer stays."""
+"""Operators inside transformations inside transformations: no mask is repeated, no tracer stays.
+
+And outside of them all: what is called eagerly is compiled once.
+"""
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cases import config_of, image_of
-from dropax import Channel, DropoutOperator, Rngs, dropout
+from dropax import (
+    Block,
+    Channel,
+    DropoutOperator,
+    Pixel,
+    Rngs,
+    apply,
+    apply_batch,
+    dropout,
+    generate_random_params,
+    init_state,
+)
 
 IMAGES = image_of((4, 6, 5, 3))
 REFUSED = r"was called under jit, scan or the like on a stochastic operator from outside"
@@ -167,3 +182,50 @@ def test_a_region_cannot_change_the_shape_of_an_image(shape, key):
         dropout(key, jnp.ones((1, 4, 2)), mode=Shaped(jnp.ones(shape)))
     with pytest.raises(TypeError, match=r"region's sample returns must be an array; got \[True\]"):
         dropout(key, jnp.ones((1, 4, 2)), mode=Shaped([True]))
+
+
+COMPILED = []
+
+
+@jax.monitoring.register_event_duration_secs_listener
+def note_compilations(event, duration, fun_name="", **rest):
+    if event == "/jax/core/compile/backend_compile_duration":
+        COMPILED.append(fun_name)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_strategy": "scan", "dropout_rate": (0.1, 0.9)},
+        {"apply_probability": 0.5, "mode": "channel"},
+        {"mode": "box", "fill": "noise"},
+        {"mode": Block(size=2), "share_mask": True},
+        {"mode": Pixel(per_channel=False), "stochastic": False, "batch_strategy": "scan"},
+    ],
+    ids=str,
+)
+def test_an_eager_call_compiles_nothing_that_it_has_compiled_before(options, impl):
+    config = config_of(**{"mode": "pixel", **options})
+    batch, ids = {"image": np.asarray(IMAGES)}, np.arange(4, dtype=np.uint32)
+    ids = None if config.share_mask else ids
+    operator = DropoutOperator(config, rngs=lambda: jax.random.key(0, impl=impl))
+
+    def call(seed):
+        key = jax.random.key(seed, impl=impl)
+        state = init_state(config, key if config.stochastic else None)
+        _, state = apply_batch(config, state, batch)
+        apply_batch(config, state, batch, record_ids=ids, epoch=None if ids is None else seed)
+        params = generate_random_params(config, key, {"image": (4, 6, 5, 3)})
+        first = jax.tree.map(lambda leaf: leaf[0], params)
+        apply(config, {"image": IMAGES[0]}, {}, {}, first)
+        dropout(key, IMAGES, rate=0.3, mode=config.mode)
+        operator.apply_batch(batch)
+        operator.apply({"image": IMAGES[0]}, {}, {})
+
+    call(0)
+    COMPILED.clear()
+    call(1)
+    assert COMPILED == []
+    jax.jit(lambda: 0)()
+    assert len(COMPILED) == 1, "compilations are seen"
