@@ -131,8 +131,9 @@ def batched(
             data, states = run(work, params, data, states)
         return (data, states), count_records(op_state, size, active, valid)
 
-    # A scan that is called eagerly is compiled in every call, this in the first one.
-    scan = jax.jit(work_on, inline=True)
+    # One dispatch where it is called eagerly, and inside another jit nothing of its own. A scan
+    # that is called eagerly outside of any jit would be compiled anew in every call.
+    compiled = jax.jit(work_on, inline=True)
 
     def apply_batch(
         config: OperatorConfig,
@@ -157,7 +158,7 @@ def batched(
         valid = batch.valid_mask if isinstance(batch, Batch) else None
         _refuse_sharded_scan((data, states), config.batch_strategy)
         (data, states), op_state = call_over_mesh(
-            scan if config.batch_strategy == "scan" else work_on,
+            compiled,
             (data, states),
             config,
             op_state.replace(statistics=None),

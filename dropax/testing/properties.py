@@ -268,8 +268,9 @@ def transformations_agree(trial: Trial) -> None:
     transform, state = trial.transform, trial.state()
     vmap, scan = (trial.config.replace(batch_strategy=name) for name in ("vmap", "scan"))
     expected, _ = transform.run_batch(vmap, state, trial.batch)
-    eager, _ = transform.batch_eagerly(vmap, state, trial.batch)
-    require_same(expected, eager, "the results with and without jit", exact=False)
+    eager = transform.batch_eagerly(trial.config, state, trial.batch)
+    compiled = (expected.data, expected.states)
+    require_same(compiled, eager, "the results with and without jit", exact=False)
     scanned, _ = transform.run_batch(scan, state, trial.batch)
     require_same(expected, scanned, "the results under vmap and scan", exact=False)
     many, _ = transform.apply_each(trial.config, trial.data, trial.states, trial.params)
@@ -305,13 +306,9 @@ def _other_rates(trial: Trial) -> Iterator[Any]:
 @property_of("arrays that are stored in globals, attributes or caches; return them instead")
 def no_tracer_leaks(trial: Trial) -> None:
     """Nothing of a trace is left behind when it ends."""
-    state = trial.state()
-
-    def run(config: Any, state: Any, batch: Any) -> Any:
-        return trial.transform.batch_eagerly(config, state, batch)
-
+    apply_batch = trial.transform.apply_batch()
     with jax.checking_leaks():
-        jax.eval_shape(run, trial.config, state, trial.batch)
+        jax.eval_shape(apply_batch, trial.config, trial.state(), trial.batch)
 
 
 GENERAL = (

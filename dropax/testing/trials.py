@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.batching import batched
+from dropax.batching import ApplyBatch, batched
 from dropax.config import DropoutOperatorConfig
 from dropax.containers import Batch
 from dropax.fields import get_field, set_field
+from dropax.keys import record_keys
 from dropax.layouts import broadcast_rank
 from dropax.masks import fit_mask, layout_of
 from dropax.measures import expected_dropped_fraction
@@ -101,18 +102,27 @@ class Transform:
         """Returns what `apply` gets as stats."""
         return config.precomputed_stats if self.stats is None else self.stats
 
-    @functools.cached_property
-    def batch_eagerly(self) -> Callable[..., Any]:
-        """The `apply_batch` of the two functions, as it stands."""
+    def batch_eagerly(self, config: OperatorConfig, state: OperatorState, batch: Batch) -> Tree:
+        """Draws for all records and applies to all of them, without any jit of dropax's."""
+        params = None
+        if config.stochastic:
+            keys = record_keys(state.next_key(), batch.batch_size, "check_transform.key")
+            params = self.draw_eagerly(config, keys, batch.data)
+        one = functools.partial(self.apply_one, config)
+        return jax.vmap(one)(batch.data, batch.states, params)
+
+    def apply_batch(self) -> ApplyBatch:
+        """Builds the `apply_batch` of the two functions, of which nothing is traced yet."""
         return batched(self.draw, self.apply)
 
     @functools.cached_property
     def run_batch(self) -> Callable[..., Any]:
         """The `apply_batch` of the two functions, under jit; counts its traces."""
+        apply_batch = self.apply_batch()
 
         def run_batch(config: OperatorConfig, state: OperatorState, batch: Tree) -> Tree:
             self.traces.append(config.batch_strategy)
-            return self.batch_eagerly(config, state, batch)
+            return apply_batch(config, state, batch)
 
         return jax.jit(run_batch)
 
