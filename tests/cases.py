@@ -1,7 +1,11 @@
 """The one table of cases that every cross-cutting test runs through: a new mode is a new row."""
 
+import os
+import zlib
+
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dropax import (
     Band,
@@ -29,6 +33,25 @@ MODES = {
     "band": "band",
     "bands": Band(axis=-1, count=2),
 }
+
+DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
+"""Whether every test runs on every mode, which takes several times as long."""
+
+
+def by_turns(number, of=3):
+    """Names of every third mode, beginning with another one for each number; in a deep run, all."""
+    names = list(MODES)
+    return names if DEEP else names[number % of :: of]
+
+
+def modes_by_turns(test):
+    """Runs a test on a third of the modes: every mode goes through a third of the tests.
+
+    For properties that all modes have for the same reason, code that they share.
+    """
+    names = by_turns(zlib.crc32(test.__name__.encode()))
+    return pytest.mark.parametrize("mode", [MODES[name] for name in names], ids=names)(test)
+
 
 DTYPES = [
     jnp.dtype(name)

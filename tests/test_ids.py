@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bounds import assert_counts
-from cases import MODES, config_of
+from cases import config_of, modes_by_turns
 from dropax import (
     Batch,
     DropoutOperator,
@@ -19,7 +19,6 @@ from dropax import (
 )
 from dropax.ids import as_epoch, id_keys
 
-modes = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 IDS = np.array([3, 2**40 + 3, 2**32 - 1, 0, 2**63, 77], np.uint64)
 IMAGES = jnp.ones((len(IDS), 6, 5, 3))
 
@@ -31,21 +30,20 @@ def run(config, key, images, ids, epoch=1, **options):
     return np.asarray(batch["image"])
 
 
-@modes
+@modes_by_turns
 def test_masks_follow_ids_through_batches_orders_and_strategies(mode, key):
     config = config_of(mode)
     whole = run(config, key, IMAGES, IDS)
     order = np.array([4, 0, 5, 2, 1, 3])
     np.testing.assert_array_equal(run(config, key, IMAGES, IDS[order]), whole[order])
-    for rows in (slice(0, 1), slice(1, 6)):
-        np.testing.assert_array_equal(run(config, key, IMAGES[rows], IDS[rows]), whole[rows])
     scanned = config.replace(batch_strategy="scan")
-    np.testing.assert_array_equal(run(scanned, key, IMAGES, IDS), whole)
+    for rows, within in ((slice(0, 1), config), (slice(1, 6), scanned)):
+        np.testing.assert_array_equal(run(within, key, IMAGES[rows], IDS[rows]), whole[rows])
     twice = run(config, key, IMAGES, np.repeat(IDS[:2], 3))
     np.testing.assert_array_equal(twice, np.repeat(whole[:2], 3, axis=0))
 
 
-@modes
+@modes_by_turns
 def test_a_mask_is_that_of_the_key_of_its_id(mode, key):
     config = config_of(mode)
     keys = jnp.stack(
@@ -203,7 +201,7 @@ def mesh_of(devices, kind=jax.sharding.AxisType.Auto):
 EIGHT = np.array([5, 1, 2**33, 7, 2**50, 9, 11, 2], np.uint64)
 
 
-@modes
+@modes_by_turns
 @pytest.mark.parametrize("devices", [2, 8])
 def test_masks_are_the_same_on_any_number_of_devices(mode, devices, key):
     config, images = config_of(mode), jnp.ones((8, 6, 5, 3))

@@ -1,5 +1,7 @@
 """The same masks on every mesh: over batches, over heights, over both, of either kind of axis."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from jax.sharding import AxisType
 
 import dropax
-from cases import MODES, config_of, image_of
+from cases import MODES, by_turns, config_of, image_of
 from dropax import DropoutOperator, ModalityOperator, OperatorConfig, apply_batch, init_state
 from dropax.meshes import explicit_axes
 
@@ -27,19 +29,19 @@ def lying(shape, spec, kind):
     return jax.NamedSharding(mesh, spec)
 
 
-@jax.jit
-def steps(config, state, images):
-    """Two steps: what one leaves behind is what the next begins with."""
-    for _ in range(2):
+@functools.partial(jax.jit, static_argnames="steps")
+def run(config, state, images, steps):
+    """Several steps: what one leaves behind is what the next begins with."""
+    for _ in range(steps):
         batch, state = apply_batch(config, state, {"image": images})
     return batch, state
 
 
-def assert_same_on(mesh, kind, config, key):
+def assert_same_on(mesh, kind, config, key, steps=1):
     state = init_state(config, key)
-    expected, after = steps(config, state, IMAGES)
+    expected, after = run(config, state, IMAGES, steps)
     over = lying(*mesh, kind)
-    out, state = steps(config, state, jax.device_put(IMAGES, over))
+    out, state = run(config, state, jax.device_put(IMAGES, over), steps)
     for name, array in expected.items():
         np.testing.assert_array_equal(out[name], array)
         assert out[name].sharding.is_equivalent_to(over, IMAGES.ndim)
@@ -49,11 +51,17 @@ def assert_same_on(mesh, kind, config, key):
 @kinds
 @pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
 def test_masks_are_the_same_on_every_mesh(mesh, kind, key):
-    assert_same_on(mesh, kind, config_of("pixel", apply_probability=0.7), key)
+    assert_same_on(mesh, kind, config_of("pixel", apply_probability=0.7), key, steps=2)
 
 
-@kinds
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        (mode, kind)
+        for turn, kind in enumerate((AxisType.Auto, AxisType.Explicit))
+        for mode in by_turns(turn, of=2)
+    ],
+)
 def test_masks_of_every_mode_are_the_same_over_batch_and_height(mode, kind, key):
     config = config_of(MODES[mode], dropout_rate=(0.2, 0.6))
     assert_same_on(MESHES["both over 2 x 4"], kind, config, key)

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from cases import MODES, config_of, image_of
+from cases import config_of, image_of, modes_by_turns
 from dropax import apply, generate_random_params
 from dropax.testing import PropertyError, check_transform
 from dropax.testing.dropping_properties import DROPPING
@@ -61,7 +61,7 @@ def test_a_rate_that_is_read_under_jit_is_caught():
     assert isinstance(caught.value.__cause__, jax.errors.ConcretizationTypeError)
 
 
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@modes_by_turns
 def test_every_mode_has_every_property_that_makes_sense_for_it(mode):
     batch = {"image": BATCH["image"]}
     held = check_transform(
