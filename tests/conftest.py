@@ -6,13 +6,14 @@ import pathlib
 import zlib
 from collections.abc import Iterator
 
-# Before the backend starts: eight devices on any machine. Most of a run is compiling, and a third of
-# that is LLVM's optimisations, which change how fast a program is and not what it computes. They are
-# for deep runs, and for whoever asks for them: XLA_FLAGS=--xla_backend_optimization_level=3.
-flags = os.environ.get("XLA_FLAGS", "")
-if os.environ.get("HYPOTHESIS_PROFILE") != "deep" and "_optimization_level" not in flags:
-    flags += " --xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = flags + " --xla_force_host_platform_device_count=8"
+# Before the backend starts: eight devices on any machine. Most of a run is compiling, a third of it
+# LLVM's optimisations, which change how fast a program is and not what it computes. They are for
+# deep runs, and for whoever asks for them: XLA_FLAGS=--xla_backend_optimization_level=3.
+os.environ["XLA_FLAGS"] = (
+    "--xla_backend_optimization_level=0 " * (os.environ.get("HYPOTHESIS_PROFILE") != "deep")
+    + os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8"
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
