@@ -94,6 +94,14 @@ def test_noise_stays_in_the_dtype(dtype):
     assert bool((out != image).any()) or dtype == "bool"
 
 
+def test_the_mean_of_complex_numbers_is_one():
+    image = image_of((4, 6, 3), jnp.complex64) * jnp.complex64(1 + 2j)
+    out = np.asarray(fill(image, fill="mean"))
+    assert out.dtype == np.complex64
+    mean = np.asarray(image)[np.broadcast_to(HALF, image.shape)].reshape(-1, 3).mean(axis=0)
+    np.testing.assert_allclose(out, np.where(HALF, image, mean), rtol=1e-5)
+
+
 def test_there_is_no_noise_of_complex_numbers():
     with pytest.raises(TypeError) as refused:
         fill(jnp.ones((4, 6, 3), jnp.complex64), fill="noise")

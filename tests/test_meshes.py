@@ -16,8 +16,8 @@ from dropax.meshes import explicit_axes
 IMAGES = image_of((8, 8, 5, 3))
 kinds = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name)
 MESHES = {
-    **{f"batch over {n}": ((n, 1), jax.P("batch")) for n in (1, 2, 4, 8)},
-    **{f"height over {n}": ((1, n), jax.P(None, "height")) for n in (1, 2, 4, 8)},
+    **{f"batch over {n}": ((n, 1), jax.P("batch")) for n in (1, 2, 8)},
+    **{f"height over {n}": ((1, n), jax.P(None, "height")) for n in (1, 4, 8)},
     "both over 2 x 4": ((2, 4), jax.P("batch", "height")),
     "batch over both": ((2, 4), jax.P(("batch", "height"))),
 }
@@ -80,8 +80,7 @@ def test_what_is_written_beside_the_image_lies_as_the_image_does(kind, key):
     assert_same_on(MESHES["both over 2 x 4"], kind, config, key)
 
 
-@kinds
-@pytest.mark.parametrize("mode", ["pixel", "box"])
+@pytest.mark.parametrize(("mode", "kind"), [("pixel", AxisType.Auto), ("box", AxisType.Explicit)])
 def test_the_one_liner_and_the_operator_work_on_every_mesh(mode, kind, key):
     over = lying(*MESHES["both over 2 x 4"], kind)
     images, mode = jax.device_put(IMAGES, over), MODES[mode]

@@ -136,6 +136,27 @@ def test_a_grid_is_a_lattice_of_equal_squares(spatial):
         assert not mask.any() or len(set(full)) <= 1
 
 
+@pytest.mark.parametrize("degrees", [30, 360])
+def test_a_grid_turns_either_way_by_up_to_its_angle(degrees):
+    size, unit, rate = 9, 5, 0.3
+    for seed in range(8):
+        key = jax.random.key(seed)
+        dropped = ~Grid(unit=unit, rotate=degrees).sample(key, (size, size, 1), rate)[..., 0]
+        _, turn, *shifts = np.asarray(jax.random.bits(key, (4,), jnp.uint32)) / 2**32
+        angle = np.deg2rad(degrees) * (2 * turn - 1)
+        y, x = np.indices((size, size))
+        along = (np.cos(angle) * y + np.sin(angle) * x) / unit + shifts[0]
+        across = (np.cos(angle) * x - np.sin(angle) * y) / unit + shifts[1]
+        # Where rounding cannot decide.
+        clear = np.ones((size, size), bool)
+        for place in (along, across):
+            clear &= np.abs(place % 1 - np.sqrt(rate)) > 1e-4
+            clear &= np.abs(place % 1 - 0.5) < 0.5 - 1e-4
+        expected = (along % 1 < np.sqrt(rate)) & (across % 1 < np.sqrt(rate))
+        np.testing.assert_array_equal(np.asarray(dropped)[clear], expected[clear])
+        assert clear.mean() > 0.95
+
+
 def test_the_unit_of_a_grid_is_drawn_from_its_range():
     found = set()
     for mask in masks_of(Grid(unit=(3, 5)), (64,))[16:48, :, 0]:  # at rates that leave gaps

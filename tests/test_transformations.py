@@ -53,7 +53,6 @@ def test_eager_jit_scan_and_vmap_of_apply_agree_bit_for_bit(mode, shape, dtype, 
     for other in (
         jax.jit(run)(config, key, images),
         run(config.replace(batch_strategy="scan"), key, images),
-        DropoutOperator(config, rngs=lambda: key).apply_batch({"image": images})["image"],
         kept,
         jnp.stack(each),
     ):
