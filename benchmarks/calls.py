@@ -33,6 +33,10 @@ def run_eager(peers: Sequence[Peer]) -> list[Row]:
     jitted_batch = jax.jit(functools.partial(dropax.apply_batch, config))
     jitted_dropout = jax.jit(functools.partial(dropax.dropout, rate=RATE))
     pairs: dict[str, tuple[Call, Call]] = {
+        "apply_batch": (
+            lambda: jitted_batch(state, batch),
+            lambda: dropax.apply_batch(config, state, batch),
+        ),
         "op.apply_batch": (
             lambda: jitted_batch(state, batch),
             lambda: operator.apply_batch(batch),

@@ -214,7 +214,14 @@ class Batch:
         return Element(_rows(self.data, index), _rows(self.states, index), metadata)
 
     def get_elements(self, indices: slice | Sequence[int]) -> list[Element]:
-        """Returns the records at some positions, or in a slice."""
+        """Returns the records at some positions, or in a slice.
+
+        Args:
+          indices: positions, of which negative ones count from the end, or a slice of them.
+
+        Raises:
+          IndexError: if there is no record at one of them.
+        """
         if isinstance(indices, slice):
             indices = range(self.batch_size)[indices]
         return [self.get_element(index) for index in indices]

@@ -35,6 +35,12 @@ settings.register_profile("deep", parent=settings.get_profile("ci"), max_example
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Takes no more than the memory of a usual machine: a worker needs up to 2 GB."""
+    return min(os.cpu_count() or 1, 8)
+
+
 MAPPINGS = pathlib.Path("/proc/self/maps")
 
 

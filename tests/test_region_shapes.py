@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dropax import Band, Block, Box, Grid, Patch
+from dropax.regions.boxes import _levels as levels
 
 SHAPES = [(17,), (12, 9), (1, 11), (7, 1), (5, 6, 7)]
 RATES = [0.02, 0.1, 0.5, 0.9]
@@ -61,6 +62,13 @@ def test_a_box_that_fits_has_the_aspect_ratio_that_is_asked():
             if mask.any():
                 height, width = (int(line.sum()) for line in profiles(mask))
                 assert abs(height - ratio * width) <= 1 + ratio or height == 40 or width == 40
+
+
+def test_boxes_are_tall_as_often_as_wide():
+    _, sides = levels((64, 64), 1, (1 / 16, 16), "inside")
+    logs = np.log(sides[:, 1:, 0] / sides[:, 1:, 1])
+    np.testing.assert_allclose(logs.mean(axis=0), 0, atol=0.03)
+    assert np.ptp(logs, axis=0).max() > 5, "of 5.55 between the least and the largest ratio"
 
 
 def test_a_box_that_does_not_fit_gives_way():
@@ -236,6 +244,11 @@ WRONG = [
     (lambda: Band("x"), TypeError, "Band.axis must be an int; got 'x'."),
     (lambda: Band(count=65), ValueError, "Band.count must be in [1, 65); got 65."),
 ]
+
+
+def test_the_extremes_of_options_are_allowed():
+    assert Box(count=64, aspect_ratio=(1e-9, 1e9)).count == Band(count=64).count == 64
+    assert Grid(rotate=360).rotate == 360
 
 
 @pytest.mark.parametrize(("make", "error", "text"), WRONG, ids=[text for _, _, text in WRONG])
