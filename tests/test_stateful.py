@@ -25,6 +25,7 @@ from dropax import (
     DropoutOperator,
     apply,
     apply_batch,
+    as_record_ids,
     generate_random_params,
     init_state,
 )
@@ -75,8 +76,10 @@ class Model:
         key = jax.random.fold_in(jax.random.key(seed), 0) if config.stochastic else None
         return cls(config, init_state(config, key), name)
 
-    def run(self, images):
-        batch, self.state = run_batch(self.config, self.state, {"image": images})
+    def run(self, images, ids=None, epoch=None):
+        batch, self.state = run_batch(
+            self.config, self.state, {"image": images}, record_ids=ids, epoch=epoch
+        )
         return np.asarray(batch["image"])
 
     def run_one(self, image, params=None):
@@ -218,6 +221,16 @@ class Operators(RuleBasedStateMachine):
             run = operator if kind == "call" else operator.apply_batch
             out = run({"image": images})
         np.testing.assert_array_equal(out["image"], expected)
+
+    @rule(pair=pairs, images=rows, first=st.integers(0, 3), epoch=st.integers(0, 2))
+    def apply_batch_with_ids(self, pair, images, first, epoch):
+        operator, model = pair
+        if lacks_statistics(model):
+            return
+        ids = np.arange(first, first + len(images), dtype=np.uint64)
+        batch = Batch.from_parts({"image": images}, record_ids=ids)
+        expected = model.run(images, as_record_ids(ids), epoch)
+        np.testing.assert_array_equal(operator.apply_batch(batch, epoch=epoch)["image"], expected)
 
     @rule(pair=pairs, images=rows)
     def apply(self, pair, images):
