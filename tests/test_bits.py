@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropax.bits import counter_words, keep_threshold, sample_bernoulli, sample_normal, sample_words
+from dropax.bits import (
+    GRID,
+    counter_words,
+    keep_threshold,
+    sample_bernoulli,
+    sample_normal,
+    sample_words,
+)
 
 SHAPES = [(), (0,), (1,), (7,), (5, 6), (4, 5, 3), (2, 3, 4, 5), (2, 1, 3, 1, 5)]
 RATES = [0.0, 1e-9, 0.1, 1 / 3, 0.5, 0.9, 1 - 1e-7, 1.0]
@@ -35,6 +42,15 @@ def test_masks_equal_those_of_jax_in_every_shape(shape, key):
 def test_masks_equal_those_of_jax_for_any_seed_and_rate(seed, rate, length):
     key = jax.random.key(seed)
     assert_same(sample_bernoulli(key, rate, (length, 3)), jax_mask(key, rate, (length, 3)))
+
+
+def test_a_draw_at_the_very_threshold_is_dropped(key):
+    # Where a draw happens to be the probability of keeping, of which random rates hit none.
+    draws = np.asarray(sample_words(key, (32,)) >> 9)
+    for at in range(32):
+        rate = np.float32(1) - draws[at].astype(np.float32) / np.float32(GRID)
+        assert_same(sample_bernoulli(key, rate, (32,)), draws < draws[at])
+        assert_same(sample_bernoulli(key, rate, (32,)), jax_mask(key, rate, (32,)))
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -64,6 +64,15 @@ def test_the_fixed_pattern_is_that_of_the_first_release():
     assert packed(batch["image"] != 0) == "feae"
 
 
+def test_what_is_drawn_beside_the_mask_is_that_of_the_first_release():
+    key = jax.random.key(42)
+    config = config_of("pixel", dropout_rate=(0.2, 0.8), apply_probability=0.5, fill="noise")
+    params = generate_random_params(config, key, {"image": (8, 2, 2, 1)})
+    assert packed(params["applied"]) == "52"
+    np.testing.assert_allclose(params["rate"][:3], [0.48961937, 0.49978209, 0.33192492], atol=1e-6)
+    assert jax.random.key_data(params["fill_key"])[0].tolist() == [3850275111, 3226433142]
+
+
 if __name__ == "__main__":
     for name in MODES:
         print(f'    "{name}": "{packed(drawn(name))}",')
