@@ -173,6 +173,13 @@ def test_nan_stays_nan_and_infinities_go_to_the_bounds(dtype):
 
 
 @floats
+def test_the_largest_number_is_a_bound_like_any_other(dtype):
+    largest = float(jnp.finfo(dtype).max)
+    clipped = clip(jnp.asarray([math.inf, -math.inf], dtype), (-largest, largest))
+    np.testing.assert_array_equal(np.asarray(clipped, np.float64), [largest, -largest])
+
+
+@floats
 def test_the_sign_of_a_zero_within_the_range_is_kept(dtype):
     clipped = clip(jnp.asarray([-0.0, 0.0], dtype), (0.0, 1.0))
     np.testing.assert_array_equal(np.signbit(np.asarray(clipped, np.float32)), [True, False])

@@ -204,6 +204,12 @@ def test_a_stream_may_start_from_a_key_of_any_implementation(impl):
     same(Rngs(default=words(jax.random.key(3)))(), Rngs(3)())
 
 
+def test_a_batch_of_more_records_than_a_word_counts_is_refused():
+    with pytest.raises(ValueError, match="must") as refused:
+        keys.record_keys(jax.random.key(0), 2**32 + 1, "f.key")
+    assert str(refused.value) == "a batch must have at most 2^32 records; got 4294967297."
+
+
 def test_the_largest_seed_is_its_own():
     same(Rngs(2**32 - 1)(), jax.random.fold_in(jax.random.key(2**32 - 1), 0))
 

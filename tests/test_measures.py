@@ -72,7 +72,8 @@ def test_what_is_no_mask_is_refused():
         dropped_fraction(jnp.ones((2, 3)))
     with pytest.raises(ValueError, match=rf"{owner} have a batch axis; got an array of shape \(\)"):
         dropped_fraction(jnp.asarray(True))
-    with pytest.raises(ValueError, match=rf"{owner} have a channel axis 0; got an array"):
-        dropped_fraction(jnp.ones((2, 3), bool), per_channel=True, channel_axis=0)
+    for axis in (0, -2, 2, -3):
+        with pytest.raises(ValueError, match=rf"{owner} have a channel axis {axis}; got an array"):
+            dropped_fraction(jnp.ones((2, 3), bool), per_channel=True, channel_axis=axis)
     with pytest.raises(TypeError, match=r"expected_dropped_fraction\.config must be a Dropout"):
         expected_dropped_fraction({}, (4, 4, 3))

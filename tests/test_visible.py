@@ -275,6 +275,7 @@ WRONG = [
         "got an array of shape (2, 5) and dtype bool. Pass channel_axis=None",
     ),
     (visible_fraction, (MASK, BOXES, 0), ValueError, "keep_mask must have a channel axis 0; got"),
+    (visible_fraction, (MASK, BOXES, -4), ValueError, "keep_mask must have a channel axis -4; got"),
     (visible_points, (MASK, DOTS, 4), ValueError, "keep_mask must have a channel axis 4; got"),
     (visible_points, (MASK, DOTS, "auto"), TypeError, "channel_axis must be an int or None; got"),
 ]
