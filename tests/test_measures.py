@@ -2,6 +2,8 @@
 
 import math
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,3 +79,7 @@ def test_what_is_no_mask_is_refused():
             dropped_fraction(jnp.ones((2, 3), bool), per_channel=True, channel_axis=axis)
     with pytest.raises(TypeError, match=r"expected_dropped_fraction\.config must be a Dropout"):
         expected_dropped_fraction({}, (4, 4, 3))
+    for shape in (4, (4, 4.0, 3), None):
+        text = rf"expected_dropped_fraction\.element_shape must be a shape; got {re.escape(str(shape))}"
+        with pytest.raises(TypeError, match=text):
+            expected_dropped_fraction(config_of("pixel"), shape)

@@ -300,6 +300,22 @@ class Brighten(ModalityOperator):
         return {**data, "image": data["image"] + gain, "gain": gain}, state, metadata
 
 
+def test_what_is_no_dict_is_refused_by_name():
+    with pytest.raises(
+        TypeError, match=r"^DropoutOperator\.apply\.data must be a dict of arrays; got"
+    ):
+        operator_of().apply(IMAGES[0], {}, {})
+
+
+def test_the_spec_of_an_element_has_what_apply_adds():
+    spec = jax.ShapeDtypeStruct((6, 5, 3), jnp.bfloat16)
+    operator = operator_of(target_key="view", mask_key="kept")
+    expected = {"image": spec, "view": spec, "kept": jax.ShapeDtypeStruct((6, 5, 3), jnp.bool_)}
+    assert operator.output_spec({"image": spec}) == expected
+    out = operator.output_spec(Element({"image": spec}, {"seen": 1}, "m"))
+    assert (out.data, out.state, out.metadata) == (expected, {"seen": 1}, "m")
+
+
 @pytest.mark.parametrize("strategy", ["vmap", "scan"])
 def test_another_operator_is_two_methods(strategy):
     config = OperatorConfig(stochastic=True, batch_strategy=strategy)
