@@ -202,6 +202,16 @@ def loses_a_field(config, data, state, metadata, random_params=None, stats=None)
     return {name: out[name] for name in out if name != "label"}, state, metadata
 
 
+def spoils_the_shapes(config, keys, data_shapes):
+    shape = data_shapes.pop("image")[1:]
+    return sound_draw(config, keys, {"image": (len(keys), *shape)})
+
+
+def pools(config, data, state, metadata, random_params=None, stats=None):
+    out, state, metadata = sound_apply(config, data, state, metadata, random_params, stats)
+    return {**out, "image": out["image"][..., :1]}, state, metadata
+
+
 def adds_a_field(config, data, state, metadata, random_params=None, stats=None):
     out, state, metadata = sound_apply(config, data, state, metadata, random_params, stats)
     return {**out, "mask": random_params["keep_mask"]}, state, metadata
@@ -211,6 +221,8 @@ def adds_a_field(config, data, state, metadata, random_params=None, stats=None):
 FAULTS = {
     "mutates its dict": (sound_draw, mutates_its_dict, "input_untouched"),
     "mutates its array": (sound_draw, mutates_its_array, "input_untouched"),
+    "spoils the shapes": (spoils_the_shapes, sound_apply, "input_untouched"),
+    "loses channels": (sound_draw, pools, "dtype_and_structure_kept"),
     "promotes uint8": (sound_draw, promotes, "dtype_and_structure_kept"),
     "loses a field": (sound_draw, loses_a_field, "dtype_and_structure_kept"),
     "adds a field": (sound_draw, adds_a_field, "dtype_and_structure_kept"),

@@ -124,3 +124,11 @@ def test_numpy_arrays_may_be_constants_of_a_jitted_function(strategy, key):
     baked = jax.jit(lambda state: apply_batch(config, state, {"image": images}))(state)[0]
     passed = jax.jit(apply_batch)(config, state, {"image": images})[0]
     np.testing.assert_array_equal(baked["image"], passed["image"])
+
+
+def test_a_batch_of_nothing_comes_back_and_draws_nothing(key):
+    config, batch = OperatorConfig(stochastic=True), Batch([])
+    state = init_state(config, key)
+    out, after = batched(None, None)(config, state, batch)
+    assert out is batch
+    assert after is state

@@ -245,3 +245,10 @@ def test_an_auxiliary_field_cannot_be_where_the_result_goes():
     text = r"auxiliary_fields must not name target_key itself; got \['out'\]\."
     with pytest.raises(ValueError, match=text):
         config_of(target_key="out", auxiliary_fields=["out"])
+
+
+def test_whole_numbers_of_numpy_become_ints():
+    config = config_of(seed=np.uint32(7), channel_axis=np.int64(-1))
+    assert (config.seed, type(config.seed)) == (7, int)
+    assert (config.channel_axis, type(config.channel_axis)) == (-1, int)
+    assert config == config_of(seed=7, channel_axis=-1)

@@ -1,7 +1,6 @@
 """What to expect, and what came."""
 
 import math
-
 import re
 
 import jax
@@ -80,6 +79,6 @@ def test_what_is_no_mask_is_refused():
     with pytest.raises(TypeError, match=r"expected_dropped_fraction\.config must be a Dropout"):
         expected_dropped_fraction({}, (4, 4, 3))
     for shape in (4, (4, 4.0, 3), None):
-        text = rf"expected_dropped_fraction\.element_shape must be a shape; got {re.escape(str(shape))}"
+        text = rf"element_shape must be a shape; got {re.escape(str(shape))}"
         with pytest.raises(TypeError, match=text):
             expected_dropped_fraction(config_of("pixel"), shape)

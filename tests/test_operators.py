@@ -300,6 +300,11 @@ class Brighten(ModalityOperator):
         return {**data, "image": data["image"] + gain, "gain": gain}, state, metadata
 
 
+def test_counts_are_not_read_under_jit():
+    with pytest.raises(ValueError, match=r"^get_operation_stats must be called outside of jit\."):
+        jax.jit(lambda operator: operator.get_operation_stats())(operator_of())
+
+
 def test_what_is_no_dict_is_refused_by_name():
     with pytest.raises(
         TypeError, match=r"^DropoutOperator\.apply\.data must be a dict of arrays; got"
