@@ -41,8 +41,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(os.cpu_count() or 1, 8)
 
 
-# Tracing makes many objects and few cycles: looking for these as often as usual takes a twentieth of
-# a run.
+# Tracing makes many objects and few cycles, and looking for these takes a twentieth of a run.
 gc.set_threshold(100_000, 50, 100)
 
 MAPPINGS = pathlib.Path("/proc/self/maps")
