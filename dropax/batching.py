@@ -157,12 +157,13 @@ def batched(
             identity = identify(batch, size, record_ids, epoch, shared=shared)
         valid = batch.valid_mask if isinstance(batch, Batch) else None
         _refuse_sharded_scan((data, states), config.batch_strategy)
+        stats = statistics if stats is None else stats
         (data, states), op_state = call_over_mesh(
-            compiled,
+            compiled if _jax_takes(stats) else work_on,
             (data, states),
             config,
             op_state.replace(statistics=None),
-            statistics if stats is None else stats,
+            stats,
             identity,
             valid,
         )
@@ -244,6 +245,15 @@ def _keys_of(op_state: OperatorState, size: int, identity: tuple[Any, Any] | Non
         return record_keys(op_state.next_key(), size, "apply_batch.op_state.key")
     ids, epoch = identity
     return id_keys(as_key(op_state.key, "apply_batch.op_state.key"), epoch, ids)
+
+
+def _jax_takes(stats: Any) -> bool:
+    """Says whether statistics, which may hold anything, go through `jit`."""
+    try:
+        jax.tree.map(jax.typeof, stats)
+    except (TypeError, OverflowError):
+        return False
+    return True
 
 
 def _always(config: Any, params: Drawn) -> bool:
