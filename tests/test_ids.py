@@ -36,9 +36,10 @@ def test_masks_follow_ids_through_batches_orders_and_strategies(mode, key):
     whole = run(config, key, IMAGES, IDS)
     order = np.array([4, 0, 5, 2, 1, 3])
     np.testing.assert_array_equal(run(config, key, IMAGES, IDS[order]), whole[order])
+    for rows in (slice(0, 1), slice(1, 6)):
+        np.testing.assert_array_equal(run(config, key, IMAGES[rows], IDS[rows]), whole[rows])
     scanned = config.replace(batch_strategy="scan")
-    for rows, within in ((slice(0, 1), config), (slice(1, 6), scanned)):
-        np.testing.assert_array_equal(run(within, key, IMAGES[rows], IDS[rows]), whole[rows])
+    np.testing.assert_array_equal(run(scanned, key, IMAGES, IDS), whole)
     twice = run(config, key, IMAGES, np.repeat(IDS[:2], 3))
     np.testing.assert_array_equal(twice, np.repeat(whole[:2], 3, axis=0))
 
