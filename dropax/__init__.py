@@ -55,23 +55,24 @@ For your own tests: `dropax.testing`. On pictures, from a shell: `python -m drop
 """
 
 from dropax import images, presets
-from dropax.batching import batched
 from dropax.bits import STREAM_VERSION
 from dropax.config import DropoutOperatorConfig
-from dropax.containers import Batch, Element
-from dropax.ids import as_record_ids
-from dropax.keys import Rngs
+from dropax.functional import apply, apply_batch, dropout, generate_random_params
+from dropax.kit.batch import Batch, Element
+from dropax.kit.batching import batched
+from dropax.kit.config import ModalityOperatorConfig, OperatorConfig
+from dropax.kit.ids import as_record_ids
+from dropax.kit.operator import ModalityOperator
+from dropax.kit.rngs import Rngs
+from dropax.kit.state import OperatorState, init_state
 from dropax.measures import (
     dropped_fraction,
     expected_dropped_fraction,
     visible_fraction,
     visible_points,
 )
-from dropax.operator_config import ModalityOperatorConfig, OperatorConfig
-from dropax.operators import DropoutOperator, ModalityOperator
+from dropax.operator import DropoutOperator
 from dropax.regions import Band, Block, Box, Channel, Grid, Patch, Pixel, Region
-from dropax.state import OperatorState
-from dropax.transform import apply, apply_batch, dropout, generate_random_params, init_state
 
 __version__ = "0.1.0"
 

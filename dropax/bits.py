@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.checks import must
-from dropax.keys import is_counter_based
+from dropax.kit.errors import must
+from dropax.kit.keys import is_counter_based
 
 STREAM_VERSION = 1
 """Masks are the same for the same key as long as this number is. A change of it is breaking."""

@@ -6,7 +6,9 @@ from typing import Any, ClassVar, Literal
 import jax
 import numpy as np
 
-from dropax.checks import (
+from dropax.fills import COMPUTED_FILLS, Fill
+from dropax.kit.config import ModalityOperatorConfig, plain_number
+from dropax.kit.errors import (
     is_number,
     must,
     require_choice,
@@ -14,9 +16,7 @@ from dropax.checks import (
     require_number,
     require_whole,
 )
-from dropax.fills import COMPUTED_FILLS, Fill
-from dropax.layouts import ChannelAxis
-from dropax.operator_config import ModalityOperatorConfig, plain_number
+from dropax.layout import ChannelAxis
 from dropax.regions import TYPES, Region, as_region
 
 Mode = Literal["pixel", "channel", "block", "patch", "box", "grid", "band"] | Region

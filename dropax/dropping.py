@@ -11,9 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.checks import is_array, is_traced, must, names
 from dropax.config import DropoutOperatorConfig
-from dropax.fields import get_field, remove_field, set_field
 from dropax.fills import (
     clip_to_range,
     exact_fill,
@@ -24,10 +22,12 @@ from dropax.fills import (
     require_in_range,
     widened,
 )
-from dropax.layouts import Layout, broadcast_rank
-from dropax.masks import fit_mask, layout_of
+from dropax.kit.errors import is_array, is_traced, must, names
+from dropax.kit.fields import get_field, remove_field, set_field
+from dropax.kit.trees import refuse_endless
+from dropax.layout import Layout, broadcast_rank
 from dropax.regions import expected_fraction
-from dropax.trees import refuse_endless
+from dropax.sampling import fit_mask, layout_of
 
 
 def require_numbers(array: Any, owner: str) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import sample_normal
-from dropax.checks import must
+from dropax.kit.errors import must
 
 Number = int | float
 Fill = Number | tuple[Number, ...] | Literal["mean", "noise", "stats_mean"]

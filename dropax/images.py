@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
-from dropax.checks import is_number, must, require_number, require_whole
+from dropax.kit.errors import is_number, must, require_number, require_whole
 
 
 def contact_sheet(

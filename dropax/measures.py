@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.checks import is_array, must, require_kind
 from dropax.config import DropoutOperatorConfig
-from dropax.masks import layout_of
+from dropax.kit.errors import is_array, must, require_kind
 from dropax.regions import expected_fraction
+from dropax.sampling import layout_of
 
 
 def expected_dropped_fraction(

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dropax.checks import is_number, must, require_kind, require_whole
 from dropax.config import DropoutOperatorConfig
+from dropax.kit.errors import is_number, must, require_kind, require_whole
 from dropax.regions import Block, Box, Grid
 from dropax.regions.calibration import box_fractions
 

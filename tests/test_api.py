@@ -155,8 +155,8 @@ def test_the_classes_derive_as_documented():
     )
     assert DropoutOperator.__mro__[1] is dropax.ModalityOperator
     assert dataclasses.is_dataclass(DropoutOperatorConfig)
-    assert isinstance(dropax.operators.logger, logging.Logger)
-    assert dropax.operators.logger.name == "dropax.operators"
+    assert isinstance(dropax.operator.logger, logging.Logger)
+    assert dropax.operator.logger.name == "dropax.operator"
 
 
 def test_the_attributes_of_an_operator_are_what_it_was_given():

@@ -7,7 +7,7 @@ import pytest
 
 from cases import config_of
 from dropax import Batch, Element, OperatorConfig, apply_batch, batched, init_state
-from dropax.state import new_state
+from dropax.kit.state import new_state
 
 
 def draw_gain(config, keys, data_shapes):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropax import Rngs, checks
+from dropax import Rngs
+from dropax.kit import errors as checks
 
 
 class Opaque:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropax.fields import get_field, remove_field, set_field
+from dropax.kit.fields import get_field, remove_field, set_field
 
 LETTERS = st.sampled_from(["a", "b"])
 PATHS = st.lists(LETTERS, min_size=1, max_size=3).map(".".join)

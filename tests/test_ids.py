@@ -17,7 +17,7 @@ from dropax import (
     generate_random_params,
     init_state,
 )
-from dropax.ids import as_epoch, id_keys
+from dropax.kit.ids import as_epoch, id_keys
 
 IDS = np.array([3, 2**40 + 3, 2**32 - 1, 0, 2**63, 77], np.uint64)
 IMAGES = jnp.ones((len(IDS), 6, 5, 3))
@@ -117,7 +117,7 @@ def test_an_id_is_the_same_in_every_form(key):
 def test_one_compilation_serves_all_epochs_and_ids():
     config = config_of("pixel")
     operator = DropoutOperator(config, rngs=0)
-    from dropax.operators import _apply_batch
+    from dropax.operator import _apply_batch
 
     operator.apply_batch({"image": IMAGES}, record_ids=IDS, epoch=0)
     before = _apply_batch._cache_size()

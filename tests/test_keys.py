@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropax import Rngs, keys
+from dropax import Rngs
+from dropax.kit import keys
+from dropax.kit.rngs import draw_key
 
 IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
 implementations = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
@@ -301,20 +303,20 @@ DRAWN = {
 
 @pytest.mark.parametrize(("make", "stream", "expected"), DRAWN.values(), ids=DRAWN)
 def test_a_key_is_drawn_from_whatever_gives_one(make, stream, expected):
-    same(keys.draw_key(make(), stream, "a"), expected)
+    same(draw_key(make(), stream, "a"), expected)
 
 
 def test_drawing_again_gives_the_next_key():
     for make in (lambda: Rngs(0, augment=1), Foreign):
         rngs = make()
-        first, second = (keys.draw_key(rngs, "augment", "a") for _ in range(2))
+        first, second = (draw_key(rngs, "augment", "a") for _ in range(2))
         assert not np.array_equal(words(first), words(second))
 
 
 @no_seeds
 def test_what_gives_no_key_is_refused_by_the_name_of_the_argument(seed, error, text):
     with pytest.raises(error) as refused:
-        keys.draw_key(seed, None, "Operator.rngs")
+        draw_key(seed, None, "Operator.rngs")
     if isinstance(seed, str | float):
         text = text.replace("be an int seed", "be a dropax.Rngs, an int seed")
     assert str(refused.value) == f"Operator.rngs {text}"
@@ -322,16 +324,16 @@ def test_what_gives_no_key_is_refused_by_the_name_of_the_argument(seed, error, t
 
 def test_none_is_refused_by_the_name_of_the_argument():
     with pytest.raises(TypeError, match=r"^a must be a dropax.Rngs, an int seed or a key; got N"):
-        keys.draw_key(None, None, "a")
+        draw_key(None, None, "a")
 
 
 def test_a_callable_that_gives_no_key_is_refused():
     with pytest.raises(TypeError, match=r"^a when called must be a PRNG key; got 3\. Make one"):
-        keys.draw_key(lambda: 3, "augment", "a")
+        draw_key(lambda: 3, "augment", "a")
     with pytest.raises(ValueError, match=r"^a when called must be one key, of shape \(\); got"):
-        keys.draw_key(lambda: jax.random.split(KEY), None, "a")
+        draw_key(lambda: jax.random.split(KEY), None, "a")
 
 
 def test_streams_without_the_one_asked_for_nor_a_default_one_are_refused():
     with pytest.raises(KeyError, match="RNG stream 'dropout' not found, nor a default one"):
-        keys.draw_key(Rngs(augment=1), "dropout", "a")
+        draw_key(Rngs(augment=1), "dropout", "a")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dropax import images
-from dropax.__main__ import main
+from dropax.cli.run import main
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dropax import sheets
-from dropax.__main__ import main
+from dropax.cli import sheet as sheets
+from dropax.cli.run import main
 from dropax.regions import MODES
 
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import dropax
-from dropax import tables
-from dropax.__main__ import main
+from dropax.cli import table as tables
+from dropax.cli.run import main
 
 ROOT = str(Path(dropax.__file__).parents[1])
 
@@ -185,7 +185,7 @@ def test_an_output_folder_that_is_closed_is_a_usage_error(
 INTERRUPTED = """
 import signal, sys
 import numpy as np
-from dropax.__main__ import main
+from dropax.cli.run import main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 save = np.save

@@ -9,7 +9,7 @@ from jax.sharding import AxisType
 import dropax
 from cases import MODES, by_turns, config_of, image_of
 from dropax import DropoutOperator, ModalityOperator, OperatorConfig, apply_batch, init_state
-from dropax.meshes import explicit_axes
+from dropax.kit.meshes import explicit_axes
 
 IMAGES = image_of((8, 8, 5, 3))
 kinds = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name)

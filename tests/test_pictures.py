@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dropax import pictures
+from dropax.cli import pictures
 
 
 def colours(height: int = 6, width: int = 8) -> np.ndarray:

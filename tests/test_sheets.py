@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dropax import sheets
+from dropax.cli import sheet as sheets
 
 COLOURS = "colours: channels kept"
 

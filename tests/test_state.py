@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jax.tree_util import keystr
 
 from dropax import OperatorState
-from dropax.state import (
+from dropax.kit.state import (
     copy_tree,
     load_state,
     new_state,

@@ -29,7 +29,7 @@ from dropax import (
     generate_random_params,
     init_state,
 )
-from dropax.state import save_state, word_count
+from dropax.kit.state import save_state, word_count
 from dropax.testing import operator_states
 
 IMAGES = np.asarray(image_of((3, 4, 3, 1)))

@@ -105,7 +105,7 @@ def test_one_compile_for_many_rates_and_batches_of_one_shape(mode, strategy, key
 
 @modes_by_turns
 def test_no_compile_for_another_operator_of_an_equal_config(mode):
-    from dropax.operators import _apply, _apply_batch
+    from dropax.operator import _apply, _apply_batch
 
     images = image_of((4, 7, 6, 3))
     before = None

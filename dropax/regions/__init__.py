@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dropax.checks import must, require_choice
+from dropax.kit.errors import must, require_choice
 from dropax.regions.base import Region, expected_fraction
 from dropax.regions.blocks import Block, Patch
 from dropax.regions.boxes import Band, Box

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dropax.bits import GRID, drop_units
-from dropax.checks import must, require_whole
+from dropax.kit.errors import must, require_whole
 
 _Sample = TypeVar("_Sample", bound=Callable[..., jax.Array])
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import sample_bernoulli, sample_words, store
-from dropax.checks import require_kind
-from dropax.plain import Plain
+from dropax.kit.errors import require_kind
+from dropax.kit.serialization import Plain
 from dropax.regions.base import one_dispatch, require_sizes, sizes_along, spatial_shape
 from dropax.regions.calibration import covering_starts, fraction_units, pick_level
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import sample_words, store, whole_below
-from dropax.checks import is_number, must, require_choice, require_kind, require_whole
-from dropax.plain import Plain
+from dropax.kit.errors import is_number, must, require_choice, require_kind, require_whole
+from dropax.kit.serialization import Plain
 from dropax.regions.base import one_dispatch, spatial_shape
 from dropax.regions.calibration import (
     Border,

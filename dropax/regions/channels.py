@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import GRID, drop_units, keep_threshold, sample_words, store
-from dropax.checks import must, require_whole
-from dropax.plain import Plain
+from dropax.kit.errors import must, require_whole
+from dropax.kit.serialization import Plain
 from dropax.regions.base import one_dispatch
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 
 from dropax.bits import sample_bernoulli, store, store_on_cpu
-from dropax.checks import require_kind
-from dropax.plain import Plain
+from dropax.kit.errors import require_kind
+from dropax.kit.serialization import Plain
 from dropax.regions.base import one_dispatch
 
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from dropax.checks import must, require_choice
 from dropax.config import DropoutOperatorConfig
-from dropax.containers import Batch, Element
-from dropax.fields import set_field
-from dropax.operator_config import ModalityOperatorConfig
+from dropax.kit.batch import Batch, Element
+from dropax.kit.config import ModalityOperatorConfig
+from dropax.kit.errors import must, require_choice
+from dropax.kit.fields import set_field
 from dropax.regions import Band, Channel, Grid
 from dropax.testing.properties import DTYPES
 from dropax.testing.strategies import as_strategy

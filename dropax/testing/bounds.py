@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dropax.checks import is_array, is_number, must, require_kind
+from dropax.kit.errors import is_array, is_number, must, require_kind
 
 
 def assert_dropped_fraction(

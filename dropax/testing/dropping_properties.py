@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from dropax.config import DropoutOperatorConfig
-from dropax.fields import get_field
+from dropax.kit.fields import get_field
 from dropax.regions import Channel
 from dropax.testing.bounds import assert_mean, mean_bound
 from dropax.testing.properties import BrokenError, Property, property_of, require_same

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from dropax.fields import set_field
+from dropax.kit.fields import set_field
 from dropax.testing.trials import Trial, row
 
 DTYPES = ("float32", "uint8", "bfloat16", "int32", "float16", "int16", "bool")

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from dropax.checks import must, require_choice
 from dropax.config import DropoutOperatorConfig
+from dropax.kit.errors import must, require_choice
+from dropax.kit.state import OperatorState
 from dropax.regions import MODES, Band, Block, Box, Channel, Grid, Patch, Pixel, Region
-from dropax.state import OperatorState
 
 IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")
 

@@ -12,14 +12,14 @@ import jax
 import numpy as np
 from hypothesis import strategies as st
 
-from dropax.checks import must, require_choice, require_kind, require_whole
-from dropax.containers import records_of
-from dropax.operator_config import OperatorConfig
+from dropax.kit.batch import records_of
+from dropax.kit.config import OperatorConfig
+from dropax.kit.errors import must, require_choice, require_kind, require_whole
+from dropax.kit.trees import summarize
 from dropax.testing.arrays import batches
 from dropax.testing.dropping_properties import DROPPING
 from dropax.testing.properties import GENERAL, BrokenError, Property
 from dropax.testing.trials import Transform, Trial
-from dropax.trees import summarize
 
 PROPERTIES: dict[str, Property] = {each.name: each for each in (*GENERAL, *DROPPING)}
 _SHOWN = 24

@@ -15,16 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.batching import ApplyBatch, batched
 from dropax.config import DropoutOperatorConfig
-from dropax.containers import Batch
-from dropax.fields import get_field, set_field
-from dropax.keys import record_keys
-from dropax.layouts import broadcast_rank
-from dropax.masks import fit_mask, layout_of
+from dropax.kit.batch import Batch
+from dropax.kit.batching import ApplyBatch, batched
+from dropax.kit.config import OperatorConfig
+from dropax.kit.fields import get_field, set_field
+from dropax.kit.keys import record_keys
+from dropax.kit.state import OperatorState, new_state
+from dropax.layout import broadcast_rank
 from dropax.measures import expected_dropped_fraction
-from dropax.operator_config import OperatorConfig
-from dropax.state import OperatorState, new_state
+from dropax.sampling import fit_mask, layout_of
 
 Tree = Any
 _VALUES, _FEWEST, _MOST = 2**22, 2**8, 2**15  # values and pairs of records, for statistics

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dropax import pictures
-from dropax.checks import must
+from dropax.cli import pictures
+from dropax.kit.errors import must
 
 SUFFIXES = (*pictures.PICTURE_SUFFIXES, ".npy", ".npz")
 

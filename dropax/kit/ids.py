@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.checks import is_array, must, require_whole
-from dropax.keys import is_counter_based, map_records
+from dropax.kit.errors import is_array, must, require_whole
+from dropax.kit.keys import is_counter_based, map_records
 
 # Folded in first, so that keys of ids are not those of steps and positions.
 _IDS = np.uint32(2**32 - 1)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from dropax import presets
-from dropax.checks import require_choice
 from dropax.config import DropoutOperatorConfig
+from dropax.kit.errors import require_choice
 from dropax.regions import MODES
 
 EPILOG = """\

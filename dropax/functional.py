@@ -14,10 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dropax.batching import AnyBatch, batched
-from dropax.checks import must, require_kind, require_whole
 from dropax.config import DropoutOperatorConfig, Mode
-from dropax.containers import is_empty, records_of, with_records
 from dropax.dropping import (
     drop,
     drop_values,
@@ -26,11 +23,16 @@ from dropax.dropping import (
     select_fields,
     select_stats,
 )
-from dropax.fields import get_field
 from dropax.fills import Fill
-from dropax.keys import as_key, fold_in_each, map_keys, record_keys, refuse_shared_key
-from dropax.layouts import ChannelAxis
-from dropax.masks import (
+from dropax.kit.batch import is_empty, records_of, with_records
+from dropax.kit.batching import AnyBatch, batched
+from dropax.kit.errors import must, require_kind, require_whole
+from dropax.kit.fields import get_field
+from dropax.kit.keys import as_key, fold_in_each, map_keys, record_keys, refuse_shared_key
+from dropax.kit.meshes import call_over_mesh
+from dropax.kit.state import OperatorState
+from dropax.layout import ChannelAxis
+from dropax.sampling import (
     fit_mask,
     fixed_params,
     given_params,
@@ -38,35 +40,6 @@ from dropax.masks import (
     sample_each,
     sample_params,
 )
-from dropax.meshes import call_over_mesh
-from dropax.operator_config import OperatorConfig
-from dropax.state import OperatorState, new_state
-
-
-def init_state(config: OperatorConfig, key: Any = None) -> OperatorState:
-    """Makes the state that `apply_batch` threads through.
-
-    Args:
-      config: static field used: `stochastic`. Its `precomputed_stats` are the first statistics.
-      key: one typed or legacy key; all randomness of the state comes from it. Copied, and not to be
-        used elsewhere. A deterministic config needs none.
-
-    Returns:
-      The state at step 0, in buffers of its own, so that donating it deletes nobody's key.
-
-    Raises:
-      TypeError: if `key` is no key, or is left out where the config is stochastic.
-      ValueError: if it is an array of keys.
-
-    Example:
-      >>> config = DropoutOperatorConfig(field_key="image", stochastic=True)
-      >>> init_state(config, jax.random.key(0)).step
-      Array(0, dtype=uint32)
-    """
-    require_kind("init_state.config", config, OperatorConfig, "a config")
-    if key is None and not config.stochastic:
-        key = jax.random.key(0, impl="threefry2x32")
-    return new_state(as_key(key, "init_state.key"), config.precomputed_stats)
 
 
 def generate_random_params(
@@ -225,6 +198,7 @@ def apply_batch(
         strategy is "scan" and the batch axis is sharded over explicit mesh axes.
 
     Example:
+      >>> from dropax import init_state
       >>> config = DropoutOperatorConfig(field_key="image", stochastic=True)
       >>> state = init_state(config, jax.random.key(0))
       >>> step = jax.jit(lambda state, batch: apply_batch(config, state, batch))

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import GRID, drop_units, sample_bernoulli, sample_words, store, whole_below
-from dropax.checks import is_array, is_real, must, names, require_kind
 from dropax.config import DropoutOperatorConfig
-from dropax.keys import as_key, map_keys
-from dropax.layouts import Layout
+from dropax.kit.errors import is_array, is_real, must, names, require_kind
+from dropax.kit.keys import as_key, map_keys
+from dropax.layout import Layout
 from dropax.regions import Channel
 
 # The mask draws from the record's key itself. Other draws fold these in: words that no index of a

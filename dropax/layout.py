@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from dropax.checks import is_array, must
+from dropax.kit.errors import is_array, must
 
 ChannelAxis = int | Literal["auto"] | None
 

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dropax.cli.pictures import require_pillow
 from dropax.images import display_span, three_channels, to_display
-from dropax.pictures import require_pillow
 
 TILE = 256
 """The longest side of a tile of a contact sheet, in its pixels."""

@@ -15,16 +15,15 @@ import jax
 import numpy as np
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
-from dropax.checks import (
+from dropax.kit.errors import (
     is_array,
     is_number,
     must,
     require_choice,
     require_kind,
 )
-from dropax.plain import Plain
-from dropax.state import copy_containers
-from dropax.trees import refuse_endless
+from dropax.kit.serialization import Plain
+from dropax.kit.trees import copy_containers, refuse_endless
 
 
 class _Copied:

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from dropax.checks import must, names
+from dropax.kit.errors import must, names
 
 
 def get_field(data: Any, path: str) -> Any:

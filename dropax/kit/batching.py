@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.checks import must, require_kind
-from dropax.containers import Batch, is_empty, records_of, with_records
-from dropax.ids import as_epoch, as_record_ids, id_keys
-from dropax.keys import as_key, record_keys, refuse_shared_key
-from dropax.meshes import call_over_mesh, explicit_axes
-from dropax.operator_config import OperatorConfig
-from dropax.state import OperatorState
-from dropax.trees import refuse_endless
+from dropax.kit.batch import Batch, is_empty, records_of, with_records
+from dropax.kit.config import OperatorConfig
+from dropax.kit.errors import must, require_kind
+from dropax.kit.ids import as_epoch, as_record_ids, id_keys
+from dropax.kit.keys import as_key, record_keys, refuse_shared_key
+from dropax.kit.meshes import call_over_mesh, explicit_axes
+from dropax.kit.state import OperatorState
+from dropax.kit.trees import refuse_endless
 
 AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Any])
 Drawn = dict[str, Any] | None

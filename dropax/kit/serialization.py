@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Self
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.checks import is_array, is_real, is_traced, must, require_choice, require_kind
-from dropax.trees import refuse_endless
+from dropax.kit.errors import is_array, is_real, is_traced, must, require_choice, require_kind
+from dropax.kit.trees import refuse_endless
 
 
 class Plain:

@@ -1,20 +1,18 @@
-"""Random keys: where they come from, and one for each record.
+"""Random keys, and one for each record.
 
-Given a seed, a key or a stream, returns typed keys. Keys of every implementation are taken, legacy
+Given a key, returns typed keys. Keys of every implementation are taken, legacy
 `uint32` ones included. `threefry2x32` is counter-based: `vmap` over its keys is the same as a loop.
 Other implementations promise no such thing, so they are always mapped over one by one.
 """
 
 import functools
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from dropax.checks import is_array, leaks, must, require_kind
+from dropax.kit.errors import is_array, must
 
 Out = TypeVar("Out")
 
@@ -163,121 +161,3 @@ def _manual_axes(leaf: Any) -> frozenset[str]:
         return frozenset()
     axes = getattr(jax.typeof(leaf), "manual_axis_type", None)
     return frozenset(getattr(axes, "varying", ()))
-
-
-class Rngs:
-    """Named streams of random keys, each a seed key and a count.
-
-    With operators the only mutable object of the package. Each call of a stream gives a fresh key,
-    `fold_in(stream key, count)`, and adds one to its count. A stream that was not named falls back
-    to the default one, which `rngs()` draws from. Threads may share it: no key comes twice.
-
-    Args:
-      default: an int seed or a key for the default stream, or None for no such stream.
-      **streams: an int seed or a key for each named stream.
-
-    Raises:
-      TypeError: if a seed is neither an int nor a key.
-      ValueError: if no stream is given, or a seed is not in [0, 2^32); when drawing, if that
-        happens under a `jit`, `scan` or the like that the streams were not made in.
-
-    Example:
-      >>> rngs = Rngs(0, augment=1)
-      >>> first, second = rngs.augment(), rngs["augment"]()
-      >>> bool((first == second).any())
-      False
-      >>> rngs
-      Rngs(default: 0 drawn, augment: 2 drawn)
-    """
-
-    def __init__(self, default: Any = None, **streams: Any) -> None:
-        if default is not None:
-            streams = {"default": default, **streams}
-        if not streams:
-            raise ValueError("Rngs must have a stream; got none. Pass a seed: Rngs(0).")
-        self._keys = {name: _seed_key(seed, f"Rngs.{name}") for name, seed in streams.items()}
-        self._counts = dict.fromkeys(streams, 0)
-        self._lock = threading.RLock()
-
-    def __call__(self) -> jax.Array:
-        """Draws a fresh key from the default stream."""
-        return self["default"]()
-
-    def __getitem__(self, stream: str) -> Callable[[], jax.Array]:
-        name = stream if stream in self._keys else "default"
-        if name not in self._keys:
-            listed = ", ".join(map(repr, self._keys))
-            raise KeyError(
-                f"RNG stream {stream!r} not found, nor a default one: Rngs has {listed}."
-            )
-        return lambda: self._draw(name)
-
-    def __getattr__(self, stream: str) -> Callable[[], jax.Array]:
-        # Only reached for what is no attribute. Names with underscores are Python's own look-ups.
-        if stream.startswith("_"):
-            raise AttributeError(stream)
-        try:
-            return self[stream]
-        except KeyError as error:
-            raise AttributeError(error.args[0]) from None
-
-    def __contains__(self, stream: str) -> bool:
-        return stream in self._keys or "default" in self._keys
-
-    def _draw(self, name: str) -> jax.Array:
-        with self._lock:
-            key = jax.random.fold_in(self._keys[name], self._counts[name])
-            if leaks(key, self._keys[name]):
-                raise ValueError(
-                    "Rngs must be drawn from outside of jit, scan and the like: the key would be "
-                    "drawn once and be the same in every run. Draw it outside and pass it as an "
-                    "argument."
-                )
-            self._counts[name] += 1
-        return key
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_keys": self._keys, "_counts": self._counts}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.RLock())
-
-    def __repr__(self) -> str:
-        return f"Rngs({', '.join(f'{name}: {n} drawn' for name, n in self._counts.items())})"
-
-
-def draw_key(rngs: Any, stream: str | None, owner: str) -> jax.Array:
-    """Draws one fresh key.
-
-    Args:
-      rngs: an `Rngs`, an int seed, a key, or anything that gives a key when its stream is called:
-        `rngs.<stream>()`, or `rngs()` where it has no such stream.
-      stream: the stream's name, or None for the default one.
-      owner: the argument's name for the error.
-
-    Returns:
-      One typed key. A seed or a key given as such counts as a stream never drawn from.
-
-    Raises:
-      TypeError: if `rngs` is none of these, or gives something that is not a key.
-      KeyError: if it is an `Rngs` with neither that stream nor a default one.
-      ValueError: if a seed is not in [0, 2^32), or several keys are given.
-    """
-    if isinstance(rngs, Rngs):
-        return rngs[stream or "default"]()
-    if isinstance(rngs, int) or is_array(rngs):
-        return jax.random.fold_in(_seed_key(rngs, owner), 0)
-    draw = getattr(rngs, stream or "", rngs)
-    if callable(draw):
-        return as_key(draw(), f"{owner} when called")
-    raise TypeError(must(owner, "be a dropax.Rngs, an int seed or a key", rngs))
-
-
-def _seed_key(seed: Any, owner: str) -> jax.Array:
-    seed = int(seed) if isinstance(seed, np.integer) else seed
-    if is_array(seed):
-        return as_key(seed, owner)
-    require_kind(owner, seed, int, "an int seed or a key")
-    if not 0 <= seed < 2**32:
-        raise ValueError(must(owner, "be in [0, 2^32)", seed))
-    return jax.random.key(seed)

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
-from dropax.checks import is_array, must, names, require_kind
-from dropax.ids import as_record_ids
-from dropax.trees import leading_size, register_export, stack_trees, summarize
+from dropax.kit.errors import is_array, must, names, require_kind
+from dropax.kit.ids import as_record_ids
+from dropax.kit.trees import leading_size, register_export, stack_trees, summarize
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

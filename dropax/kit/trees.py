@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from dropax.checks import is_array, must
+from dropax.kit.errors import is_array, must
 
 
 def leading_size(tree: Any, owner: str) -> int:
@@ -144,3 +144,23 @@ def stack_trees(trees: list[Any], part: str) -> Any:
             owner = f"Batch.elements: {part}{keystr(path)}"
             raise TypeError(must(owner, "be of a dtype that JAX takes", column[0])) from None
     return jax.tree.unflatten(structure, stacked)
+
+
+def copy_tree(tree: Any) -> Any:
+    """Copies a tree's containers and arrays, and shares whatever else it holds."""
+    return jax.tree.map(_copy_leaf, tree)
+
+
+def _copy_leaf(leaf: Any) -> Any:
+    if not is_array(leaf) or not hasattr(leaf, "copy"):
+        return leaf
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        # A key's own `copy` fails where the key is concrete and something else is being traced.
+        data = jnp.array(jax.random.key_data(leaf), copy=True)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return leaf.copy()
+
+
+def copy_containers(tree: Any) -> Any:
+    """Copies a tree's containers and NumPy arrays, which could be changed, and shares the rest."""
+    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree)

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.checks import is_array, is_traced, must, names
-from dropax.keys import as_key
-from dropax.trees import refuse_endless, register_export, summarize
+from dropax.kit.config import OperatorConfig
+from dropax.kit.errors import is_array, is_traced, must, names, require_kind
+from dropax.kit.keys import as_key
+from dropax.kit.trees import copy_tree, refuse_endless, register_export, summarize
 
 CHECKPOINT_VERSION = 1
 
@@ -82,6 +83,32 @@ jax.tree_util.register_dataclass(OperatorState, data_fields=_FIELDS, meta_fields
 register_export(OperatorState, ())
 
 
+def init_state(config: OperatorConfig, key: Any = None) -> OperatorState:
+    """Makes the state that `apply_batch` threads through.
+
+    Args:
+      config: static field used: `stochastic`. Its `precomputed_stats` are the first statistics.
+      key: one typed or legacy key; all randomness of the state comes from it. Copied, and not to be
+        used elsewhere. A deterministic config needs none.
+
+    Returns:
+      The state at step 0, in buffers of its own, so that donating it deletes nobody's key.
+
+    Raises:
+      TypeError: if `key` is no key, or is left out where the config is stochastic.
+      ValueError: if it is an array of keys.
+
+    Example:
+      >>> config = OperatorConfig(stochastic=True)
+      >>> init_state(config, jax.random.key(0)).step
+      Array(0, dtype=uint32)
+    """
+    require_kind("init_state.config", config, OperatorConfig, "a config")
+    if key is None and not config.stochastic:
+        key = jax.random.key(0, impl="threefry2x32")
+    return new_state(as_key(key, "init_state.key"), config.precomputed_stats)
+
+
 def new_state(key: jax.Array, statistics: dict[str, Any] | None = None) -> OperatorState:
     """Makes the state of an operator that has not run.
 
@@ -95,26 +122,6 @@ def new_state(key: jax.Array, statistics: dict[str, Any] | None = None) -> Opera
     zero = jnp.zeros((), jnp.uint32)
     words = jnp.zeros((2,), jnp.uint32)
     return OperatorState(copy_tree(key), zero, words, words + words, copy_tree(statistics))
-
-
-def copy_tree(tree: Any) -> Any:
-    """Copies a tree's containers and arrays, and shares whatever else it holds."""
-    return jax.tree.map(_copy_leaf, tree)
-
-
-def _copy_leaf(leaf: Any) -> Any:
-    if not is_array(leaf) or not hasattr(leaf, "copy"):
-        return leaf
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        # A key's own `copy` fails where the key is concrete and something else is being traced.
-        data = jnp.array(jax.random.key_data(leaf), copy=True)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    return leaf.copy()
-
-
-def copy_containers(tree: Any) -> Any:
-    """Copies a tree's containers and NumPy arrays, which could be changed, and shares the rest."""
-    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree)
 
 
 def word_count(words: Any) -> int:

@@ -1,0 +1,1 @@
+"""What any transform of records needs: keys, ids, batches, state, configs, operators."""
