@@ -21,7 +21,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dropax.cli import files
@@ -31,10 +30,9 @@ from dropax.cli.arguments import PRESETS, in_options, parse
 from dropax.cli.files import SUFFIXES, Write
 from dropax.cli.pictures import PICTURE_SUFFIXES, require_pillow
 from dropax.config import DropoutOperatorConfig
-from dropax.functional import apply
+from dropax.functional import drop_images
 from dropax.images import sample_picture
 from dropax.regions import MODES, Pixel
-from dropax.sampling import sample_params
 
 HEADINGS = ("file", "shape", "dtype", "mode", "rate asked", "rate realised", "ms")
 BUILT_IN, BUILT_IN_RATES = "built-in.png", (0.0, 0.1, 0.25, 0.5)
@@ -116,14 +114,9 @@ def _file_key(seed: int, name: str) -> jax.Array:
 
 
 def _drop(config: DropoutOperatorConfig, key: jax.Array, array: jax.Array) -> Any:
-    def one(index: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-        params = sample_params(config, jax.random.fold_in(key, index), image.shape)
-        data, _, _ = apply(config, {"image": image}, {}, {}, params)
-        return data["image"], params["keep_mask"]
-
-    if array.ndim < 4:
-        return one(np.uint32(0), array)
-    return jax.vmap(one)(jnp.arange(array.shape[0], dtype=jnp.uint32), array)
+    key = key if array.ndim == 4 else jax.random.fold_in(key, 0)
+    fields = drop_images(config.replace(mask_key="keep_mask"), key, array, 3)
+    return fields.image, fields.keep_mask
 
 
 def main(argv: Sequence[str] | None = None) -> int:
