@@ -42,6 +42,8 @@ What goes in and out:
     Batch                      records, stacked
     Element                    one record: data, state, metadata
     OperatorState              key, step, counts, statistics; a pytree
+    save_state                 a state as plain arrays, numbers and strings, for a checkpoint
+    load_state                 the state back
 
 Measuring and seeing:
     expected_dropped_fraction  what a config drops on average
@@ -64,7 +66,7 @@ from dropax.kit.config import ModalityOperatorConfig, OperatorConfig
 from dropax.kit.ids import as_record_ids
 from dropax.kit.operator import ModalityOperator
 from dropax.kit.rngs import Rngs
-from dropax.kit.state import OperatorState, init_state
+from dropax.kit.state import OperatorState, init_state, load_state, save_state
 from dropax.measures import (
     dropped_fraction,
     expected_dropped_fraction,
@@ -105,7 +107,9 @@ __all__ = [
     "generate_random_params",
     "images",
     "init_state",
+    "load_state",
     "presets",
+    "save_state",
     "visible_fraction",
     "visible_points",
 ]

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.kit.errors import must
-from dropax.kit.keys import is_counter_based
+from dropax.kit.keys import draw_alone
 
 STREAM_VERSION = 1
 """Masks are the same for the same key as long as this number is. A change of it is breaking."""
@@ -56,8 +56,9 @@ def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.A
       >>> bool((mask == jax.random.bernoulli(key, np.float32(0.75), (4, 5))).all())
       True
     """
-    if not is_counter_based(key):
-        return jax.random.bernoulli(key, _keep_probability(rate), shape)
+    if not _is_threefry(key):
+        draw = functools.partial(jax.random.bernoulli, shape=shape)
+        return draw_alone(draw, key, _keep_probability(rate))
     return sample_words(key, shape) >> np.uint32(9) < keep_threshold(rate)
 
 
@@ -116,8 +117,8 @@ def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     Returns:
       uint32, of that shape.
     """
-    if not is_counter_based(key):
-        return jax.random.bits(key, shape, jnp.uint32)
+    if not _is_threefry(key):
+        return draw_alone(lambda key: jax.random.bits(key, shape, jnp.uint32), key)
     coordinates = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(len(shape))]
     first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
     return jnp.broadcast_to(first ^ second, shape)
@@ -256,6 +257,10 @@ def _threefry(key_words: jax.Array, high: Any, low: Any) -> tuple[jax.Array, jax
         first = first + schedule[(group + 1) % 3]
         second = second + schedule[(group + 2) % 3] + np.uint32(group + 1)
     return first, second
+
+
+def _is_threefry(key: jax.Array) -> bool:
+    return str(jax.random.key_impl(key)) == "threefry2x32"
 
 
 def _keep_probability(rate: Any) -> jax.Array:

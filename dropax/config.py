@@ -9,6 +9,7 @@ import numpy as np
 from dropax.fills import COMPUTED_FILLS, Fill
 from dropax.kit.config import ModalityOperatorConfig, plain_number
 from dropax.kit.errors import (
+    is_array,
     is_number,
     must,
     require_choice,
@@ -92,10 +93,10 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         super().__post_init__()
         self._check_rates()
         # Kept with the fields: a pytree's unflattening does not come by here.
-        vars(self)["region"] = as_region(self.mode, self._owner("mode"))
+        vars(self)["region"] = as_region(self.mode, self.owner("mode"))
         self._check_fills()
         for name in ("rescale", "share_mask"):
-            require_kind(self._owner(name), getattr(self, name), bool, "a bool")
+            require_kind(self.owner(name), getattr(self, name), bool, "a bool")
         self._require_name("mask_key", optional=True)
         taken = [self.field_key, self.target_key, *(self.auxiliary_fields or ())]
         if self.mask_key is not None:
@@ -104,18 +105,18 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             nested = one != other and (one.startswith(other) or other.startswith(one))
             if self.mask_key in taken or nested:
                 constraint = "name a field of its own"
-                raise ValueError(must(self._owner("mask_key"), constraint, self.mask_key))
+                raise ValueError(must(self.owner("mask_key"), constraint, self.mask_key))
         for name in ("seed", "channel_axis"):
             if isinstance(getattr(self, name), np.integer):
                 vars(self)[name] = int(getattr(self, name))
-        require_whole(self._owner("seed"), self.seed, 0, 2**32)
+        require_whole(self.owner("seed"), self.seed, 0, 2**32)
         if self.channel_axis is not None and self.channel_axis != "auto":
             require_kind(
-                self._owner("channel_axis"), self.channel_axis, int, "an int, 'auto' or None"
+                self.owner("channel_axis"), self.channel_axis, int, "an int, 'auto' or None"
             )
 
     def _check_rates(self) -> None:
-        owner, rate = self._owner("dropout_rate"), self.dropout_rate
+        owner, rate = self.owner("dropout_rate"), self.dropout_rate
         cure = "A deterministic operator has one pattern; pass stochastic=True for a draw a record."
         if isinstance(rate, tuple):
             if len(rate) != 2:
@@ -128,7 +129,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             vars(self)["dropout_rate"] = (low, high)
         else:
             vars(self)["dropout_rate"] = _checked(rate, owner)
-        owner = self._owner("apply_probability")
+        owner = self.owner("apply_probability")
         vars(self)["apply_probability"] = _checked(self.apply_probability, owner)
         certain = isinstance(self.apply_probability, float) and self.apply_probability == 1
         if not certain and not self.stochastic:
@@ -138,23 +139,26 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     def _check_fills(self) -> None:
         fill = self.fill
         if isinstance(fill, str):
-            require_choice(self._owner("fill"), fill, COMPUTED_FILLS, "Or pass a number.")
+            require_choice(self.owner("fill"), fill, COMPUTED_FILLS, "Or pass a number.")
         else:
             self._check_numbers("fill", "channel")
         self._check_numbers("auxiliary_fill", "field")
         fills, fields = self.auxiliary_fill, self.auxiliary_fields or ()
         if isinstance(fills, tuple) and len(fills) != len(fields):
             constraint = f"have one number for each of the {len(fields)} auxiliary_fields"
-            raise ValueError(must(self._owner("auxiliary_fill"), constraint, fills))
+            raise ValueError(must(self.owner("auxiliary_fill"), constraint, fills))
 
     def _check_numbers(self, name: str, each: str) -> None:
-        owner, value = self._owner(name), getattr(self, name)
+        owner, value = self.owner(name), getattr(self, name)
         if isinstance(value, tuple):
             if not value:
                 raise ValueError(must(owner, f"have a number for each {each}", value))
             for position, number in enumerate(value):
                 require_number(f"{owner}[{position}]", number)
             vars(self)[name] = tuple(map(plain_number, value))
+        elif is_array(value) and value.shape:
+            cure = "Pass fill='stats_mean' and stats={'mean': array}, which takes arrays."
+            raise TypeError(must(owner, "be a number or a tuple of numbers", value, cure))
         else:
             require_number(owner, value)
             vars(self)[name] = plain_number(value)
@@ -172,7 +176,8 @@ def _checked(rate: Any, owner: str) -> Any:
             raise TypeError(must(owner, "be a number or a real scalar array", rate))
         return rate
     if not is_number(rate):
-        raise TypeError(must(owner, "be a number or a real scalar array", rate))
+        cure = "Pass a tuple (low, high) for a range." if isinstance(rate, list) else ""
+        raise TypeError(must(owner, "be a number or a real scalar array", rate, cure))
     if not 0.0 <= rate <= 1.0:  # NaN fails the comparison too
         raise ValueError(must(owner, "be in [0.0, 1.0]", rate))
     return float(rate)

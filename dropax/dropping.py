@@ -63,7 +63,7 @@ def drop_record(
         dropped = _rescaled(config, image, layout, params.get("rate", config.dropout_rate))
     dropped = fill_dropped(dropped, mask, _fill_of(config, image, layout, params, stats))
     if config.clip_range is not None:
-        owner = f"{type(config).__name__}.clip_range"
+        owner = config.owner("clip_range")
         dropped = clip_to_range(dropped, config.clip_range, owner)
     auxiliary = tuple(
         _drop_auxiliary(config, number, jnp.asarray(field), layout, mask)
@@ -86,7 +86,7 @@ def _drop_auxiliary(
     owner, fill = f"field {config.auxiliary_fields[number]!r}", config.auxiliary_fill  # type: ignore[index]
     field_mask = layout.follow(mask, field.shape, f"auxiliary {owner}")
     value = fill[number] if isinstance(fill, tuple) else fill
-    owner = f"{type(config).__name__}.auxiliary_fill of {owner}"
+    owner = f"{config.owner('auxiliary_fill')} of {owner}"
     if config.validate_domain_constraints:
         require_in_range(value, field.dtype, owner)
     return fill_dropped(field, field_mask, exact_fill(value, field.dtype, owner))
@@ -100,7 +100,7 @@ def _fill_of(
     stats: dict[str, Any] | None,
 ) -> Any:
     """Returns what dropped values become, in the image's dtype and broadcasting to it."""
-    fill, owner = config.fill, f"{type(config).__name__}.fill"
+    fill, owner = config.fill, config.owner("fill")
     if fill == "mean":
         return mean_fill(image, layout.spatial_axes)
     if fill == "noise":
@@ -120,7 +120,7 @@ def _rescaled(
 ) -> jax.Array:
     """Returns an image divided by the fraction of it that is kept in expectation."""
     if not jnp.issubdtype(image.dtype, jnp.inexact):
-        owner = f"{type(config).__name__}.rescale"
+        owner = config.owner("rescale")
         cure = "Convert the image to a floating-point dtype first."
         raise TypeError(must(owner, f"be False for dtype {image.dtype}", True, cure))
     kept = 1 - expected_fraction(config.region, layout.channel_last_shape, rate)

@@ -18,12 +18,13 @@ from dropax.config import DropoutOperatorConfig, Mode
 from dropax.dropping import Fields, drop_record
 from dropax.fills import Fill
 from dropax.kit.batch import Batch
-from dropax.kit.batching import AnyBatch, RecordEngine, records_of
+from dropax.kit.batching import AnyBatch, RecordEngine, records_of, warn_if_baked
 from dropax.kit.errors import is_array, is_real, is_traced, must, names, require_kind, require_whole
 from dropax.kit.fields import get_field, remove_field, set_field
-from dropax.kit.keys import as_key, fold_in_each, map_over_keys, record_keys, refuse_shared_key
+from dropax.kit.keys import as_key, as_keys, fold_in_each, record_keys, refuse_shared_key
 from dropax.kit.meshes import call_over_mesh
-from dropax.kit.state import OperatorState
+from dropax.kit.state import OperatorState, Process
+from dropax.kit.trees import as_array
 from dropax.layout import ChannelAxis, Layout
 from dropax.regions import Channel
 from dropax.sampling import is_active, sample_constant, sample_record
@@ -76,15 +77,16 @@ def generate_random_params(
         raise TypeError(must(owner, "be a shape", shape))
     if not shape:
         raise ValueError(must(owner, "have a leading batch axis", shape))
-    keys = record_keys(key, shape[0], "generate_random_params.key")
-    return _sample_batch(config, keys, tuple(shape[1:]))
+    key = as_keys(key, "generate_random_params.key")
+    return _sample_batch(config, key, shape[0], tuple(shape[1:]))
 
 
-@functools.partial(jax.jit, static_argnames="element_shape", inline=True)
+@functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
 def _sample_batch(
-    config: DropoutOperatorConfig, keys: jax.Array, element_shape: tuple[int, ...]
+    config: DropoutOperatorConfig, key: jax.Array, batch_size: int, element_shape: tuple[int, ...]
 ) -> dict[str, jax.Array]:
-    """Draws for records with these keys, in the shapes that `generate_random_params` documents."""
+    """Draws in the shapes that `generate_random_params` documents."""
+    keys = record_keys(key, batch_size, "generate_random_params.key")
     params = _sample_records(config, keys[:1] if config.share_mask else keys, element_shape)
     if _is_channel_mode(config):
         channels = Layout.of(element_shape, config.channel_axis).channel_last_shape[-1]
@@ -211,7 +213,10 @@ def apply_batch(
     """
     if not isinstance(config, DropoutOperatorConfig):
         _refuse_config("apply_batch", config)
-    return drop_batch(config, op_state, batch, stats, record_ids, epoch)
+    out, new_state = drop_batch(config, op_state, batch, stats, record_ids, epoch)
+    if config.stochastic and record_ids is None:
+        warn_if_baked(op_state, new_state, batch)
+    return out, new_state
 
 
 def drop_batch(
@@ -248,7 +253,7 @@ def _sample_records(
     draw = functools.partial(
         sample_record, config, element_shape=element_shape, stored=config.share_mask
     )
-    return map_over_keys(draw, keys, keys)
+    return jax.vmap(draw)(keys)
 
 
 ENGINE = RecordEngine(
@@ -259,6 +264,13 @@ ENGINE = RecordEngine(
     constant=lambda config, fields: sample_constant(config, fields.image.shape[1:]),
 )
 """Runs `sample_record` and `drop_record` over the `Fields` of a batch."""
+
+
+class _DropoutArguments(DropoutOperatorConfig):
+    """The arguments of `dropout`, which errors call so."""
+
+    def owner(self, name: str) -> str:
+        return "dropout.rate" if name == "dropout_rate" else f"dropout.{name}"
 
 
 def dropout(
@@ -305,7 +317,7 @@ def dropout(
       >>> dropout(jax.random.key(0), images, rate=0.2).dtype
       dtype('uint8')
     """
-    config = DropoutOperatorConfig(
+    config = _DropoutArguments(
         stochastic=True,
         field_key="images",
         clip_range=clip_range,
@@ -316,7 +328,9 @@ def dropout(
         channel_axis=channel_axis,
     )
     require_whole("dropout.element_ndim", element_ndim, 0)
-    require_numbers(images, "dropout.images")
+    images = require_numbers(images, "dropout.images")
+    if Process.forked:
+        Process.require_own()
     dropped: jax.Array = drop_images(config, as_key(key, "dropout.key"), images, element_ndim).image
     return dropped
 
@@ -438,6 +452,8 @@ def fit_mask(
 
 def require_numbers(array: Any, owner: str) -> Any:
     """Returns an array of numbers or bools, of a dtype that JAX has; refuses anything else."""
+    if not isinstance(array, jax.Array | np.ndarray):
+        array = as_array(array)
     dtype = getattr(array, "dtype", None)
     if dtype is None or not isinstance(getattr(array, "shape", None), tuple):
         raise TypeError(must(owner, "be an array", array))

@@ -56,9 +56,9 @@ class Layout:
           The mask with as many axes as the element, still of size 1 where it was.
         """
         owner = "the mask that a region's sample returns"
-        if not hasattr(mask, "dtype"):
-            raise TypeError(must(owner, "be an array", mask))
-        mask = broadcast_rank(mask, self.channel_last_shape, owner).astype(jnp.bool_)
+        if getattr(mask, "dtype", None) != jnp.bool_:
+            raise TypeError(must(owner, "be an array of bools, True where kept", mask))
+        mask = broadcast_rank(mask, self.channel_last_shape, owner)
         if self.channel_axis is None:
             return mask.reshape(mask.shape[:-1])
         return jnp.moveaxis(mask, -1, self.channel_axis)

@@ -125,12 +125,13 @@ class DropoutOperator(ModalityOperator):
         """Returns the fixed pattern of a cacheable operator, drawn once for each shape."""
         if self.stochastic or not self.config.cacheable:
             return None
-        params: dict[str, Any] | None = self._cache.get(element_shape)
-        if params is None:
+        config, params = self._cache.get(element_shape, (None, None))
+        if config is not self.config:  # it may have been assigned anew
             params = _sample_constant(self.config, element_shape)
             if not is_traced(params):
-                self._cache[element_shape] = params
-        return params
+                self._cache[element_shape] = self.config, params
+        known: dict[str, Any] = params
+        return known
 
 
 _sample_constant = jax.jit(sample_constant, static_argnums=1)

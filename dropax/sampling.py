@@ -1,5 +1,6 @@
 """What is drawn for one record: its keep mask, and what other options draw."""
 
+import warnings
 from typing import Any
 
 import jax
@@ -8,7 +9,9 @@ import numpy as np
 
 from dropax.bits import GRID, drop_units, sample_bernoulli, sample_words, store, whole_below
 from dropax.config import DropoutOperatorConfig
+from dropax.kit.keys import draw_alone, fold_in
 from dropax.layout import Layout
+from dropax.regions import Pixel
 
 # The mask draws from the record's key itself. Other draws fold in one of these words, which no
 # index of a value in an image of common size is equal to.
@@ -38,18 +41,23 @@ def sample_record(
     params: dict[str, jax.Array] = {}
     rate: Any = config.dropout_rate
     if isinstance(rate, tuple):
-        rate = params["rate"] = _sample_rate(jax.random.fold_in(key, _RATE), *rate)
+        rate = params["rate"] = _sample_rate(fold_in(key, _RATE), *rate)
     if may_skip(config):
         skip = 1 - jnp.asarray(config.apply_probability, jnp.float32)
-        params["applied"] = sample_bernoulli(jax.random.fold_in(key, _APPLIED), skip, ())
+        params["applied"] = sample_bernoulli(fold_in(key, _APPLIED), skip, ())
         # A rate of 0 keeps all, and costs nothing where the mask is used.
-        rate = jnp.where(params["applied"], rate, 0.0)
+        rate = jnp.where(params["applied"], jnp.asarray(rate).astype(jnp.float32), 0)
     if config.fill == "noise":
-        params["fill_key"] = jax.random.fold_in(key, _FILL)
+        params["fill_key"] = fold_in(key, _FILL)
     layout = Layout.of(element_shape, config.channel_axis)
+    if config.channel_axis == "auto" and len(element_shape) == 3 and element_shape[0] in (1, 3):
+        _warn_of_channels_first(config, element_shape)
+
+    def sample(key: jax.Array, rate: Any) -> jax.Array:
+        return layout.place(config.region.sample(key, layout.channel_last_shape, rate))
 
     def draw(key: jax.Array) -> jax.Array:
-        return layout.place(config.region.sample(key, layout.channel_last_shape, rate))
+        return draw_alone(sample, key, rate)
 
     params["keep_mask"] = store(draw, key) if stored else draw(key)
     return params
@@ -63,7 +71,7 @@ def sample_constant(
     The key is not `key(seed)` itself: that of seed 0 drops the channel of every image that has only
     one, at any rate above 0.0523.
     """
-    key = jax.random.fold_in(jax.random.key(config.seed, impl="threefry2x32"), 1)
+    key = fold_in(jax.random.key(config.seed, impl="threefry2x32"), 1)
     return sample_record(config, key, element_shape, stored=True)
 
 
@@ -85,6 +93,17 @@ def is_active(config: DropoutOperatorConfig, params: dict[str, Any]) -> Any:
     """
     active = ~(jnp.asarray(params.get("rate", config.dropout_rate)) <= 0)
     return active & params["applied"] if "applied" in params else active
+
+
+def _warn_of_channels_first(config: DropoutOperatorConfig, element_shape: tuple[int, ...]) -> None:
+    """Warns of an image whose channels seem to come first, if the mode treats them apart."""
+    if config.region != Pixel() and min(element_shape[1:]) >= 16:
+        warnings.warn(
+            f"an element of shape {element_shape} looks as if its channels came first, but "
+            "channel_axis='auto' takes the last axis. Pass channel_axis=0, or -1 if the last axis "
+            "is right.",
+            stacklevel=2,
+        )
 
 
 def _sample_rate(key: jax.Array, low: Any, high: Any) -> jax.Array:

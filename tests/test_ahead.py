@@ -73,6 +73,34 @@ def test_an_exported_step_takes_batches_with_ids_and_elements_too(key):
     chex.assert_trees_all_equal(again.call(element), brighter(element))
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_an_exported_step_takes_batches_of_any_size(mode, key):
+    pytest.importorskip("flatbuffers")
+    config = config_of(MODES[mode], apply_probability=0.5)
+    (size,) = jax.export.symbolic_shape("batch")
+    like = {"image": jax.ShapeDtypeStruct((size, *IMAGES.shape[1:]), IMAGES.dtype)}
+    state = init_state(config, key)
+    step = jax.jit(lambda state, batch: apply_batch(config, state, batch))
+    exported = jax.export.export(step)(state, like)
+    for count in (1, 4):
+        batch = {"image": IMAGES[:count]}
+        out, after = exported.call(state, batch)
+        expected, expected_after = step(state, batch)
+        chex.assert_trees_all_equal(out, expected)
+        assert str(after) == str(expected_after)
+
+
+@pytest.mark.parametrize("mode", ["pixel", "whole pixel", "channel", "grid"])
+def test_an_exported_step_takes_images_of_any_size_if_the_mode_needs_no_table(mode, key):
+    pytest.importorskip("flatbuffers")
+    config, state = config_of(MODES[mode]), init_state(config_of("pixel"), key)
+    shape = (*jax.export.symbolic_shape("batch, height, width"), 3)
+    step = jax.jit(lambda state, batch: apply_batch(config, state, batch))
+    exported = jax.export.export(step)(state, {"image": jax.ShapeDtypeStruct(shape, jnp.float32)})
+    batch = {"image": image_of((2, 7, 9, 3))}
+    chex.assert_trees_all_equal(exported.call(state, batch)[0], step(state, batch)[0])
+
+
 COUNTS_HITS = """
 import sys
 import jax

@@ -132,3 +132,84 @@ def test_a_batch_of_nothing_comes_back_and_draws_nothing(key):
     out, after = batched(None, None)(config, state, batch)
     assert out is batch
     assert after is state
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_states_that_are_mapped_over_draw_each_from_its_own_key(impl, wrap):
+    config = config_of("box", fill="noise", apply_probability=0.7, dropout_rate=(0.2, 0.5))
+    states = [init_state(config, jax.random.key(seed, impl=impl)) for seed in range(2)]
+    images = jnp.arange(2.0 * 3 * 8 * 8 * 3).reshape(2, 3, 8, 8, 3)
+
+    def drop(state, images):
+        return apply_batch(config, state, {"image": images})[0]["image"]
+
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    mapped = wrap(jax.vmap(wrap(drop)))(both, images)
+    for lane, state in enumerate(states):
+        alone = drop(state, images[lane])
+        np.testing.assert_array_equal(mapped[lane] == images[lane], alone == images[lane])
+
+
+def manual(function, out_specs, **options):
+    """`function(state, images, ids)` over four shards of images and ids."""
+    specs = {"in_specs": (jax.P(), jax.P("shard"), jax.P("shard")), "out_specs": out_specs}
+    return jax.jit(jax.shard_map(function, mesh=shard_mesh(), **specs, **options))
+
+
+@pytest.mark.parametrize("options", [{}, {"apply_probability": 0.5}], ids=str)
+@pytest.mark.parametrize("how", ["ids", "a folded key"])
+def test_counts_are_summed_over_manual_axes_and_the_state_goes_out_whole(options, how, key):
+    config = config_of("pixel", **options)
+    state, images, ids = init_state(config, key), jnp.ones((8, 6, 5, 3)), jnp.arange(8).astype("u4")
+
+    def step(state, images, ids):
+        given = {"record_ids": ids, "epoch": 0} if how == "ids" else {}
+        own = state
+        if how != "ids":
+            own = state.replace(key=jax.random.fold_in(state.key, jax.lax.axis_index("shard")))
+        batch, after = apply_batch(config, own, {"image": images}, **given)
+        return batch["image"], after.replace(key=state.key)
+
+    out, after = manual(step, (jax.P("shard"), jax.P()))(state, images, ids)
+    left_alone = int((np.asarray(out) == 1).all(axis=(1, 2, 3)).sum())
+    assert int(after.applied_count[1]) == 8 - left_alone
+    assert int(after.skipped_count[1]) == left_alone
+
+
+def test_shards_share_a_mask_if_that_is_asked_for(key):
+    config = config_of("pixel", share_mask=True)
+
+    def step(state, images, ids):
+        return apply_batch(config, state, {"image": images})[0]["image"]
+
+    out = manual(step, jax.P("shard"))(init_state(config, key), jnp.ones((8, 6, 5, 3)), jnp.ones(8))
+    np.testing.assert_array_equal(out, np.broadcast_to(out[:1], out.shape))
+    assert 0 < np.asarray(out).mean() < 1
+
+
+def test_a_shared_mask_of_an_empty_batch_is_none(key):
+    config = config_of("pixel", share_mask=True)
+    out, _ = apply_batch(config, init_state(config, key), {"image": jnp.ones((0, 6, 5, 3))})
+    assert out["image"].shape == (0, 6, 5, 3)
+
+
+def test_a_rate_of_integers_mixes_with_an_apply_probability(key):
+    config = config_of("pixel", dropout_rate=jnp.int32(0), apply_probability=0.5)
+    out, _ = apply_batch(config, init_state(config, key), {"image": jnp.ones((4, 6, 5, 3))})
+    np.testing.assert_array_equal(out["image"], 1)
+
+
+def test_a_concrete_state_captured_under_jit_warns_of_one_mask_for_ever(key):
+    config, batch = config_of("pixel"), {"image": jnp.ones((2, 6, 5, 3))}
+    state = init_state(config, key)
+    with pytest.warns(UserWarning, match="op_state was captured under jit, .*Pass the state as an"):
+        jax.jit(lambda batch: apply_batch(config, state, batch)[0])(batch)
+    gains = OperatorConfig(stochastic=True)
+    with pytest.warns(UserWarning, match="op_state was captured under jit"):
+        jax.jit(lambda batch: scale_batch(gains, state, batch)[0])(batch)
+    ids = np.arange(2, dtype=np.uint32)  # masks follow the ids, so nothing is baked in
+    jax.jit(lambda batch, epoch: apply_batch(config, state, batch, record_ids=ids, epoch=epoch)[0])(
+        batch, 3
+    )
+    jax.vmap(lambda image: apply_batch(config, state, {"image": image})[0])(jnp.ones((2, 3, 6, 5)))

@@ -1,12 +1,14 @@
 """What is fixed: every argument, checked when a config is made."""
 
 import inspect
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropax
 from dropax import (
     Channel,
     DropoutOperatorConfig,
@@ -252,3 +254,47 @@ def test_whole_numbers_of_numpy_become_ints():
     assert (config.seed, type(config.seed)) == (7, int)
     assert (config.channel_axis, type(config.channel_axis)) == (-1, int)
     assert config == config_of(seed=7, channel_axis=-1)
+
+
+WORDS = {
+    "rate of dropout": (
+        lambda: dropax.dropout(KEY, IMAGES, rate=1.5),
+        ValueError,
+        "dropout.rate must be in [0.0, 1.0]; got 1.5.",
+    ),
+    "fill of dropout": (
+        lambda: dropax.dropout(KEY, IMAGES, fill=0.5),
+        ValueError,
+        "dropout.fill must be exact in dtype uint8; got 0.5.",
+    ),
+    "an unknown argument": (
+        lambda: config_of(rate=0.1),
+        TypeError,
+        "got an unexpected keyword argument 'rate'. Did you mean 'dropout_rate'?",
+    ),
+    "a list as a range": (
+        lambda: config_of(dropout_rate=[0.1, 0.2]),
+        TypeError,
+        "got [0.1, 0.2]. Pass a tuple (low, high) for a range.",
+    ),
+    "an array as a fill": (
+        lambda: config_of(fill=np.ones(3)),
+        TypeError,
+        "Pass fill='stats_mean' and stats={'mean': array}, which takes arrays.",
+    ),
+    "a batch of another library": (
+        lambda: dropax.apply_batch(
+            config_of(), dropax.init_state(config_of()), types.MappingProxyType({"image": IMAGES})
+        ),
+        TypeError,
+        "Pass a dict of its arrays, such as dict(batch).",
+    ),
+}
+KEY, IMAGES = jax.random.key(0), np.ones((2, 4, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("call", "error", "text"), WORDS.values(), ids=WORDS)
+def test_an_error_is_in_the_words_of_the_call_and_says_what_to_write_instead(call, error, text):
+    with pytest.raises(error) as refused:
+        call()
+    assert text in str(refused.value)

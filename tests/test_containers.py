@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.tree_util import keystr
 
+import dropax
 from dropax import Batch, Element
 from dropax.kit.fields import leading_size
 
@@ -376,3 +377,50 @@ def test_a_batch_of_axes_maps_over_a_batch():
     axes = jax.tree.map(lambda _: 0, batch)
     total = jax.vmap(lambda b: b.data["a"].sum() + b.states["s"], in_axes=(axes,))(batch)
     np.testing.assert_array_equal(total, [3, 13])
+
+
+class Tensor:
+    """An array of another library: not NumPy's, with dtypes of its own, read by DLPack."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.ndim = array, array.shape, array.ndim
+        self.dtype = f"other.{array.dtype}"
+
+    def __getitem__(self, index):
+        return Tensor(self.array[index])
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def test_arrays_of_other_libraries_are_taken_wherever_arrays_are(key):
+    config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True)
+    images = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
+    foreign, state = Tensor(images), dropax.init_state(config, key)
+    fixed = config.replace(stochastic=False)
+    operator = dropax.DropoutOperator(config, rngs=0)
+    calls = [
+        lambda x: dropax.dropout(key, x),
+        lambda x: dropax.apply_batch(config, state, {"image": x})[0]["image"],
+        lambda x: dropax.apply(fixed, {"image": x[0]}, {}, {})[0]["image"],
+        lambda x: operator.copy().apply_batch({"image": x})["image"],
+        lambda x: operator.copy().apply({"image": x[0]}, {}, {})[0]["image"],
+        lambda x: Batch.from_parts({"image": x}).get_data()["image"],
+        lambda x: Batch([Element({"image": x[0]}), Element({"image": x[1]})])["image"],
+    ]
+    for call in calls:
+        np.testing.assert_array_equal(call(foreign), call(images))
+
+
+def test_a_mask_of_valid_records_has_one_entry_a_record():
+    images = {"image": np.ones((4, 2, 2, 1))}
+    with pytest.raises(
+        ValueError, match=r"valid_mask must have shape \(4,\), one entry per record"
+    ):
+        Batch.from_parts(images, valid_mask=np.ones((4, 3), bool))

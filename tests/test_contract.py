@@ -86,7 +86,9 @@ def test_the_public_names_are_these():
         "generate_random_params",
         "images",
         "init_state",
+        "load_state",
         "presets",
+        "save_state",
         "visible_fraction",
         "visible_points",
     ]

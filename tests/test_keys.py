@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropax
 from dropax import Rngs
 from dropax.kit import keys
 from dropax.kit.rngs import draw_key
@@ -90,7 +91,7 @@ def test_one_key_is_taken_and_several_are_refused_where_one_is_due(legacy):
 
 
 @implementations
-@pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(0,), (5,)], ids=str)
 def test_a_number_is_folded_into_a_key_as_a_loop_does(impl, shape):
     key = jax.random.key(7, impl=impl)
     numbers = np.random.RandomState(0).randint(0, 2**32, shape, np.uint64).astype(np.uint32)
@@ -102,19 +103,26 @@ def test_a_number_is_folded_into_a_key_as_a_loop_does(impl, shape):
 
 
 @implementations
-def test_what_a_record_draws_is_the_same_however_many_there_are(impl):
-    def draw(key):
-        return {"bits": jax.random.bits(key, (3,)), "chance": jax.random.uniform(key)}
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_under_any_vmap_each_key_draws_as_it_does_alone(impl, wrap):
+    several = keys.record_keys(jax.random.key(3, impl=impl), 4, "a").reshape(2, 2)
+    scales = jnp.arange(1.0, 5.0).reshape(2, 2)
 
-    several = keys.record_keys(jax.random.key(3, impl=impl), 5, "a")
-    drawn = keys.map_keys(draw, several)
-    assert drawn["bits"].shape == (5, 3)
-    for position in range(5):
-        for part, value in draw(several[position]).items():
-            np.testing.assert_array_equal(drawn[part][position], value)
-            alone = keys.map_keys(draw, several[position : position + 1])[part][0]
-            np.testing.assert_array_equal(alone, value)
-    assert keys.map_keys(draw, several[:0])["bits"].shape == (0, 3)
+    def draw(key, scale):
+        return keys.draw_alone(lambda key, scale: scale * jax.random.uniform(key, (3,)), key, scale)
+
+    drawn = wrap(jax.vmap(jax.vmap(wrap(draw))))(several, scales)
+    for at in np.ndindex(2, 2):
+        np.testing.assert_array_equal(drawn[at], draw(several[at], scales[at]))
+
+
+@implementations
+def test_a_draw_cuts_gradients_to_what_it_draws_with(impl):
+    def total(rate):
+        key = jax.random.key(0, impl=impl)
+        return rate + dropax.bits.sample_bernoulli(key, rate, (4,)).sum().astype(jnp.float32)
+
+    assert float(jax.grad(total)(0.5)) == 1.0
 
 
 @implementations
@@ -144,9 +152,24 @@ def test_keys_that_are_not_one_for_each_record_are_refused(shape):
     assert str(refused.value) == f"a must have shape () or (4,), one per record; got {shown}."
 
 
-def test_only_threefry_is_mapped_over_at_once():
+def test_counter_based_keys_are_mapped_over_at_once():
     found = [keys.is_counter_based(jax.random.key(0, impl=impl)) for impl in IMPLEMENTATIONS]
     assert found == [True, False, False]
+
+
+@pytest.mark.parametrize("impl", ["threefry4x32", "philox2x32", "philox4x32"])
+def test_keys_that_jax_maps_exactly_draw_as_bernoulli_record_by_record(impl):
+    try:
+        key = jax.random.key(0, impl=impl)
+    except ValueError:
+        pytest.skip(f"this JAX has no {impl} keys")
+    assert keys.is_counter_based(key)
+    config = dropax.DropoutOperatorConfig(field_key="image", dropout_rate=0.3)
+    masks = dropax.generate_random_params(config, key, {"image": (5, 6, 4, 3)})["keep_mask"]
+    keep = np.float32(1) - np.float32(0.3)
+    for record, mask in enumerate(masks):
+        own = jax.random.bernoulli(jax.random.fold_in(key, record), keep, (6, 4, 3))
+        np.testing.assert_array_equal(mask, own)
 
 
 # Streams.
@@ -204,12 +227,6 @@ def test_a_stream_may_start_from_a_key_of_any_implementation(impl):
     same(Rngs(key)(), jax.random.fold_in(key, 0))
     same(Rngs(augment=key).augment(), jax.random.fold_in(key, 0))
     same(Rngs(default=words(jax.random.key(3)))(), Rngs(3)())
-
-
-def test_a_batch_of_more_records_than_a_word_counts_is_refused():
-    with pytest.raises(ValueError, match="must") as refused:
-        keys.record_keys(jax.random.key(0), 2**32 + 1, "f.key")
-    assert str(refused.value) == "a batch must have at most 2^32 records; got 4294967297."
 
 
 def test_the_largest_seed_is_its_own():

@@ -349,3 +349,37 @@ def test_what_a_subclass_leaves_out_is_named():
     drawing = Nothing(OperatorConfig(stochastic=True), rngs=0)
     with pytest.raises(NotImplementedError, match=r"it must define generate_random_params\."):
         drawing.apply_batch({"image": IMAGES})
+
+
+def test_donating_an_operator_deletes_nothing_that_a_caller_or_another_operator_holds():
+    mean, rate = jnp.arange(3.0), jnp.float32(0.3)
+    config = config_of("pixel", fill="stats_mean", dropout_rate=rate)
+    one, other = (DropoutOperator(config, rngs=seed) for seed in range(2))
+    one.set_statistics({"mean": mean})
+    other.set_statistics({"mean": mean})
+    held = [mean, rate, one.get_statistics(), one.state]
+    batch = {"image": jnp.ones((2, 4, 4, 3))}
+    step = jax.jit(
+        lambda operator, batch: (operator.apply_batch(batch), operator), donate_argnums=0
+    )
+    _, one = step(one, batch)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(held))
+    jax.jit(lambda state: state.advance(), donate_argnums=0)(one.state)
+    one.apply_batch(batch)
+    other.apply_batch(batch)
+    assert one.copy(config=config.replace(precomputed_stats={"mean": mean})).state is not None
+
+
+def test_a_config_assigned_anew_forgets_the_masks_of_the_old_one():
+    operator = DropoutOperator(config_of("pixel", stochastic=False, cacheable=True), rngs=None)
+    batch = {"image": jnp.ones((1, 8, 8, 3))}
+    before = operator.apply_batch(batch)["image"]
+    operator.config = operator.config.replace(seed=5)
+    fresh = DropoutOperator(operator.config, rngs=None).apply_batch(batch)["image"]
+    np.testing.assert_array_equal(operator.apply_batch(batch)["image"], fresh)
+    assert not np.array_equal(before, fresh)
+
+
+def test_a_deterministic_operator_says_so():
+    operator = DropoutOperator(config_of("pixel", stochastic=False), rngs=0)
+    assert ", deterministic, state=" in repr(operator)

@@ -72,3 +72,66 @@ def test_masks_are_the_same_on_any_number_of_processes(processes, expected, tmp_
         else:
             np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), whole, name)
             assert 0 < (whole == 0).sum() < whole.size
+
+
+FORKED = """
+import os, sys, warnings
+import numpy as np
+import dropax
+
+warnings.simplefilter("ignore")  # JAX's own of forks
+config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True)
+operator, batch = dropax.DropoutOperator(config, rngs=0), {"image": np.ones((2, 4, 4, 3), "f4")}
+calls = [
+    lambda: operator.apply_batch(batch),
+    lambda: operator.apply({"image": batch["image"][0]}, {}, {}),
+    lambda: dropax.apply_batch(config, operator._state, batch),
+    lambda: dropax.dropout(np.zeros(2, np.uint32), batch["image"]),
+    lambda: dropax.init_state(config, np.zeros(2, np.uint32)),
+]
+for call in calls:
+    child = os.fork()
+    if child == 0:
+        try:
+            call()
+        except RuntimeError as error:
+            os._exit(0 if "Start workers by spawn" in str(error) else 2)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_a_forked_worker_is_told_to_be_spawned_instead_of_hanging():
+    subprocess.run([sys.executable, "-c", FORKED], cwd=TESTS.parent, timeout=LIMIT, check=True)
+
+
+SPAWNED = """
+import multiprocessing, warnings
+import numpy as np
+import dropax
+
+BATCH = {"image": np.ones((2, 4, 4, 3), "f4")}
+
+def work(operator, given):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        operator.apply_batch(BATCH, **given)
+    return [str(one.message) for one in caught]
+
+if __name__ == "__main__":
+    config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True)
+    operator = dropax.DropoutOperator(config, rngs=0)
+    ids = {"record_ids": np.arange(2), "epoch": 0}
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert "was made in another process" in pool.apply(work, (operator, {}))[0]
+        assert pool.apply(work, (operator, ids)) == []
+    assert work(operator, {}) == []
+"""
+
+
+def test_an_operator_that_draws_in_another_process_than_its_own_warns(tmp_path):
+    script = tmp_path / "spawned.py"
+    script.write_text(SPAWNED)
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    subprocess.run([sys.executable, script], env=environment, timeout=LIMIT, check=True)

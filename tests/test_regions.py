@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropax
 from dropax import Band, Block, Box, Channel, Grid, Patch, Pixel, Region, regions
 from dropax.regions import as_region
 
@@ -42,8 +43,8 @@ def test_a_channel_whose_draw_is_the_very_threshold_drops(key):
     for at, draw in enumerate(np.asarray(jax.random.bits(key, (3,), jnp.uint32)) >> 9):
         rate = np.float32(1) - draw.astype(np.float32) / np.float32(2**23)
         mask = Channel().sample(key, (4, 5, 3), rate)
-        np.testing.assert_array_equal(mask, jax_mask(key, rate, (3,)))
-        assert not mask[at]
+        np.testing.assert_array_equal(mask[0, 0], jax_mask(key, rate, (3,)))
+        assert not mask[0, 0, at]
 
 
 EVERY = [Pixel(), Pixel(per_channel=False), Channel(), Channel(min_kept=1)]
@@ -175,3 +176,30 @@ def test_what_is_no_mode_is_refused(mode, error, text):
     with pytest.raises(error) as refused:
         as_region(mode, "Config.mode")
     assert str(refused.value) == f"Config.mode {text}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Floats:
+    """A region of a user's that returns numbers."""
+
+    def sample(self, key, element_shape, rate):
+        return jnp.ones(element_shape)
+
+
+def test_a_region_that_returns_anything_but_bools_is_refused(key):
+    with pytest.raises(
+        TypeError, match="sample returns must be an array of bools, True where kept"
+    ):
+        dropax.dropout(key, jnp.ones((2, 4, 4, 3)), mode=Floats())
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 16, 40)], ids=str)
+def test_channels_that_seem_to_come_first_warn_in_modes_that_treat_them_apart(shape, key):
+    images = jnp.ones((2, *shape))
+    for mode in ("channel", "box", Pixel(per_channel=False)):
+        with pytest.warns(UserWarning, match="looks as if its channels came first"):
+            dropax.dropout(key, images, mode=mode)
+        dropax.dropout(key, images, mode=mode, channel_axis=0)
+    dropax.dropout(key, images)
+    for other in ((32, 32, 3), (4, 4, 512), (3, 3, 256)):
+        dropax.dropout(key, jnp.ones((2, *other)), mode="channel")

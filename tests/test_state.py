@@ -12,14 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.tree_util import keystr
 
-from dropax import OperatorState
-from dropax.kit.state import (
-    copy_tree,
-    load_state,
-    new_state,
-    save_state,
-    word_count,
-)
+import dropax
+from dropax import OperatorConfig, OperatorState
+from dropax.kit.state import load_state, new_state, save_state, word_count
+from dropax.kit.trees import copy_tree
 
 IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
 implementations = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
@@ -340,3 +336,15 @@ def test_words_and_an_implementation_that_make_no_key_are_refused(changes):
     text = r"^state entries 'key_impl' and 'key_data' must make one key; got \("
     with pytest.raises(ValueError, match=text):
         load_state({**save_state(state_at()), **changes})
+
+
+def test_a_state_goes_through_plain_values_without_an_operator(key):
+    state = dropax.init_state(OperatorConfig(stochastic=True, precomputed_stats={"mean": 1.5}), key)
+    state = state.advance().count(jnp.uint32(3), jnp.uint32(4))
+    again = dropax.load_state(pickle.loads(pickle.dumps(dropax.save_state(state))))
+    assert str(again) == str(state)
+
+
+def test_a_key_for_a_deterministic_config_warns(key):
+    with pytest.warns(UserWarning, match="given a key for a deterministic config"):
+        dropax.init_state(OperatorConfig(), key)

@@ -14,6 +14,8 @@ from dropax import (
     Block,
     Channel,
     DropoutOperator,
+    ModalityOperator,
+    ModalityOperatorConfig,
     Rngs,
     apply,
     apply_batch,
@@ -178,8 +180,8 @@ class Shaped:
 def test_a_region_cannot_change_the_shape_of_an_image(shape, key):
     text = r"a region's sample returns must broadcast to the element's shape \(1, 4, 2\)"
     with pytest.raises(ValueError, match=text):
-        dropout(key, jnp.ones((1, 4, 2)), mode=Shaped(jnp.ones(shape)))
-    with pytest.raises(TypeError, match=r"region's sample returns must be an array; got \[True\]"):
+        dropout(key, jnp.ones((1, 4, 2)), mode=Shaped(jnp.ones(shape, bool)))
+    with pytest.raises(TypeError, match=r"region's sample returns must be an array of bools"):
         dropout(key, jnp.ones((1, 4, 2)), mode=Shaped([True]))
 
 
@@ -225,3 +227,66 @@ def test_an_eager_call_compiles_nothing_that_it_has_compiled_before(options, imp
     assert COMPILED == []
     jax.jit(lambda: 0)()
     assert len(COMPILED) == 1, "compilations are seen"
+
+
+class Brighten(ModalityOperator):
+    """An operator of a user's own, with an attribute beside its config."""
+
+    config_type = ModalityOperatorConfig
+
+    def __init__(self, *args, by=2.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.by = by
+
+    def generate_random_params(self, rng, data_shapes):
+        return {"gain": jax.vmap(lambda key: jax.random.uniform(key, ()))(rng)}
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        image = data["image"] * random_params["gain"] * self.by
+        return {**data, "image": image}, state, metadata
+
+
+class Summed(DropoutOperator):
+    """A dropout with an `apply` of its own."""
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        data, state, metadata = super().apply(data, state, metadata, random_params, stats)
+        return {**data, "sum": data["image"].sum()}, state, metadata
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "scan"])
+@pytest.mark.parametrize("kind", [Brighten, Summed])
+def test_an_eager_call_of_a_users_operator_is_compiled_once_for_each_shape(kind, strategy):
+    if kind is Brighten:
+        config = ModalityOperatorConfig(field_key="image", stochastic=True, batch_strategy=strategy)
+    else:
+        config = config_of("pixel", batch_strategy=strategy)
+    operator = kind(config, rngs=0)
+    operator.apply_batch({"image": IMAGES})
+    COMPILED.clear()
+    operator.apply_batch({"image": IMAGES})
+    assert not COMPILED
+    operator.apply_batch({"image": IMAGES[:2]})
+    assert COMPILED
+
+
+def test_what_a_users_operator_is_given_anew_is_used():
+    config = ModalityOperatorConfig(field_key="image", stochastic=True)
+    one, other = (Brighten(config, rngs=0, by=by) for by in (2.0, 3.0))
+    one.apply_batch({"image": IMAGES})
+    other.apply_batch({"image": IMAGES})
+    one.by = 3.0
+    expected = other.apply_batch({"image": IMAGES})["image"]
+    np.testing.assert_array_equal(one.apply_batch({"image": IMAGES})["image"], expected)
+    twin = one.clone()
+    twin.by = 0.0
+    assert float(jnp.abs(twin.apply_batch({"image": IMAGES})["image"]).max()) == 0
+    assert float(jnp.abs(one.apply_batch({"image": IMAGES})["image"]).max()) > 0
+
+
+def test_a_subclass_with_an_apply_of_its_own_drops_what_dropout_drops():
+    config = config_of("pixel")
+    own, plain = Summed(config, rngs=0), DropoutOperator(config, rngs=0)
+    out = own.apply_batch({"image": IMAGES})
+    np.testing.assert_array_equal(out["image"], plain.apply_batch({"image": IMAGES})["image"])
+    assert out["sum"].shape == (4,)

@@ -16,7 +16,7 @@ from jax.tree_util import GetAttrKey, register_pytree_with_keys
 from dropax.kit.errors import is_array, must, names, require_kind
 from dropax.kit.fields import leading_size
 from dropax.kit.ids import as_record_ids
-from dropax.kit.trees import register_export, stack_trees, summarize
+from dropax.kit.trees import as_array, register_export, stack_trees, summarize
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -148,6 +148,7 @@ class Batch:
         require_kind("Batch.from_parts.data", data, dict, "a dict of arrays", cure)
         require_kind("Batch.from_parts.states", states, dict, "a dict of arrays", cure)
         size = leading_size({"data": data, "states": states}, "Batch.from_parts")
+        data, states = jax.tree.map(as_array, (data, states))
         if metadata_list is not None and len(metadata_list) != size:
             owner = "Batch.from_parts.metadata_list"
             raise ValueError(must(owner, f"have {size} entries, one per record", metadata_list))
@@ -159,6 +160,9 @@ class Batch:
             if part is not None and part.shape[:1] != (size,):
                 owner = f"Batch.from_parts.{name}"
                 raise ValueError(must(owner, f"have {size} entries, one per record", part))
+        if valid_mask is not None and valid_mask.ndim != 1:
+            constraint = f"have shape ({size},), one entry per record"
+            raise ValueError(must("Batch.from_parts.valid_mask", constraint, valid_mask))
         return cls.unchecked(
             data,
             states,

@@ -7,6 +7,7 @@ record. `batched` wraps it for user-supplied functions.
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -19,9 +20,10 @@ from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import must, require_kind
 from dropax.kit.fields import leading_size
 from dropax.kit.ids import as_epoch, as_record_ids, id_keys
-from dropax.kit.keys import fold_in_each, refuse_shared_key
+from dropax.kit.keys import fold_in_each, refuse_shared_key, varying_axes
 from dropax.kit.meshes import call_over_mesh, explicit_axes
-from dropax.kit.state import OperatorState
+from dropax.kit.state import OperatorState, Process
+from dropax.kit.trees import as_array
 
 AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Any])
 Params = dict[str, Any] | None
@@ -90,6 +92,32 @@ def batched(
       >>> out["image"].shape, int(state.step)
       ((4, 8, 8, 3), 1)
     """
+    run = apply_batch_of(generate_random_params, apply, is_active, is_shared)
+
+    def apply_batch(
+        config: OperatorConfig,
+        op_state: OperatorState,
+        batch: Any,
+        stats: dict[str, Any] | None = None,
+        *,
+        record_ids: Any = None,
+        epoch: Any = None,
+    ) -> tuple[Any, OperatorState]:
+        out, new_state = run(config, op_state, batch, stats, record_ids, epoch)
+        if config.stochastic and record_ids is None:
+            warn_if_baked(op_state, new_state, batch)
+        return out, new_state
+
+    return apply_batch
+
+
+def apply_batch_of(
+    generate_random_params: Callable[[Any, jax.Array, Any], Params],
+    apply: Callable[..., tuple[Any, Any, Any]],
+    is_active: Callable[[Any, Params], Any] | None = None,
+    is_shared: Callable[[Any], bool] | None = None,
+) -> Callable[..., tuple[Any, OperatorState]]:
+    """`batched`, for an operator, which refuses what a pure function can only warn of."""
 
     def draw(config: Any, keys: jax.Array, records: Any) -> Params:
         shapes = jax.tree.map(lambda leaf: (*keys.shape, *leaf.shape[1:]), records[0])
@@ -111,10 +139,9 @@ def batched(
         config: OperatorConfig,
         op_state: OperatorState,
         batch: Any,
-        stats: dict[str, Any] | None = None,
-        *,
-        record_ids: Any = None,
-        epoch: Any = None,
+        stats: dict[str, Any] | None,
+        record_ids: Any,
+        epoch: Any,
     ) -> tuple[Any, OperatorState]:
         records = records_of(batch)
         if records is None:
@@ -172,6 +199,8 @@ class RecordEngine:
         """
         if not isinstance(op_state, OperatorState):
             raise TypeError(must("apply_batch.op_state", "be an OperatorState", op_state))
+        if Process.forked:
+            Process.require_own()
         statistics = op_state.statistics
         stats = statistics if stats is None else stats
         batch, record_ids, epoch = identity
@@ -207,16 +236,17 @@ class RecordEngine:
         valid: Any,
     ) -> tuple[Any, OperatorState]:
         """`run`, with keys from the state, which advances and counts the records."""
-        size, keys = jax.tree.leaves(records)[0].shape[0], None
+        size, keys, given = jax.tree.leaves(records)[0].shape[0], None, records
         if config.stochastic and params is None:
             if ids is None:
                 keys = fold_in_each(op_state.next_key(), jnp.arange(size, dtype=jnp.uint32))
             else:
                 keys = id_keys(op_state.key, ids[1], ids[0])
-            refuse_shared_key(keys, records, "apply_batch.op_state.key", _MANUAL_CURE)
+            if not self.is_shared(config):
+                refuse_shared_key(keys, records, "apply_batch.op_state.key", _MANUAL_CURE)
             op_state = op_state.advance()
         records, active = self.run(config, keys, records, stats, params)
-        return records, count_records(op_state, size, active, valid)
+        return records, count_records(op_state, size, active, valid, varying_axes(given))
 
     def run(
         self, config: Any, keys: jax.Array | None, records: Any, stats: Any, params: Params = None
@@ -244,7 +274,8 @@ class RecordEngine:
             params = _first(self.draw(config, key[None], records))
             return work(record, params), self.is_active(config, params)
 
-        if keys is not None and not self.is_shared(config):
+        # Of no record, none is the first.
+        if keys is not None and not (self.is_shared(config) and keys.shape[0]):
             if one_by_one:
                 return jax.lax.map(draw_and_work, (records, keys))
             params = self.draw(config, keys, records)
@@ -257,6 +288,18 @@ class RecordEngine:
         each = functools.partial(work, params=params)
         done = jax.lax.map(each, records) if one_by_one else jax.vmap(each)(records)
         return done, self.is_active(config, params)
+
+
+def warn_if_baked(old: OperatorState, new: OperatorState, batch: Any) -> None:
+    """Warns if records without ids drew from a concrete state under `jit`, which keeps no step."""
+    traced = isinstance(new.step, jax.core.Tracer) and not isinstance(old.step, jax.core.Tracer)
+    if traced and getattr(batch, "record_ids", None) is None:
+        warnings.warn(
+            "a concrete op_state was captured under jit, scan or the like: every run will draw the "
+            "same. Pass the state as an argument and return the new one, or pass record_ids and "
+            "an epoch.",
+            stacklevel=3,
+        )
 
 
 def records_of(batch: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -279,9 +322,12 @@ def records_of(batch: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
             return None
     else:
         if not isinstance(batch, dict):
-            require_kind(owner, batch, dict, "a dropax.Batch or a dict of arrays")
+            cure = "Pass a dict of its arrays, such as dict(batch)."
+            require_kind(owner, batch, dict, "a dropax.Batch or a dict of arrays", cure)
         records = batch, {}
     leading_size({"data": records[0], "states": records[1]}, owner)
+    if not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(records)):
+        return jax.tree.map(as_array, records)
     return records
 
 
@@ -318,7 +364,11 @@ def identify(record_ids: Any, epoch: Any, *, size: int, shared: bool) -> tuple[A
 
 
 def count_records(
-    op_state: OperatorState, size: int, active: Any, valid: Any = None
+    op_state: OperatorState,
+    size: int,
+    active: Any,
+    valid: Any = None,
+    manual_axes: frozenset[str] = frozenset(),
 ) -> OperatorState:
     """Counts records as applied, or as skipped if `active` is false.
 
@@ -327,6 +377,7 @@ def count_records(
       size: how many records there are.
       active: bool, for all of them or for each.
       valid: bools, for each, False for those that are not counted at all; None to count all.
+      manual_axes: mesh axes that the records vary over, whose shards are added up.
     """
     active, total = jnp.asarray(active), jnp.uint32(size)
     if valid is not None:
@@ -336,6 +387,8 @@ def count_records(
         applied = active.sum(dtype=jnp.uint32)
     else:
         applied = jnp.where(active, total, np.uint32(0))
+    if manual_axes:
+        applied, total = jax.lax.psum((applied, total), tuple(sorted(manual_axes)))
     return op_state.count(applied, total - applied)
 
 

@@ -7,6 +7,7 @@ new compilation; everything else is static. Unflattening goes round the construc
 """
 
 import dataclasses
+import difflib
 import hashlib
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self
@@ -138,23 +139,36 @@ class OperatorConfig(Plain):
                 setattr(cls, name, getattr(cls, name))
         _register(cls)
 
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        """Refuses an unknown argument by the name of a known one that holds it or is near it."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in options:
+            if name not in known:
+                near = [other for other in known if name in other.split("_")]
+                near += difflib.get_close_matches(name, known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise TypeError(
+                    f"{cls.__name__} got an unexpected keyword argument {name!r}.{hint}"
+                )
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
-        require_kind(self._owner("cacheable"), self.cacheable, bool, "a bool")
-        require_kind(self._owner("stochastic"), self.stochastic, bool, "a bool")
-        require_choice(self._owner("batch_strategy"), self.batch_strategy, ("vmap", "scan"))
+        require_kind(self.owner("cacheable"), self.cacheable, bool, "a bool")
+        require_kind(self.owner("stochastic"), self.stochastic, bool, "a bool")
+        require_choice(self.owner("batch_strategy"), self.batch_strategy, ("vmap", "scan"))
         self._require_name("stream_name", optional=True)
         if self.stream_name is not None and not self.stochastic:
-            owner = self._owner("stream_name")
+            owner = self.owner("stream_name")
             cure = "A deterministic operator draws no keys; pass stochastic=True to draw some."
             raise ValueError(
                 must(owner, "be None where stochastic is False", self.stream_name, cure)
             )
         function: Any = self.batch_stats_fn
         if function is not None and not callable(function):
-            raise TypeError(must(self._owner("batch_stats_fn"), "be callable or None", function))
+            raise TypeError(must(self.owner("batch_stats_fn"), "be callable or None", function))
         stats = vars(self)["precomputed_stats"]
         if stats is not None:
-            owner = self._owner("precomputed_stats")
+            owner = self.owner("precomputed_stats")
             require_kind(owner, stats, dict, "a dict or None")
             if self.batch_stats_fn is not None:
                 raise ValueError(must(owner, "be None where batch_stats_fn is given", stats))
@@ -167,16 +181,17 @@ class OperatorConfig(Plain):
         """Says whether another config has equal `precomputed_stats`."""
         return _digest(self.precomputed_stats) == _digest(other.precomputed_stats)
 
-    def _owner(self, name: str) -> str:
+    def owner(self, name: str) -> str:
+        """Returns the name of an argument as the caller wrote it, for an error."""
         return f"{type(self).__name__}.{name}"
 
     def _require_name(self, name: str, *, optional: bool) -> None:
         value = getattr(self, name)
         if value is None and optional:
             return
-        require_kind(self._owner(name), value, str, "a string")
+        require_kind(self.owner(name), value, str, "a string")
         if not value:
-            raise ValueError(must(self._owner(name), "not be empty", value))
+            raise ValueError(must(self.owner(name), "not be empty", value))
 
     def _value(self) -> tuple[Any, ...]:
         """Returns what stands for the config in comparisons and hashes."""
@@ -247,10 +262,10 @@ class ModalityOperatorConfig(OperatorConfig):
         self._require_name("field_key", optional=False)
         self._require_name("target_key", optional=True)
         for name in ("preserve_auxiliary", "validate_domain_constraints"):
-            require_kind(self._owner(name), getattr(self, name), bool, "a bool")
+            require_kind(self.owner(name), getattr(self, name), bool, "a bool")
         fields = self.auxiliary_fields
         if fields is not None:
-            owner = self._owner("auxiliary_fields")
+            owner = self.owner("auxiliary_fields")
             require_kind(owner, fields, list, "a list of field names or None")
             for position, field in enumerate(fields):
                 require_kind(f"{owner}[{position}]", field, str, "a string")
@@ -265,7 +280,7 @@ class ModalityOperatorConfig(OperatorConfig):
             self._check_clip_range(self.clip_range)
 
     def _check_clip_range(self, bounds: Any) -> None:
-        owner = self._owner("clip_range")
+        owner = self.owner("clip_range")
         if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
             cure = "Pass a tuple such as (0.0, 1.0)."
             raise TypeError(must(owner, "be a tuple of two numbers or None", bounds, cure))

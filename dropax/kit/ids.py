@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.kit.errors import is_array, must, require_whole
-from dropax.kit.keys import map_over_keys
+from dropax.kit.keys import fold_in
 
 # Folded in first, so that keys of ids are not those of steps and positions.
 _IDS = np.uint32(2**32 - 1)
@@ -106,11 +106,13 @@ def id_keys(key: jax.Array, epoch: Any, ids: Any) -> jax.Array:
       epoch: uint32 scalar.
       ids: uint32, shape (B,), or (B, 2), words (low, high).
     """
-    base = jax.random.fold_in(jax.random.fold_in(key, _IDS), epoch)
+    base = fold_in(fold_in(key, _IDS), epoch)
     ids = jnp.asarray(ids)
     low, high = (ids, jnp.zeros_like(ids)) if ids.ndim == 1 else (ids[:, 0], ids[:, 1])
 
-    def fold(words: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return jax.random.fold_in(jax.random.fold_in(base, words[1]), words[0])
+    @jax.vmap
+    def fold(low: jax.Array, high: jax.Array) -> jax.Array:
+        return fold_in(fold_in(base, high), low)
 
-    return map_over_keys(fold, (low, high), base)
+    keys: jax.Array = fold(low, high)
+    return keys

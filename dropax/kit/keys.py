@@ -1,19 +1,18 @@
-"""Random keys, and one for each record.
+"""Random keys of every implementation, legacy `uint32` ones included, and one for each record."""
 
-Given a key, returns typed keys. Keys of every implementation are taken, legacy
-`uint32` ones included. `threefry2x32` is counter-based: `vmap` over its keys is the same as a loop.
-Other implementations promise no such thing, so they are always mapped over one by one.
-"""
-
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
 
 from dropax.kit.errors import must
 
 Out = TypeVar("Out")
+
+_COUNTER_BASED = ("threefry2x32", "threefry4x32", "philox2x32", "philox4x32")
 
 
 def as_keys(key: Any, owner: str) -> jax.Array:
@@ -69,30 +68,41 @@ def record_keys(key: Any, batch_size: int, owner: str) -> jax.Array:
 
 
 def fold_in_each(key: jax.Array, numbers: jax.Array) -> jax.Array:
-    """Returns `jax.random.fold_in(key, n)` for each number: typed keys, one a number.
+    """Returns `fold_in(key, n)` for each number, uint32 of shape (n,); the key may be reused."""
+    return jax.vmap(functools.partial(fold_in, key))(numbers)
+
+
+def fold_in(key: jax.Array, number: Any) -> jax.Array:
+    """Returns `jax.random.fold_in(key, number)`, under any `vmap` too."""
+    return draw_alone(jax.random.fold_in, key, number)
+
+
+def draw_alone(draw: Callable[..., Out], key: jax.Array, *arguments: Any) -> Out:
+    """Calls `draw(key, *arguments)` so that under any `vmap` each key draws as it does alone.
+
+    Keys of counter-based implementations do so by themselves. JAX maps `rbg` and `unsafe_rbg` keys
+    in another way, which draws something else for all keys but the first, so there it is a loop.
 
     Args:
-      key: one typed key. It may be reused with other `numbers`.
-      numbers: uint32, shape (n,).
+      draw: a function of one typed key. Gradients to its arguments are cut.
+      key: one typed key.
+      *arguments: arrays or numbers that may be batched too.
     """
-    return map_over_keys(lambda n: jax.random.fold_in(key, n), numbers, key)
-
-
-def map_over_keys(function: Callable[[Any], Out], records: Any, key: jax.Array) -> Out:
-    """Calls a function on each record and stacks the results, which do not depend on their number.
-
-    Args:
-      function: of one record; draws from keys of the implementation of `key`.
-      records: a tree of arrays with a leading axis.
-      key: a typed key, or several. With a counter-based implementation the records are mapped at
-        once (`vmap`), else one after the other (`lax.map`).
-    """
-    return jax.vmap(function)(records) if is_counter_based(key) else jax.lax.map(function, records)
+    if is_counter_based(key):
+        return draw(key, *arguments)
+    return sequential_vmap(draw)(key, *jax.lax.stop_gradient(arguments))
 
 
 def is_counter_based(key: jax.Array) -> bool:
     """Says whether `vmap` over keys of this implementation equals a loop."""
-    return str(jax.random.key_impl(key)) == "threefry2x32"
+    return str(jax.random.key_impl(key)) in _COUNTER_BASED
+
+
+def varying_axes(tree: Any) -> frozenset[str]:
+    """Returns the manual mesh axes that the arrays of a tree vary over, as their types say."""
+    types = [jax.typeof(leaf) for leaf in jax.tree.leaves(tree)]
+    axes = [getattr(getattr(one, "manual_axis_type", None), "varying", ()) for one in types]
+    return frozenset().union(*axes)
 
 
 def refuse_shared_key(key: jax.Array, data: Any, owner: str, cure: str = "") -> None:
@@ -104,12 +114,7 @@ def refuse_shared_key(key: jax.Array, data: Any, owner: str, cure: str = "") -> 
       owner: the argument's name for the error.
       cure: what else would do.
     """
-    # A manual axis that an array is known to vary over stands in its type.
-    varying = [
-        frozenset(getattr(getattr(jax.typeof(leaf), "manual_axis_type", None), "varying", ()))
-        for leaf in (jax.random.key_data(key), *jax.tree.leaves(data))
-    ]
-    shared = sorted(frozenset().union(*varying[1:]) - varying[0])
+    shared = sorted(varying_axes(data) - varying_axes(jax.random.key_data(key)))
     if shared:
         axis = shared[0]
         message = must(owner, f"vary over the manual axis {axis!r} as the data does", key)

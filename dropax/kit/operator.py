@@ -7,7 +7,10 @@ objects of the package.
 import copy
 import functools
 import logging
+import multiprocessing
+import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Self, TypeVar, cast, overload
 
@@ -16,18 +19,26 @@ import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from dropax.kit.batch import Batch, Element
-from dropax.kit.batching import AnyBatch, batched
+from dropax.kit.batching import AnyBatch, apply_batch_of
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_traced, leaks, must, require_kind
 from dropax.kit.rngs import draw_key
-from dropax.kit.state import OperatorState, init_state, load_state, save_state, word_count
-from dropax.kit.trees import copy_containers, copy_tree
+from dropax.kit.state import (
+    OperatorState,
+    Process,
+    init_state,
+    load_state,
+    save_state,
+    word_count,
+)
+from dropax.kit.trees import copy_tree
 
 logger = logging.getLogger(__name__)
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 _MISSING: Any = object()
+_OWN = ("config", "rngs", "name", "_state", "_process", "_cache", "_engine", "_lock")
 
 
 def atomic(method: Method) -> Method:
@@ -40,6 +51,8 @@ def atomic(method: Method) -> Method:
 
     @functools.wraps(method)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if Process.forked:
+            Process.require_own()
         with self._lock:
             return method(self, *args, **kwargs)
 
@@ -86,7 +99,13 @@ class ModalityOperator:
     def __init__(self, config: Any, *, rngs: Any = None, name: str | None = None) -> None:
         self._configure(config, rngs, name)
         self._state = init_state(config, self._draw_key() if self.stochastic else None)
-        self._cache: dict[Any, dict[str, jax.Array]] = {}
+        self._process = os.getpid()
+        self._reset()
+
+    def _reset(self) -> None:
+        """Makes what no other operator shares, and no checkpoint or pytree holds."""
+        self._cache: dict[Any, Any] = {}
+        self._engine: tuple[dict[str, Any], Any] = {}, None
         self._lock = threading.RLock()
 
     def _configure(self, config: Any, rngs: Any, name: str | None) -> None:
@@ -117,8 +136,8 @@ class ModalityOperator:
 
     @property
     def state(self) -> OperatorState:
-        """The operator's state, as the pure functions take it."""
-        return self._state
+        """The operator's state, as the pure functions take it; a copy, which may be donated."""
+        return copy_tree(self._state)
 
     def generate_random_params(
         self, rng: jax.Array, data_shapes: dict[str, Any]
@@ -165,12 +184,24 @@ class ModalityOperator:
         record_ids: Any,
         epoch: Any,
     ) -> tuple[Any, OperatorState]:
-        """The pure `apply_batch` of this operator's two methods."""
-        run = batched(
-            lambda _, keys, shapes: self.generate_random_params(keys, shapes),
-            lambda _, *arguments: self.apply(*arguments),
-        )
-        return run(self.config, op_state, batch, stats, record_ids=record_ids, epoch=epoch)
+        """The pure `apply_batch` of this operator's two methods, compiled once for each shape."""
+        # What is compiled holds the attributes of a subclass's own: others need another engine.
+        own = {name: part for name, part in vars(self).items() if name not in _OWN}
+        known, run = self._engine
+        if run is None or known.keys() != own.keys() or any(known[n] is not own[n] for n in own):
+            template = copy.copy(self)
+
+            def of(config: Any) -> Any:  # the operator, with a config that may be traced
+                twin = copy.copy(template)
+                twin.config = config
+                return twin
+
+            run = apply_batch_of(
+                lambda config, keys, shapes: of(config).generate_random_params(keys, shapes),
+                lambda config, *arguments: of(config).apply(*arguments),
+            )
+            self._engine = own, run
+        return run(self.config, op_state, batch, stats, record_ids, epoch)
 
     @overload
     def apply_batch(
@@ -236,9 +267,21 @@ class ModalityOperator:
             whole = Batch.unchecked(batch, stats or {})
             out = self.apply_batch(whole, record_ids=record_ids, epoch=epoch)
             return out.data, out.states if stats else stats, metadata
+        has_ids = record_ids is not None or getattr(batch, "record_ids", None) is not None
+        if self._process != os.getpid() and self.stochastic and not has_ids:
+            self._warn_in_worker()
         out, state = self._run_batch(self._state, batch, stats, record_ids, epoch)
         self._store(state, "apply_batch", drew=self.stochastic)
         return out
+
+    def _warn_in_worker(self) -> None:
+        if multiprocessing.parent_process() is not None:
+            warnings.warn(
+                f"this {type(self).__name__} was made in another process: every worker that has a "
+                "copy draws the same. Pass record_ids and an epoch, or make the operator in the "
+                "worker, with a seed of its own.",
+                stacklevel=4,
+            )
 
     def __call__(self, batch: AnyBatch, stats: dict[str, Any] | None = None) -> AnyBatch:
         """Works on a batch, as `apply_batch` does."""
@@ -354,15 +397,15 @@ class ModalityOperator:
         """Returns the statistics that were set or computed last, else the precomputed ones.
 
         Returns:
-          A dict of its own, or None if there are none, or if they were reset since.
+          A copy, or None if there are none, or if they were reset since.
         """
-        return copy_containers(self._state.statistics)
+        return copy_tree(self._state.statistics)
 
     def set_statistics(self, stats: dict[str, Any]) -> None:
         """Sets the statistics, also after a reset.
 
         Args:
-          stats: a dict; its containers are copied.
+          stats: a dict, which is copied.
 
         Raises:
           TypeError: if it is no dict.
@@ -382,7 +425,7 @@ class ModalityOperator:
         if leaks(stats, self._state):
             cure = "Compute them outside of jit, or pass the operator to it as an argument."
             raise ValueError(must(owner, "not be traced", "tracers", cure))
-        self._state = self._state.replace(statistics=copy_containers(stats))
+        self._state = self._state.replace(statistics=copy_tree(stats))
 
     def reset_cache(self) -> None:
         """Forgets the masks that a cacheable operator kept."""
@@ -411,7 +454,7 @@ class ModalityOperator:
             self.rngs if rngs is None else rngs,
             self.name if name is None else name,
         )
-        twin._cache = {}
+        twin._reset()
         if twin.stochastic and (rngs is not None or not self.stochastic):
             twin._state = init_state(twin.config, twin._draw_key())
         else:
@@ -419,7 +462,8 @@ class ModalityOperator:
         if twin.config.same_statistics(self.config):
             twin._state = twin._state.replace(statistics=copy_tree(self._state.statistics))
         else:
-            twin._state = twin._state.replace(statistics=twin.config.precomputed_stats)
+            statistics = copy_tree(twin.config.precomputed_stats)
+            twin._state = twin._state.replace(statistics=statistics)
         return twin
 
     def clone(self) -> Self:
@@ -438,6 +482,8 @@ class ModalityOperator:
         Raises:
           ValueError: if the operator is traced.
         """
+        if is_traced(self._state):
+            raise ValueError("get_state must be called outside of jit; the state is traced.")
         return save_state(self._state)
 
     @atomic
@@ -453,6 +499,7 @@ class ModalityOperator:
           TypeError: if `state` is no dict.
           ValueError: if an entry is missing, unknown or not what it must be; the message names it.
         """
+        require_kind("set_state.state", state, dict, "a dict as get_state returns it")
         self._state = load_state(state)
         logger.debug("%r: state restored", self)
 
@@ -479,14 +526,17 @@ class ModalityOperator:
                 raise ValueError(f"RNG stream {stream!r} is required; got {there}.")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: part for name, part in vars(self).items() if name not in ("_cache", "_lock")}
+        unshared = ("_cache", "_engine", "_lock")
+        return {name: part for name, part in vars(self).items() if name not in unshared}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _cache={}, _lock=threading.RLock())
+        vars(self).update(state)
+        self._reset()
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f", name={self.name!r}"
-        return f"{type(self).__name__}({self.config!r}{name}, state={self._state!r})"
+        kind = "" if self.stochastic else ", deterministic"
+        return f"{type(self).__name__}({self.config!r}{name}{kind}, state={self._state!r})"
 
 
 def _register(cls: type[ModalityOperator]) -> None:
@@ -494,15 +544,16 @@ def _register(cls: type[ModalityOperator]) -> None:
         operator = object.__new__(cls)
         operator.config, operator._state = children
         operator.rngs, operator.name = None, name
-        operator._cache, operator._lock = {}, threading.RLock()
+        operator._process = os.getpid()
+        operator._reset()
         return operator
 
-    register_pytree_with_keys(
-        cls,
-        lambda op: (
-            ((GetAttrKey("config"), op.config), (GetAttrKey("state"), op._state)),
-            op.name,
-        ),
-        unflatten,
-        lambda op: ((op.config, op._state), op.name),
-    )
+    def flatten(operator: ModalityOperator) -> Any:
+        # Donating an operator must not delete a rate that the caller, or another operator, holds.
+        return (copy_tree(operator.config), operator._state), operator.name
+
+    def flatten_with_keys(operator: ModalityOperator) -> Any:
+        children, name = flatten(operator)
+        return tuple(zip(map(GetAttrKey, ("config", "state")), children, strict=True)), name
+
+    register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)

@@ -5,6 +5,8 @@ other tree of arrays.
 """
 
 import dataclasses
+import os
+import warnings
 from typing import Any
 
 import jax
@@ -13,10 +15,37 @@ import numpy as np
 
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_traced, must, names, require_kind
-from dropax.kit.keys import as_key
+from dropax.kit.keys import as_key, fold_in
 from dropax.kit.trees import copy_tree, register_export, summarize
 
 CHECKPOINT_VERSION = 1
+
+
+class Process:
+    """Whether JAX was used in this process, and in the one that it was forked from."""
+
+    used = False
+    forked = False
+
+    @classmethod
+    def require_own(cls) -> None:
+        """Marks JAX as used; raises a RuntimeError in a fork, where it would hang."""
+        if cls.forked:
+            raise RuntimeError(
+                "dropax was used before this process was forked, and JAX hangs in a forked "
+                "process. Start workers by spawn: multiprocessing_context='spawn' for a torch "
+                "DataLoader, multiprocessing.get_context('spawn') elsewhere."
+            )
+        cls.used = True
+
+    @classmethod
+    def fork(cls) -> None:
+        """Notes, in the child, that the process was forked."""
+        cls.forked = cls.used
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which only spawns
+    os.register_at_fork(after_in_child=Process.fork)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +72,7 @@ class OperatorState:
 
     def next_key(self) -> jax.Array:
         """Returns the key of the current step: `fold_in(key, step)`."""
-        return jax.random.fold_in(self.key, self.step)
+        return fold_in(self.key, self.step)
 
     def advance(self) -> "OperatorState":
         """Returns the state of the next step."""
@@ -84,7 +113,10 @@ def init_state(config: OperatorConfig, key: Any = None) -> OperatorState:
       config: static field used: `stochastic`. Its `precomputed_stats` are the first statistics.
       key: one typed or legacy key; all randomness of the state comes from it. Do not use it
         elsewhere. It is copied: donating the state never invalidates the caller's key. A
-        deterministic config needs none.
+        deterministic config needs none; a key given to one is a UserWarning.
+
+    Returns:
+      The state, with counts of 0.
 
     Raises:
       TypeError: if `key` is no key, or is left out though the config is stochastic.
@@ -96,8 +128,15 @@ def init_state(config: OperatorConfig, key: Any = None) -> OperatorState:
       Array(0, dtype=uint32)
     """
     require_kind("init_state.config", config, OperatorConfig, "a config")
-    if key is None and not config.stochastic:
-        key = jax.random.key(0, impl="threefry2x32")
+    if not config.stochastic:
+        if key is None:
+            key = jax.random.key(0, impl="threefry2x32")
+        else:
+            warnings.warn(
+                "init_state was given a key for a deterministic config, which draws nothing. Pass "
+                "stochastic=True to the config, or no key.",
+                stacklevel=2,
+            )
     return new_state(as_key(key, "init_state.key"), config.precomputed_stats)
 
 
@@ -108,6 +147,7 @@ def new_state(key: jax.Array, statistics: dict[str, Any] | None = None) -> Opera
       key: one typed key; copied, so that donating the state never invalidates the caller's key.
       statistics: to start with, or None; copied too.
     """
+    Process.require_own()
     zero = jnp.zeros((), jnp.uint32)
     words = jnp.zeros((2,), jnp.uint32)
     return OperatorState(copy_tree(key), zero, words, words + words, copy_tree(statistics))
@@ -122,15 +162,24 @@ def word_count(words: Any) -> int:
 def save_state(state: OperatorState) -> dict[str, Any]:
     """Returns a concrete state as a dict of plain arrays, numbers and strings.
 
-    It holds `version`, `key_data`, `key_impl`, `step`, `applied_count`, `skipped_count`, and, if
-    there are any, `statistics`, a dict (which `numpy.load` returns only with `allow_pickle=True`).
-    `numpy.savez`, pickle, msgpack or Orbax (as a PyTree) can store it.
+    Args:
+      state: a concrete state.
+
+    Returns:
+      A dict that `numpy.savez`, pickle, msgpack or Orbax (as a PyTree) can store: `version`,
+      `key_data`, `key_impl`, `step`, `applied_count`, `skipped_count`, and, if there are any,
+      `statistics`, a dict (which `numpy.load` returns only with `allow_pickle=True`).
 
     Raises:
       ValueError: if the state is traced.
+
+    Example:
+      >>> state = init_state(OperatorConfig(stochastic=True), jax.random.key(0))
+      >>> save_state(state)["key_data"]
+      array([0, 0], dtype=uint32)
     """
     if is_traced(state):
-        raise ValueError("get_state must be called outside of jit; the state is traced.")
+        raise ValueError("save_state must be called outside of jit; the state is traced.")
     saved: dict[str, Any] = {
         "version": CHECKPOINT_VERSION,
         "key_data": np.array(jax.random.key_data(state.key)),
@@ -153,12 +202,20 @@ def load_state(saved: Any) -> OperatorState:
       saved: the dict, or one that was stored and read back; numbers and strings may have become
         arrays without axes.
 
+    Returns:
+      An equal state.
+
     Raises:
       TypeError: if `saved` is no dict.
       ValueError: if an entry is missing, unknown, or not what it must be; the message names it.
+
+    Example:
+      >>> load_state({})
+      Traceback (most recent call last):
+      ValueError: state entry 'version' not found: the state has nothing.
     """
     if not isinstance(saved, dict):
-        raise TypeError(must("set_state.state", "be a dict as get_state returns it", saved))
+        raise TypeError(must("load_state.saved", "be a dict as save_state returns it", saved))
     wanted = ("version", "key_data", "key_impl", "step", "applied_count", "skipped_count")
     for name in wanted:
         if name not in saved:
