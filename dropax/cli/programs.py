@@ -1,0 +1,83 @@
+"""Drops values of arrays of any number of sizes with few compiled programs."""
+
+import hashlib
+import os
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dropax.config import DropoutOperatorConfig
+from dropax.functional import apply
+from dropax.regions import Channel, Pixel
+from dropax.sampling import sample_params
+
+HELD = 32
+"""How many programs are held. Each takes megabytes, and some 30 of a process's memory mappings."""
+
+
+def file_key(seed: int, name: str) -> jax.Array:
+    """Folds the first eight bytes of the name's SHA-256 in, as two big-endian words."""
+    key = jax.random.key(seed, impl="threefry2x32")
+    for word in np.frombuffer(hashlib.sha256(os.fsencode(name)).digest()[:8], ">u4"):
+        key = jax.random.fold_in(key, np.uint32(word))
+    return key
+
+
+def _drop(config: DropoutOperatorConfig, key: jax.Array, records: jax.Array) -> Any:
+    """Returns the records after the drop and their keep masks; i draws from `fold_in(key, i)`."""
+
+    def one(index: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        params = sample_params(config, jax.random.fold_in(key, index), image.shape)
+        data, _, _ = apply(config, {"image": image}, {}, {}, params)
+        return data["image"], data["keep_mask"]
+
+    return jax.vmap(one)(jnp.arange(len(records), dtype=jnp.uint32), records)
+
+
+class Programs:
+    """The compiled programs of a run; the newest are held."""
+
+    def __init__(self) -> None:
+        self.held: dict[Any, Any] = {}
+
+    def drop(
+        self, config: DropoutOperatorConfig, key: jax.Array, array: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Drops values of an array.
+
+        Args:
+          config: of a field `image`, with `mask_key="keep_mask"`.
+          key: record i draws from `fold_in(key, i)`; a single image is record 0.
+          array: shape (H, W), (H, W, C) or (N, H, W, C).
+
+        Returns:
+          The array after the drop, its keep mask of the same shape, and the milliseconds that the
+          compiled call took.
+        """
+        records = array.astype(array.dtype.newbyteorder("=")).reshape(
+            (-1, *array.shape[array.ndim == 4 :])
+        )
+        length = records.shape[1]
+        if isinstance(config.region, Pixel | Channel) and not isinstance(config.fill, str):
+            # Whether a value is kept depends on its row-major index or its channel alone. So images
+            # of all sizes go as (length, 1, C), padded by up to a quarter to one of few lengths:
+            # four to eight between a power of 2 and the next, all of them multiples of 256.
+            length = records.shape[1] * records.shape[2]
+            step = 1 << max(8, length.bit_length() - 3)
+            records = records.reshape(len(records), length, 1, -1)
+            records = np.pad(records, ((0, 0), (0, -length % step), (0, 0), (0, 0)))
+        arguments = (config, key, jax.device_put(records))
+        kind = (jax.tree.structure(config), records.shape, records.dtype)
+        if kind not in self.held:
+            if len(self.held) == HELD:
+                del self.held[next(iter(self.held))]
+            self.held[kind] = jax.jit(_drop).lower(*arguments).compile()
+        jax.block_until_ready(arguments)
+        start = time.perf_counter()
+        results = jax.block_until_ready(self.held[kind](*arguments))
+        milliseconds = 1000 * (time.perf_counter() - start)
+        after, mask = (np.asarray(r)[:, :length].reshape(array.shape) for r in results)
+        return after.astype(array.dtype), mask, milliseconds
