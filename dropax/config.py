@@ -85,11 +85,14 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     dynamic_fields: ClassVar[tuple[str, ...]] = ("dropout_rate", "apply_probability")
     neutral: ClassVar[dict[str, float]] = {"apply_probability": 1.0}
     plain_types: ClassVar[dict[str, type]] = TYPES
+    region: ClassVar[Region]
+    """The region object that `mode` stands for, an attribute of each config."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_rates()
-        as_region(self.mode, self._owner("mode"))
+        # Kept with the fields: a pytree's unflattening does not come by here.
+        vars(self)["region"] = as_region(self.mode, self._owner("mode"))
         self._check_fills()
         for name in ("rescale", "share_mask"):
             require_kind(self._owner(name), getattr(self, name), bool, "a bool")
@@ -111,16 +114,6 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
                 self._owner("channel_axis"), self.channel_axis, int, "an int, 'auto' or None"
             )
 
-    @property
-    def region(self) -> Region:
-        """The region object that `mode` stands for."""
-        return as_region(self.mode, self._owner("mode"))
-
-    @property
-    def may_skip(self) -> bool:
-        """Whether there are records that are left alone."""
-        return self._children()[1] is not None
-
     def _check_rates(self) -> None:
         owner, rate = self._owner("dropout_rate"), self.dropout_rate
         cure = "A deterministic operator has one pattern; pass stochastic=True for a draw a record."
@@ -137,7 +130,8 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             vars(self)["dropout_rate"] = _checked(rate, owner)
         owner = self._owner("apply_probability")
         vars(self)["apply_probability"] = _checked(self.apply_probability, owner)
-        if self.may_skip and not self.stochastic:
+        certain = isinstance(self.apply_probability, float) and self.apply_probability == 1
+        if not certain and not self.stochastic:
             constraint = "be 1.0 where stochastic is False"
             raise ValueError(must(owner, constraint, self.apply_probability, cure))
 

@@ -1,15 +1,13 @@
-"""What random params do to the fields of one element.
+"""What random params do to the fields of one record.
 
-Given a config, an element's data and its random params, returns new data: the image with its
-dropped values replaced, rescaled and clipped, the auxiliary fields dropped by the same mask, and
-the mask itself.
+The image has its dropped values replaced, its kept ones rescaled, and all of them clipped; the
+auxiliary fields drop by the same mask.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dropax.config import DropoutOperatorConfig
 from dropax.fills import (
@@ -22,137 +20,76 @@ from dropax.fills import (
     require_in_range,
     widened,
 )
-from dropax.kit.errors import is_array, is_traced, must, names
-from dropax.kit.fields import get_field, remove_field, set_field
-from dropax.kit.trees import refuse_endless
+from dropax.kit.errors import must
 from dropax.layout import Layout, broadcast_rank
 from dropax.regions import expected_fraction
-from dropax.sampling import fit_mask, layout_of
 
 
-def require_numbers(array: Any, owner: str) -> None:
-    """Refuses what is not an array of numbers or bools, of a dtype that JAX has."""
-    if not is_array(array):
-        raise TypeError(must(owner, "be an array", array))
-    if isinstance(array, np.ma.MaskedArray):
-        cure = "Fill what is masked: array.filled(0)."
-        raise TypeError(must(owner, "not be a masked array", array, cure))
-    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == jnp.bool_):
-        raise TypeError(must(owner, "have a numeric or bool dtype", array))
-    try:
-        jax.typeof(array)
-    except TypeError:
-        cure = "Convert it first, such as by array.astype('float32')."
-        raise TypeError(must(owner, "be an array that JAX takes", array, cure)) from None
+class Fields(NamedTuple):
+    """The fields of a record, or of a batch of them, that dropout reads or writes.
+
+    Attributes:
+      image: what is dropped from.
+      auxiliary: the fields that drop with it, in the order of the config's `auxiliary_fields`.
+      keep_mask: bool, of the image's shape; None if the config has no `mask_key`, and before.
+    """
+
+    image: Any
+    auxiliary: tuple[Any, ...] = ()
+    keep_mask: Any = None
 
 
-def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> dict[str, Any]:
-    """Returns only the fields that `apply` reads, by path, each checked to be numbers or bools."""
-    selected = {}
-    for path in (config.field_key, *(config.auxiliary_fields or ())):
-        selected[path] = get_field(data, path)
-        require_numbers(selected[path], f"field {path!r}")
-    return selected
-
-
-def select_stats(config: DropoutOperatorConfig, stats: Any) -> dict[str, Any] | None:
-    """Returns only the statistics that `apply` reads, or None where it reads none."""
-    if config.fill != "stats_mean":
-        return None
-    if not isinstance(stats, dict) or "mean" not in stats:
-        held = names(stats) if isinstance(stats, dict) else stats
-        raise KeyError(
-            f"apply.stats must hold 'mean' where fill is 'stats_mean'; got {held}. Pass "
-            "stats={'mean': ...}, or set them: precomputed_stats, batch_stats_fn, set_statistics."
-        )
-    owner, mean = "apply.stats['mean']", stats["mean"]
-    refuse_endless(mean, owner)
-    if not (is_array(mean) or is_traced(mean)):
-        try:
-            mean = np.asarray(mean)
-        except ValueError:
-            raise TypeError(must(owner, "be a number or an array of numbers", mean)) from None
-    if is_array(mean):
-        require_numbers(mean, owner)
-    return {"mean": mean}
-
-
-def merge_fields(
-    config: DropoutOperatorConfig, data: dict[str, Any], dropped: dict[str, Any]
-) -> dict[str, Any]:
-    """Returns data with what `drop` made of its selected fields put in place."""
-    names_of_new = {
-        "target_key": config.target_key or config.field_key,
-        "mask_key": config.mask_key,
-    }
-    for name, path in names_of_new.items():
-        if path is not None:
-            _refuse_dict(data, path, f"{type(config).__name__}.{name}")
-            data = set_field(data, path, get_field(dropped, path))
-    for path in config.auxiliary_fields or ():
-        if config.preserve_auxiliary:
-            data = set_field(data, path, get_field(dropped, path))
-        else:
-            data = remove_field(data, path)
-    return data
-
-
-def drop(
+def drop_record(
     config: DropoutOperatorConfig,
-    data: dict[str, Any],
+    fields: Fields,
     params: dict[str, Any],
     stats: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Returns the selected fields of one element with random params applied, as `apply` says."""
-    image = get_field(data, config.field_key)
-    layout = layout_of(config, image.shape)
-    mask = fit_mask(config, params["keep_mask"], image.shape)
-    fields = (config.auxiliary_fields or ()) if config.preserve_auxiliary else ()
-    for number, path in enumerate(fields):
-        owner, fill = f"field {path!r}", config.auxiliary_fill
-        field = jnp.asarray(get_field(data, path))
-        field_mask = layout.follow(mask, field.shape, f"auxiliary {owner}")
-        value = fill[number] if isinstance(fill, tuple) else fill
-        owner = f"{type(config).__name__}.auxiliary_fill of {owner}"
-        if config.validate_domain_constraints:
-            require_in_range(value, field.dtype, owner)
-        filled = fill_dropped(field, field_mask, exact_fill(value, field.dtype, owner))
-        data = set_field(data, path, _unless_left_alone(params, filled, field))
-    if config.mask_key is not None:
-        shown = mask | ~jnp.asarray(params.get("applied", True), jnp.bool_)
-        data = set_field(data, config.mask_key, jnp.broadcast_to(shown, image.shape))
-    dropped = drop_values(config, image, {**params, "keep_mask": mask}, stats)
-    return set_field(data, config.target_key or config.field_key, dropped)
+) -> Fields:
+    """Returns the fields of one record with random params applied, as `dropax.apply` says.
 
+    Args:
+      config: what is dropped, and what takes its place.
+      fields: arrays of numbers or bools.
+      params: as `sample_record` returns them.
+      stats: `{"mean": ...}` if the fill is "stats_mean".
 
-def drop_values(
-    config: DropoutOperatorConfig,
-    image: Any,
-    params: dict[str, Any],
-    stats: dict[str, Any] | None = None,
-) -> jax.Array:
-    """Returns one image with random params applied, whose mask broadcasts to it."""
-    owner, mask = type(config).__name__, params["keep_mask"]
-    layout = layout_of(config, image.shape)
-    before = image = jnp.asarray(image)
-    fill = _fill_of(config, image, layout, params, stats)
+    Returns:
+      The new fields.
+    """
+    image, mask = jnp.asarray(fields.image), params["keep_mask"]
+    layout = Layout.of(image.shape, config.channel_axis)
+    dropped = image
     if config.rescale:
-        rate = params.get("rate", config.dropout_rate)
-        image = _rescaled(config, image, layout, rate)
-    image = fill_dropped(image, mask, fill)
+        dropped = _rescaled(config, image, layout, params.get("rate", config.dropout_rate))
+    dropped = fill_dropped(dropped, mask, _fill_of(config, image, layout, params, stats))
     if config.clip_range is not None:
-        image = clip_to_range(image, config.clip_range, f"{owner}.clip_range")
-    return _unless_left_alone(params, image, before)
+        owner = f"{type(config).__name__}.clip_range"
+        dropped = clip_to_range(dropped, config.clip_range, owner)
+    auxiliary = tuple(
+        _drop_auxiliary(config, number, jnp.asarray(field), layout, mask)
+        for number, field in enumerate(fields.auxiliary)
+    )
+    if "applied" in params:  # a record that is left alone is not rescaled or clipped either
+        applied = jnp.asarray(params["applied"], jnp.bool_)
+        mask = mask | ~applied
+        dropped = fill_dropped(dropped, applied, image)
+        pairs = zip(auxiliary, fields.auxiliary, strict=True)
+        auxiliary = tuple(fill_dropped(new, applied, old) for new, old in pairs)
+    shown = None if config.mask_key is None else jnp.broadcast_to(mask, image.shape)
+    return Fields(dropped, auxiliary, shown)
 
 
-def _refuse_dict(data: dict[str, Any], path: str, owner: str) -> None:
-    """Refuses a path to a dict, as other fields would vanish with it."""
-    try:
-        held = get_field(data, path)
-    except KeyError:
-        return
-    if isinstance(held, dict):
-        raise ValueError(must(owner, f"not take the place of a dict with {names(held)}", path))
+def _drop_auxiliary(
+    config: DropoutOperatorConfig, number: int, field: jax.Array, layout: Layout, mask: jax.Array
+) -> jax.Array:
+    """Returns an auxiliary field with its dropped values replaced."""
+    owner, fill = f"field {config.auxiliary_fields[number]!r}", config.auxiliary_fill  # type: ignore[index]
+    field_mask = layout.follow(mask, field.shape, f"auxiliary {owner}")
+    value = fill[number] if isinstance(fill, tuple) else fill
+    owner = f"{type(config).__name__}.auxiliary_fill of {owner}"
+    if config.validate_domain_constraints:
+        require_in_range(value, field.dtype, owner)
+    return fill_dropped(field, field_mask, exact_fill(value, field.dtype, owner))
 
 
 def _fill_of(
@@ -169,10 +106,9 @@ def _fill_of(
     if fill == "noise":
         return noise_fill(params["fill_key"], image, layout.spatial_axes, owner)
     if fill == "stats_mean":
-        mean = jnp.asarray((select_stats(config, stats) or {})["mean"])
-        mean = layout.spread(mean, "apply.stats['mean']") if mean.ndim == 1 else mean
-        mean = broadcast_rank(mean, image.shape, "apply.stats['mean']")
-        return in_dtype(widened(mean), image.dtype)
+        owner, mean = "apply.stats['mean']", jnp.asarray(stats["mean"])  # type: ignore[index]
+        mean = layout.spread(mean, owner) if mean.ndim == 1 else mean
+        return in_dtype(widened(broadcast_rank(mean, image.shape, owner)), image.dtype)
     if config.validate_domain_constraints:
         require_in_range(fill, image.dtype, owner)
     value = exact_fill(fill, image.dtype, owner)
@@ -188,11 +124,7 @@ def _rescaled(
         cure = "Convert the image to a floating-point dtype first."
         raise TypeError(must(owner, f"be False for dtype {image.dtype}", True, cure))
     kept = 1 - expected_fraction(config.region, layout.channel_last_shape, rate)
-    # Where nothing is kept nothing is divided, and no gradient is 0 / 0.
+    # If nothing is kept nothing is divided, and no gradient is 0 / 0.
     kept = jnp.where(kept > 0, kept, 1)
     wide = widened(image)
     return (wide / kept.astype(wide.dtype)).astype(image.dtype)
-
-
-def _unless_left_alone(params: dict[str, Any], new: jax.Array, old: jax.Array) -> jax.Array:
-    return fill_dropped(new, params["applied"], old) if "applied" in params else new

@@ -1,13 +1,13 @@
-"""Dropout itself, as pure functions.
+"""Dropout as pure functions: what users call.
 
-Given a config, keys, state and data, returns new data and new state. Nothing here is kept or
-changed, so every function goes into the user's own `jit`, `vmap`, `scan` and `grad`.
-Draw, then do: all randomness is in the random params.
+Here arguments are checked, fields selected and results merged, once. What is drawn is in
+`sampling`, what it does in `dropping`, and how records become a batch in `kit.batching`. Nothing is
+kept or changed, so every function goes into the user's own `jit`, `vmap`, `scan` and `grad`.
 """
 
 import functools
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -15,31 +15,18 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from dropax.config import DropoutOperatorConfig, Mode
-from dropax.dropping import (
-    drop,
-    drop_values,
-    merge_fields,
-    require_numbers,
-    select_fields,
-    select_stats,
-)
+from dropax.dropping import Fields, drop_record
 from dropax.fills import Fill
-from dropax.kit.batch import is_empty, records_of, with_records
-from dropax.kit.batching import AnyBatch, batched
-from dropax.kit.errors import must, require_kind, require_whole
-from dropax.kit.fields import get_field
-from dropax.kit.keys import as_key, fold_in_each, map_keys, record_keys, refuse_shared_key
+from dropax.kit.batch import Batch
+from dropax.kit.batching import AnyBatch, RecordEngine, records_of
+from dropax.kit.errors import is_array, is_real, is_traced, must, names, require_kind, require_whole
+from dropax.kit.fields import get_field, remove_field, set_field
+from dropax.kit.keys import as_key, fold_in_each, map_over_keys, record_keys, refuse_shared_key
 from dropax.kit.meshes import call_over_mesh
 from dropax.kit.state import OperatorState
-from dropax.layout import ChannelAxis
-from dropax.sampling import (
-    fit_mask,
-    fixed_params,
-    given_params,
-    is_active,
-    sample_each,
-    sample_params,
-)
+from dropax.layout import ChannelAxis, Layout
+from dropax.regions import Channel
+from dropax.sampling import is_active, sample_constant, sample_record
 
 
 def generate_random_params(
@@ -79,21 +66,30 @@ def generate_random_params(
       (8, 3)
     """
     owner = "generate_random_params"
-    _require_config(owner, config)
+    if not isinstance(config, DropoutOperatorConfig):
+        _refuse_config(owner, config)
     require_kind(f"{owner}.data_shapes", data_shapes, dict, "a dict of shapes")
     shape = get_field(data_shapes, config.field_key)
     sizes = shape if isinstance(shape, tuple | list) else [None]
+    owner = f"{owner}.data_shapes[{config.field_key!r}]"
     if not all(isinstance(size, int | np.integer) for size in sizes):
-        raise TypeError(must(f"{owner}.data_shapes[{config.field_key!r}]", "be a shape", shape))
+        raise TypeError(must(owner, "be a shape", shape))
     if not shape:
-        constraint = "have a leading batch axis"
-        raise ValueError(must(f"{owner}.data_shapes[{config.field_key!r}]", constraint, shape))
-    batch_size, element_shape = shape[0], tuple(shape[1:])
-    keys = record_keys(key, batch_size, f"{owner}.key")
-    if config.share_mask:
-        params = sample_params(config, keys[0], element_shape)
-        return jax.tree.map(lambda p: jnp.broadcast_to(p, (batch_size, *p.shape)), params)
-    return sample_each(config, keys, element_shape)
+        raise ValueError(must(owner, "have a leading batch axis", shape))
+    keys = record_keys(key, shape[0], "generate_random_params.key")
+    return _sample_batch(config, keys, tuple(shape[1:]))
+
+
+@functools.partial(jax.jit, static_argnames="element_shape", inline=True)
+def _sample_batch(
+    config: DropoutOperatorConfig, keys: jax.Array, element_shape: tuple[int, ...]
+) -> dict[str, jax.Array]:
+    """Draws for records with these keys, in the shapes that `generate_random_params` documents."""
+    params = _sample_records(config, keys[:1] if config.share_mask else keys, element_shape)
+    if _is_channel_mode(config):
+        channels = Layout.of(element_shape, config.channel_axis).channel_last_shape[-1]
+        params["keep_mask"] = params["keep_mask"].reshape(-1, channels)
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*keys.shape, *leaf.shape[1:])), params)
 
 
 def apply(
@@ -145,15 +141,22 @@ def apply(
       >>> data["image"].dtype, data["image"].shape
       (dtype('float32'), (2, 3, 1))
     """
-    _require_config("apply", config)
+    if not isinstance(config, DropoutOperatorConfig):
+        _refuse_config("apply", config)
     require_kind("apply.data", data, dict, "a dict of arrays")
-    selected = select_fields(config, data)
+    fields = select_fields(config, data)
+    params = None
     if config.stochastic:
-        params = given_params(config, random_params)
-    else:
-        params = fixed_params(config, get_field(selected, config.field_key).shape)
-    dropped = drop(config, selected, params, select_stats(config, stats))
-    return merge_fields(config, data, dropped), state, metadata
+        params = given_params(config, random_params, np.shape(fields.image))
+    stats = select_stats(config, stats)
+    return merge_fields(config, data, _apply(config, fields, params, stats)), state, metadata
+
+
+@functools.partial(jax.jit, inline=True)
+def _apply(config: DropoutOperatorConfig, fields: Fields, params: Any, stats: Any) -> Fields:
+    if params is None:
+        params = sample_constant(config, fields.image.shape)
+    return drop_record(config, fields, params, stats)
 
 
 def apply_batch(
@@ -206,20 +209,56 @@ def apply_batch(
       >>> batch["image"].shape, int(state.step)
       ((8, 32, 32, 3), 1)
     """
-    _require_config("apply_batch", config)
-    if is_empty(batch):
+    if not isinstance(config, DropoutOperatorConfig):
+        _refuse_config("apply_batch", config)
+    return drop_batch(config, op_state, batch, stats, record_ids, epoch)
+
+
+def drop_batch(
+    config: DropoutOperatorConfig,
+    op_state: OperatorState,
+    batch: Any,
+    stats: dict[str, Any] | None,
+    record_ids: Any,
+    epoch: Any,
+    params: dict[str, Any] | None = None,
+) -> tuple[Any, OperatorState]:
+    """`apply_batch`, with random params that every record gets, if any are given."""
+    records = records_of(batch)
+    if records is None:
         return batch, op_state
-    data, states = records_of(batch, "apply_batch.batch")
+    data, states = records
     # Only what is dropped goes through the batch strategy: other fields stay the very objects.
     fields = select_fields(config, data)
-    stats = getattr(op_state, "statistics", None) if stats is None else stats
-    stats = select_stats(config, stats) or {}
-    selected = with_records(batch, fields, {})
-    result, op_state = drop_batch(
-        config, op_state, selected, stats, record_ids=record_ids, epoch=epoch
+    if config.fill == "stats_mean":
+        stats = getattr(op_state, "statistics", None) if stats is None else stats
+        stats = select_stats(config, stats)
+    else:
+        stats = {}  # none are read
+    identity = (batch, record_ids, epoch)
+    fields, op_state = ENGINE(config, op_state, fields, stats, identity, params)
+    data = merge_fields(config, data, fields)
+    return batch.with_parts(data, states) if isinstance(batch, Batch) else data, op_state
+
+
+def _sample_records(
+    config: DropoutOperatorConfig, keys: jax.Array, element_shape: tuple[int, ...]
+) -> dict[str, jax.Array]:
+    # `stored` where other records use the mask as well.
+    draw = functools.partial(
+        sample_record, config, element_shape=element_shape, stored=config.share_mask
     )
-    dropped, _ = records_of(result, "apply_batch.batch")
-    return with_records(batch, merge_fields(config, data, dropped), states), op_state
+    return map_over_keys(draw, keys, keys)
+
+
+ENGINE = RecordEngine(
+    draw=lambda config, keys, fields: _sample_records(config, keys, fields.image.shape[1:]),
+    work=drop_record,
+    is_active=is_active,
+    is_shared=lambda config: bool(config.share_mask),
+    constant=lambda config, fields: sample_constant(config, fields.image.shape[1:]),
+)
+"""Runs `sample_record` and `drop_record` over the `Fields` of a batch."""
 
 
 def dropout(
@@ -278,49 +317,147 @@ def dropout(
     )
     require_whole("dropout.element_ndim", element_ndim, 0)
     require_numbers(images, "dropout.images")
-    return _dropout(config, as_key(key, "dropout.key"), images, element_ndim)
-
-
-@functools.partial(jax.jit, static_argnames="element_ndim")
-def _dropout(
-    config: DropoutOperatorConfig, key: jax.Array, images: jax.Array, element_ndim: int
-) -> jax.Array:
-    refuse_shared_key(key, images, "dropout.key")
-    batch_shape = images.shape[: max(0, images.ndim - element_ndim)]
-    element_shape = images.shape[len(batch_shape) :]
-
-    def drop_all(
-        images: jax.Array, config: DropoutOperatorConfig, key: jax.Array
-    ) -> tuple[jax.Array, None]:
-        def draw(key: jax.Array) -> dict[str, jax.Array]:
-            params = sample_params(config, key, element_shape)
-            return {**params, "keep_mask": fit_mask(config, params["keep_mask"], element_shape)}
-
-        def drop_one(image: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
-            return drop_values(config, image, params)
-
-        if not batch_shape:
-            return drop_one(images, draw(key)), None
-        numbers = jnp.arange(math.prod(batch_shape), dtype=jnp.uint32)
-        params = map_keys(draw, fold_in_each(key, numbers))
-        for _ in batch_shape:
-            drop_one = jax.vmap(drop_one)
-        params = jax.tree.map(lambda p: p.reshape(batch_shape + p.shape[1:]), params)
-        return drop_one(images, params), None
-
-    dropped: jax.Array = call_over_mesh(drop_all, images, config, key)[0]
+    dropped: jax.Array = drop_images(config, as_key(key, "dropout.key"), images, element_ndim).image
     return dropped
 
 
-drop_batch = batched(
-    generate_random_params,
-    apply,
-    is_active=is_active,
-    is_shared=lambda config: bool(config.share_mask),
-)
-"""`apply_batch` for fields that were selected."""
+@functools.partial(jax.jit, static_argnames="element_ndim")
+def drop_images(
+    config: DropoutOperatorConfig, key: jax.Array, images: jax.Array, element_ndim: int
+) -> Fields:
+    """Drops values of bare arrays, as `dropout` says.
+
+    Returns:
+      `Fields`, with the keep mask if the config has a `mask_key`.
+    """
+    refuse_shared_key(key, images, "dropout.key")
+    batch_shape = images.shape[: max(0, images.ndim - element_ndim)]
+
+    def drop_all(images: jax.Array, config: DropoutOperatorConfig, key: jax.Array) -> Any:
+        records = images.reshape(math.prod(batch_shape), *images.shape[len(batch_shape) :])
+        keys = key[None]
+        if batch_shape:
+            keys = fold_in_each(key, jnp.arange(len(records), dtype=jnp.uint32))
+        fields, _ = ENGINE.run(config, keys, Fields(records), None)
+        return jax.tree.map(lambda leaf: leaf.reshape(images.shape), fields), None
+
+    fields: Fields = call_over_mesh(drop_all, images, config, key)[0]
+    return fields
 
 
-def _require_config(function: str, config: Any) -> None:
-    kind = DropoutOperatorConfig
-    require_kind(f"{function}.config", config, kind, f"a {kind.__name__}")
+def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> Fields:
+    """Returns the fields that dropout reads, each checked to be numbers or bools."""
+    image, *auxiliary = [
+        require_numbers(get_field(data, path), f"field {path!r}")
+        for path in (config.field_key, *(config.auxiliary_fields or ()))
+    ]
+    return Fields(image, tuple(auxiliary) if config.preserve_auxiliary else ())
+
+
+def merge_fields(
+    config: DropoutOperatorConfig, data: dict[str, Any], fields: Fields
+) -> dict[str, Any]:
+    """Returns a copy of the data with the results of `drop_record` written into it."""
+    new = [("target_key", config.target_key or config.field_key, fields.image)]
+    if config.mask_key is not None:
+        new.append(("mask_key", config.mask_key, fields.keep_mask))
+    for name, path, value in new:
+        data = set_field(data, path, value, f"{type(config).__name__}.{name}")
+    for number, path in enumerate(config.auxiliary_fields or ()):
+        if config.preserve_auxiliary:
+            data = set_field(data, path, fields.auxiliary[number])
+        else:
+            data = remove_field(data, path)
+    return data
+
+
+def select_stats(config: DropoutOperatorConfig, stats: Any) -> dict[str, Any] | None:
+    """Returns the statistics that dropout reads, or None if it reads none."""
+    if config.fill != "stats_mean":
+        return None
+    if not isinstance(stats, dict) or "mean" not in stats:
+        held = names(stats) if isinstance(stats, dict) else stats
+        raise KeyError(
+            f"apply.stats must hold 'mean' where fill is 'stats_mean'; got {held}. Pass "
+            "stats={'mean': ...}, or set them: precomputed_stats, batch_stats_fn, set_statistics."
+        )
+    owner, mean = "apply.stats['mean']", stats["mean"]
+    if not (is_array(mean) or is_traced(mean)):
+        try:
+            mean = np.asarray(mean)
+        except ValueError:
+            raise TypeError(must(owner, "be a number or an array of numbers", mean)) from None
+    return {"mean": require_numbers(mean, owner) if is_array(mean) else mean}
+
+
+def given_params(
+    config: DropoutOperatorConfig, random_params: Any, element_shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Returns random params from the user, checked, as `drop_record` takes them."""
+    owner = "apply.random_params"
+    if random_params is None:
+        raise ValueError(
+            f"{owner} must hold 'keep_mask' where the config is stochastic; got None. "
+            "Draw them: generate_random_params(config, key, {field_key: (1, *image.shape)}), then "
+            "pass {'keep_mask': params['keep_mask'][0]}; or call apply_batch, which draws."
+        )
+    require_kind(owner, random_params, dict, "a dict with 'keep_mask'")
+    needed = {"keep_mask": ""}
+    if config.rescale and isinstance(config.dropout_rate, tuple):
+        needed["rate"] = " where rescale is True and dropout_rate is a range"
+    if config.fill == "noise":
+        needed["fill_key"] = " where fill is 'noise'"
+    for name, why in needed.items():
+        if name not in random_params:
+            raise KeyError(f"{owner} must hold {name!r}{why}; got {names(random_params)}.")
+    params = {}
+    for name in ("keep_mask", "applied", "rate"):
+        if name not in random_params:
+            continue
+        value = params[name] = random_params[name]
+        number = isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**31)
+        if not ((number and name != "keep_mask") or (is_array(value) and is_real(value.dtype))):
+            raise TypeError(must(f"{owner}[{name!r}]", "be an array of numbers or bools", value))
+        if name != "keep_mask" and np.shape(value) != ():
+            raise ValueError(must(f"{owner}[{name!r}]", "be a scalar", value))
+    if config.fill == "noise":
+        params["fill_key"] = as_key(random_params["fill_key"], f"{owner}['fill_key']")
+    params["keep_mask"] = fit_mask(config, params["keep_mask"], element_shape)
+    return params
+
+
+def fit_mask(
+    config: DropoutOperatorConfig, keep_mask: Any, element_shape: tuple[int, ...]
+) -> jax.Array:
+    """Returns a user's keep mask as bools with the element's axes."""
+    owner, by_channel = "apply.random_params['keep_mask']", _is_channel_mode(config)
+    return Layout.of(element_shape, config.channel_axis).fit(
+        keep_mask, owner, by_channel=by_channel
+    )
+
+
+def require_numbers(array: Any, owner: str) -> Any:
+    """Returns an array of numbers or bools, of a dtype that JAX has; refuses anything else."""
+    dtype = getattr(array, "dtype", None)
+    if dtype is None or not isinstance(getattr(array, "shape", None), tuple):
+        raise TypeError(must(owner, "be an array", array))
+    if isinstance(array, np.ma.MaskedArray):
+        cure = "Fill what is masked: array.filled(0)."
+        raise TypeError(must(owner, "not be a masked array", array, cure))
+    if not (jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_):
+        raise TypeError(must(owner, "have a numeric or bool dtype", array))
+    try:
+        jax.typeof(array)
+    except TypeError:
+        cure = "Convert it first, such as by array.astype('float32')."
+        raise TypeError(must(owner, "be an array that JAX takes", array, cure)) from None
+    return array
+
+
+def _refuse_config(function: str, config: Any) -> NoReturn:
+    raise TypeError(must(f"{function}.config", "be a DropoutOperatorConfig", config))
+
+
+def _is_channel_mode(config: DropoutOperatorConfig) -> bool:
+    """Says whether masks are documented as (batch, channels)."""
+    return isinstance(config.region, Channel)

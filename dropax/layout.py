@@ -1,8 +1,6 @@
-"""How masks lie on elements.
+"""How a mask lies on an element's axes, and on a field that drops with it.
 
-Given an element's shape and its channel axis, a `Layout` says which shape a region sees (channels
-last), puts the region's mask back onto the element's own axes, and says whether a mask given by the
-user, or a field that goes along, fits.
+In all checks `owner` is the name of the argument, for the error.
 """
 
 import dataclasses
@@ -11,7 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from dropax.kit.errors import is_array, must
+from dropax.kit.errors import must
 
 ChannelAxis = int | Literal["auto"] | None
 
@@ -29,27 +27,15 @@ class Layout:
     channel_axis: int | None
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], channel_axis: ChannelAxis, owner: str) -> "Layout":
-        """Finds the channel axis of an element.
-
-        Args:
-          shape: the element's shape.
-          channel_axis: an axis; None for none; "auto" for the last of three axes or more.
-          owner: the argument's name for the error.
-
-        Returns:
-          The layout.
-
-        Raises:
-          ValueError: if the element has no such axis.
-        """
+    def of(cls, shape: tuple[int, ...], channel_axis: ChannelAxis) -> "Layout":
+        """Finds the channel axis of an element; raises a ValueError if it has no such axis."""
         shape, rank = tuple(shape), len(shape)
         if channel_axis is None or (channel_axis == "auto" and rank < 3):
             return cls(shape, None)
         axis = -1 if channel_axis == "auto" else channel_axis
         if not -rank <= axis < rank:
             constraint = f"name an axis of an element of shape {shape}"
-            raise ValueError(must(owner, constraint, channel_axis))
+            raise ValueError(must("DropoutOperatorConfig.channel_axis", constraint, channel_axis))
         return cls(shape, axis % rank)
 
     @property
@@ -61,22 +47,18 @@ class Layout:
         return (*self.shape[:axis], *self.shape[axis + 1 :], self.shape[axis])
 
     def place(self, mask: jax.Array) -> jax.Array:
-        """Puts a mask that broadcasts to `channel_last_shape` onto the element's own axes.
+        """Puts a mask onto the element's own axes.
 
         Args:
-          mask: what a region drew.
+          mask: what a region drew: an array that broadcasts to `channel_last_shape`.
 
         Returns:
           The mask with as many axes as the element, still of size 1 where it was.
-
-        Raises:
-          TypeError: if it is no array.
-          ValueError: if it does not broadcast to that shape, or would change it.
         """
         owner = "the mask that a region's sample returns"
-        if not is_array(mask):
+        if not hasattr(mask, "dtype"):
             raise TypeError(must(owner, "be an array", mask))
-        mask = _as_bools(mask, self.channel_last_shape, owner)
+        mask = broadcast_rank(mask, self.channel_last_shape, owner).astype(jnp.bool_)
         if self.channel_axis is None:
             return mask.reshape(mask.shape[:-1])
         return jnp.moveaxis(mask, -1, self.channel_axis)
@@ -87,18 +69,7 @@ class Layout:
         return tuple(axis for axis in range(len(self.shape)) if axis != self.channel_axis)
 
     def spread(self, numbers: Any, owner: str) -> Any:
-        """Lays one number for each channel along the channel axis.
-
-        Args:
-          numbers: an array with one axis.
-          owner: the argument's name for the error.
-
-        Returns:
-          The array with as many axes as the element.
-
-        Raises:
-          ValueError: if there are not as many numbers as channels.
-        """
+        """Puts an array of one number for each channel along the channel axis."""
         channels = self.channel_last_shape[-1]
         if numbers.shape != (channels,):
             constraint = f"have one number for each of {channels} channels"
@@ -107,15 +78,12 @@ class Layout:
         return numbers.reshape([channels if at == axis else 1 for at in range(len(self.shape))])
 
     def fit(self, mask: Any, owner: str, *, by_channel: bool) -> jax.Array:
-        """Returns a mask as bools with the element's axes.
+        """Returns a mask from the user as bools with the element's axes.
 
         Args:
           mask: an array, kept where not zero, that broadcasts to the element.
-          owner: the argument's name for the error.
-          by_channel: whether a mask with one axis lies along the channel axis.
-
-        Returns:
-          The mask with as many axes as the element, still of size 1 where it was.
+          owner: as above.
+          by_channel: whether a mask with one axis is along the channel axis.
 
         Raises:
           ValueError: if it does not broadcast to the element, or would change its shape.
@@ -125,7 +93,7 @@ class Layout:
             if mask.shape != (channels,):
                 raise ValueError(must(owner, f"have shape ({channels},), one per channel", mask))
             return self.place(mask)
-        return _as_bools(mask, self.shape, owner)
+        return broadcast_rank(mask, self.shape, owner).astype(jnp.bool_)
 
     def follow(self, mask: jax.Array, shape: tuple[int, ...], owner: str) -> jax.Array:
         """Returns the mask for another field of the same record.
@@ -135,10 +103,10 @@ class Layout:
           shape: the other field's: the element's own; its spatial shape; or its spatial shape with
             other channels along the same axis. Spatial axes may be a whole number of times shorter
             than the element's, the last two by the same number.
-          owner: the other field's name for the error.
+          owner: as above.
 
         Returns:
-          A mask that broadcasts to the other field. A cell of a shorter field is kept where every
+          A mask that broadcasts to the other field. A cell of a shorter field is kept if every
           pixel under it is.
 
         Raises:
@@ -186,19 +154,7 @@ class Layout:
 
 
 def broadcast_rank(array: Any, shape: tuple[int, ...], owner: str) -> jax.Array:
-    """Gives an array as many axes as an element, whose shape it must not change.
-
-    Args:
-      array: broadcasts to the element.
-      shape: the element's.
-      owner: the argument's name for the error.
-
-    Returns:
-      The array, with axes of size 1 in front.
-
-    Raises:
-      ValueError: if it does not broadcast to the shape, or would change it.
-    """
+    """Gives an array, which must broadcast to an element, as many axes as that has."""
     pairs = zip(reversed(array.shape), reversed(shape), strict=False)
     if array.ndim > len(shape) or any(size not in (1, full) for size, full in pairs):
         raise ValueError(must(owner, f"broadcast to the element's shape {shape}", array))
@@ -213,7 +169,3 @@ def _coarsened(mask: jax.Array, steps: tuple[int, ...]) -> jax.Array:
             shape = (*mask.shape[:axis], cells, step, *mask.shape[axis + 1 :])
             mask = mask.reshape(shape).all(axis=axis + 1)
     return mask
-
-
-def _as_bools(mask: Any, shape: tuple[int, ...], owner: str) -> jax.Array:
-    return broadcast_rank(mask, shape, owner).astype(jnp.bool_)

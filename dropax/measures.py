@@ -10,8 +10,8 @@ import numpy as np
 
 from dropax.config import DropoutOperatorConfig
 from dropax.kit.errors import is_array, must, require_kind
+from dropax.layout import Layout
 from dropax.regions import expected_fraction
-from dropax.sampling import layout_of
 
 
 def expected_dropped_fraction(
@@ -49,7 +49,7 @@ def expected_dropped_fraction(
     if not all(isinstance(size, int | np.integer) for size in sizes):
         owner = "expected_dropped_fraction.element_shape"
         raise TypeError(must(owner, "be a shape", element_shape))
-    shape = layout_of(config, element_shape).channel_last_shape
+    shape = Layout.of(element_shape, config.channel_axis).channel_last_shape
     rate = config.dropout_rate
     if isinstance(rate, tuple):
         # Along a range the expectation is smooth; these points are its mean to float32.

@@ -53,25 +53,6 @@ class Name(str):
     __slots__ = ()
 
 
-def _cyclic_dict() -> dict[str, Any]:
-    cyclic: dict[str, Any] = {"image": np.ones((2, 4, 4, 3), np.float32)}
-    cyclic["self"] = cyclic
-    return cyclic
-
-
-def _cyclic_list() -> list[Any]:
-    cyclic: list[Any] = [1]
-    cyclic.append(cyclic)
-    return cyclic
-
-
-def _deep(make: Any) -> Any:
-    nested: Any = np.ones((2, 3), np.float32)
-    for _ in range(500):
-        nested = make(nested)
-    return nested
-
-
 def _read_only() -> np.ndarray:
     array = np.ones((4, 4, 3), np.float32)
     array.flags.writeable = False
@@ -124,15 +105,11 @@ POOL: dict[str, Any] = {
     "tuple of arrays": lambda: (_ones(np.float32), _ones(np.float32)),
     "empty list": lambda: [],
     "ragged list": lambda: [1, [2, 3]],
-    "cyclic list": _cyclic_list,
-    "deep list": lambda: _deep(lambda inner: [inner]),
     "set": lambda: {1, 2},
     "empty dict": dict,
     "dict of numbers": lambda: {1: 2, "image": 3},
     "dict of nothing": lambda: {"image": None},
     "dict of mixed keys": lambda: {1: _ones(np.float32), "image": _ones(np.float32)},
-    "cyclic dict": _cyclic_dict,
-    "deep dict": lambda: _deep(lambda inner: {"image": inner}),
     "frozen dict": lambda: types.MappingProxyType({"image": 1}),
     "ordered dict": lambda: collections.OrderedDict(image=_ones(np.float32)),
     "generator": lambda: (number for number in (1, 2)),

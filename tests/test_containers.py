@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax.tree_util import keystr
 
 from dropax import Batch, Element
-from dropax.kit.trees import leading_size
+from dropax.kit.fields import leading_size
 
 
 def records(count, **data):

@@ -7,7 +7,7 @@ import pytest
 
 from cases import MODES, config_of, image_of
 from dropax import Pixel, apply, apply_batch, init_state
-from dropax.dropping import drop
+from dropax.dropping import Fields, drop_record
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,10 @@ def test_a_fill_past_the_range_of_the_dtype_is_a_domain_constraint():
     with pytest.raises(
         ValueError, match=r"fill must be within the range of dtype float16; got 1000"
     ):
-        drop(config, {"image": image}, {"keep_mask": np.zeros((4, 4, 3), bool)})
+        drop_record(config, Fields(image), {"keep_mask": np.zeros((4, 4, 3), bool)})
     unchecked = config.replace(validate_domain_constraints=False)
-    out = drop(unchecked, {"image": image}, {"keep_mask": np.zeros((4, 4, 3))})
-    assert bool(jnp.isinf(out["image"]).all())
+    out = drop_record(unchecked, Fields(image), {"keep_mask": np.zeros((4, 4, 3))})
+    assert bool(jnp.isinf(out.image).all())
 
 
 def test_auxiliary_fields_drop_where_the_image_drops(key):

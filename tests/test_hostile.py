@@ -345,30 +345,6 @@ def test_tracers_give_results_or_documented_errors(name):
             assert error is None or isinstance(error, known), (argument, spec, error)
 
 
-def endless():
-    data = {"image": IMAGE}
-    data["more"] = [data, data]
-    return data
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: dropax.apply_batch(CONFIG, STATE, endless()),
-        lambda: operator().apply_batch(endless()),
-        lambda: operator().apply_batch({"image": IMAGE}, endless(), None),
-        lambda: operator().output_spec(endless()),
-        lambda: operator().set_statistics(endless()),
-        lambda: Batch([Element({}, endless())]),
-        lambda: CONFIG.replace(precomputed_stats=endless()),
-        lambda: DropoutOperatorConfig.from_dict(endless()),
-    ],
-)
-def test_what_holds_itself_is_refused_before_it_reaches_jax(call):
-    with pytest.raises(ValueError, match="must be nested no deeper than 100 containers; got an"):
-        call()
-
-
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -383,10 +359,3 @@ def test_arrays_that_jax_does_not_take_are_named_by_their_field(make, text):
         dropax.apply(AUXILIARY, {"image": make(), "depth": IMAGE}, {}, {})
     with pytest.raises(TypeError, match=f"dropout.images {text}"):
         dropax.dropout(KEY, make())
-
-
-def test_more_records_than_a_word_can_number_are_refused():
-    with pytest.raises(
-        ValueError, match="a batch must have at most 2\\^32 records; got 4294967297"
-    ):
-        dropax.generate_random_params(CONFIG, KEY, {"image": (2**32 + 1, 4, 4, 3)})

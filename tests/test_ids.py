@@ -117,13 +117,13 @@ def test_an_id_is_the_same_in_every_form(key):
 def test_one_compilation_serves_all_epochs_and_ids():
     config = config_of("pixel")
     operator = DropoutOperator(config, rngs=0)
-    from dropax.operator import _apply_batch
+    from dropax.kit.batching import RecordEngine
 
     operator.apply_batch({"image": IMAGES}, record_ids=IDS, epoch=0)
-    before = _apply_batch._cache_size()
+    before = RecordEngine.step._cache_size()
     for epoch in (1, 2**32 - 1):
         operator.apply_batch({"image": IMAGES}, record_ids=IDS + np.uint64(9), epoch=epoch)
-    assert _apply_batch._cache_size() == before
+    assert RecordEngine.step._cache_size() == before
 
 
 def test_a_deterministic_operator_draws_for_no_id():

@@ -30,7 +30,7 @@ FOUND = {
 
 @pytest.mark.parametrize(("shape", "given_axis", "axis", "last"), FOUND.values(), ids=FOUND)
 def test_the_channel_axis_is_found_and_goes_last_for_regions(shape, given_axis, axis, last):
-    layout = Layout.of(list(shape), given_axis, "a")
+    layout = Layout.of(list(shape), given_axis)
     assert layout == Layout(shape, axis)
     assert layout.channel_last_shape == last
 
@@ -38,9 +38,9 @@ def test_the_channel_axis_is_found_and_goes_last_for_regions(shape, given_axis, 
 @pytest.mark.parametrize(("shape", "axis"), [((5, 6), 2), ((5, 6), -3), ((), 0), ((), -1)], ids=str)
 def test_an_axis_that_the_element_lacks_is_refused(shape, axis):
     with pytest.raises(ValueError, match="must name an axis") as refused:
-        Layout.of(shape, axis, "Config.channel_axis")
-    text = f"Config.channel_axis must name an axis of an element of shape {shape}; got {axis}."
-    assert str(refused.value) == text
+        Layout.of(shape, axis)
+    text = f"must name an axis of an element of shape {shape}; got {axis}."
+    assert str(refused.value) == f"DropoutOperatorConfig.channel_axis {text}"
 
 
 @given(shape=SHAPES, data=st.data())
@@ -65,7 +65,7 @@ def test_a_region_mask_broadcasts_the_same_before_and_after_it_is_placed(shape, 
 @given(shape=SHAPES, data=st.data())
 def test_a_mask_that_broadcasts_to_the_element_fits_and_any_other_is_refused(shape, data):
     mask = np.ones(data.draw(st.lists(st.integers(0, 4), max_size=5)), np.uint8)
-    layout = Layout.of(shape, "auto", "a")
+    layout = Layout.of(shape, "auto")
     try:
         fits = np.broadcast_shapes(mask.shape, shape) == shape
     except ValueError:

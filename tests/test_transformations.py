@@ -105,7 +105,8 @@ def test_one_compile_for_many_rates_and_batches_of_one_shape(mode, strategy, key
 
 @modes_by_turns
 def test_no_compile_for_another_operator_of_an_equal_config(mode):
-    from dropax.operator import _apply, _apply_batch
+    from dropax.kit.batching import RecordEngine
+    from dropax.operator import _apply
 
     images = image_of((4, 7, 6, 3))
     before = None
@@ -113,7 +114,7 @@ def test_no_compile_for_another_operator_of_an_equal_config(mode):
         operator = DropoutOperator(config_of(mode, dropout_rate=seed / 10), rngs=seed)
         operator.apply_batch({"image": images})
         operator.apply({"image": images[0]}, {}, {})
-        sizes = (_apply_batch._cache_size(), _apply._cache_size())
+        sizes = (RecordEngine.step._cache_size(), _apply._cache_size())
         assert before in (None, sizes)
         before = sizes
 

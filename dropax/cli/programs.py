@@ -6,13 +6,11 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dropax.config import DropoutOperatorConfig
-from dropax.functional import apply
+from dropax.functional import drop_images
 from dropax.regions import Channel, Pixel
-from dropax.sampling import sample_params
 
 HELD = 32
 """How many programs are held. Each takes megabytes, and some 30 of a process's memory mappings."""
@@ -24,17 +22,6 @@ def file_key(seed: int, name: str) -> jax.Array:
     for word in np.frombuffer(hashlib.sha256(os.fsencode(name)).digest()[:8], ">u4"):
         key = jax.random.fold_in(key, np.uint32(word))
     return key
-
-
-def _drop(config: DropoutOperatorConfig, key: jax.Array, records: jax.Array) -> Any:
-    """Returns the records after the drop and their keep masks; i draws from `fold_in(key, i)`."""
-
-    def one(index: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-        params = sample_params(config, jax.random.fold_in(key, index), image.shape)
-        data, _, _ = apply(config, {"image": image}, {}, {}, params)
-        return data["image"], data["keep_mask"]
-
-    return jax.vmap(one)(jnp.arange(len(records), dtype=jnp.uint32), records)
 
 
 class Programs:
@@ -74,10 +61,13 @@ class Programs:
         if kind not in self.held:
             if len(self.held) == HELD:
                 del self.held[next(iter(self.held))]
-            self.held[kind] = jax.jit(_drop).lower(*arguments).compile()
+            self.held[kind] = drop_images.lower(*arguments, records.ndim - 1).compile()
         jax.block_until_ready(arguments)
         start = time.perf_counter()
-        results = jax.block_until_ready(self.held[kind](*arguments))
+        fields = jax.block_until_ready(self.held[kind](*arguments))
         milliseconds = 1000 * (time.perf_counter() - start)
-        after, mask = (np.asarray(r)[:, :length].reshape(array.shape) for r in results)
-        return after.astype(array.dtype), mask, milliseconds
+        after, keep_mask = (
+            np.asarray(padded)[:, :length].reshape(array.shape)
+            for padded in (fields.image, fields.keep_mask)
+        )
+        return after.astype(array.dtype), keep_mask, milliseconds

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from dropax.kit.errors import is_array, must, names, require_kind
+from dropax.kit.fields import leading_size
 from dropax.kit.ids import as_record_ids
-from dropax.kit.trees import leading_size, register_export, stack_trees, summarize
+from dropax.kit.trees import register_export, stack_trees, summarize
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -258,39 +259,6 @@ class Batch:
 
 def _rows(tree: Any, rows: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[rows], tree)
-
-
-def is_empty(batch: Any) -> bool:
-    """Says whether a batch is a `Batch` without a single array."""
-    return isinstance(batch, Batch) and not jax.tree.leaves((batch.data, batch.states))
-
-
-def records_of(batch: Any, owner: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the data and the states of a batch, checked to be arrays of one leading length.
-
-    Args:
-      batch: a `Batch`, or a dict of arrays of shape (B, ...), which has no states.
-      owner: the argument's name for the error.
-
-    Returns:
-      (data, states).
-
-    Raises:
-      TypeError: if it is neither, or a leaf is no array.
-      ValueError: if there is no array, one without axes, or two that differ in length.
-    """
-    if isinstance(batch, Batch):
-        data, states = batch.data, batch.states
-    else:
-        require_kind(owner, batch, dict, "a dropax.Batch or a dict of arrays")
-        data, states = batch, {}
-    leading_size({"data": data, "states": states}, owner)
-    return data, states
-
-
-def with_records(batch: Any, data: Any, states: Any) -> Any:
-    """Returns a batch of the same kind with other data and states."""
-    return batch.with_parts(data, states) if isinstance(batch, Batch) else data
 
 
 register_pytree_with_keys(

@@ -1,10 +1,11 @@
 """From one record to a batch.
 
-Given two functions, one that draws for records and one that works on a record, `batched` returns
-the function that works on a batch. It derives a key for each record, runs the records at once or
-one after the other, and counts them. It knows nothing of dropout.
+`RecordEngine` runs two functions, one that draws for records and one that works on a record, over
+the records of a batch: all at once (`vmap`) or one after the other (`scan`), with a key for each
+record. `batched` wraps it for user-supplied functions.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -13,21 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.kit.batch import Batch, is_empty, records_of, with_records
+from dropax.kit.batch import Batch
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import must, require_kind
+from dropax.kit.fields import leading_size
 from dropax.kit.ids import as_epoch, as_record_ids, id_keys
-from dropax.kit.keys import as_key, record_keys, refuse_shared_key
+from dropax.kit.keys import fold_in_each, refuse_shared_key
 from dropax.kit.meshes import call_over_mesh, explicit_axes
 from dropax.kit.state import OperatorState
-from dropax.kit.trees import refuse_endless
 
 AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Any])
-Drawn = dict[str, Any] | None
+Params = dict[str, Any] | None
 
 
 class ApplyBatch(Protocol):
-    """What `batched` returns."""
+    """The type of the function that `batched` returns."""
 
     def __call__(
         self,
@@ -44,15 +45,15 @@ class ApplyBatch(Protocol):
 
 
 def batched(
-    generate_random_params: Callable[[Any, jax.Array, Any], Drawn],
+    generate_random_params: Callable[[Any, jax.Array, Any], Params],
     apply: Callable[..., tuple[Any, Any, Any]],
     *,
-    is_active: Callable[[Any, Drawn], Any] | None = None,
+    is_active: Callable[[Any, Params], Any] | None = None,
     is_shared: Callable[[Any], bool] | None = None,
 ) -> ApplyBatch:
-    """Builds an `apply_batch` out of anybody's two functions.
+    """Builds an `apply_batch` from user-supplied `generate_random_params` and `apply`.
 
-    The result is pure and goes into any `jit`. In a stochastic config the key of the call is
+    The result is pure and goes into any `jit`. If the config is stochastic, the key of the call is
     `fold_in(op_state.key, op_state.step)`, record i draws from `fold_in(that, i)`, and the step
     then advances by one. With record ids and an epoch, record keys follow from these and
     `op_state.key` alone. What a record draws depends on nothing else: not on the batch size, the
@@ -61,19 +62,19 @@ def batched(
     Args:
       generate_random_params: `(config, keys, data_shapes) -> params`, with keys of shape (n,) and a
         tree of shapes that start with n. Each leaf of the params has a leading axis of n. Under
-        "scan", n is 1. Only called in a stochastic config.
+        "scan", n is 1. Only called if the config is stochastic.
       apply: `(config, data, state, metadata, random_params, stats) -> (data, state, metadata)` on
         one record. Metadata stays on the host, so it is given an empty dict.
-      is_active: `(config, params) -> bools`: whether anything changes at all, for all records that
-        the params are of or for each. Those for which it is false are counted as skipped. None for
+      is_active: `(config, params) -> bools`: whether anything changes at all, for all records of
+        the params or for each. Records for which it is false are counted as skipped. None for
         always.
       is_shared: `(config) -> bool`: whether all records get what the first one draws. None for
         never.
 
     Returns:
       The function `(config, op_state, batch, stats=None, *, record_ids=None, epoch=None) ->
-      (batch, op_state)`. `batch` is a `Batch` or a dict of arrays of shape (B, ...), and so is what
-      comes back.
+      (batch, op_state)`. `batch` is a `Batch` or a dict of arrays of shape (B, ...), and the result
+      is of the same type.
 
     Example:
       >>> from dropax import init_state
@@ -90,50 +91,21 @@ def batched(
       ((4, 8, 8, 3), 1)
     """
 
-    def work_on(
-        records: tuple[Any, Any],
-        config: OperatorConfig,
-        op_state: OperatorState,
-        stats: dict[str, Any] | None,
-        identity: tuple[Any, Any] | None,
-        valid: Any,
-    ) -> tuple[tuple[Any, Any], OperatorState]:
-        data, states = records
-        size = jax.tree.leaves((data, states))[0].shape[0]
-        shared = is_shared is not None and is_shared(config)
-        keys = None
-        if config.stochastic:
-            keys = _keys_of(op_state, size, identity)
-            refuse_shared_key(keys, data, "apply_batch.op_state.key", _MANUAL_CURE)
-            op_state = op_state.advance()
-        draw = functools.partial(generate_random_params, config)
-        active_of = functools.partial(_always if is_active is None else is_active, config)
+    def draw(config: Any, keys: jax.Array, records: Any) -> Params:
+        shapes = jax.tree.map(lambda leaf: (*keys.shape, *leaf.shape[1:]), records[0])
+        return generate_random_params(config, keys, shapes)
 
-        def work(params: Drawn, data: Any, state: Any) -> tuple[Any, Any]:
-            data, state, _ = apply(config, data, state, {}, params, stats)
-            return data, state
+    def work(config: Any, record: Any, params: Params, stats: Any) -> Any:
+        data, state, _ = apply(config, *record, {}, params, stats)
+        return data, state
 
-        run = _run_scan if config.batch_strategy == "scan" else _run_vmap
-        if keys is None or shared:
-            params = None if keys is None else _draw_one(draw, keys[0], _first(data))
-            active = active_of(params)
-            data, states = run(functools.partial(work, params), data, states)
-        elif run is _run_scan:
-
-            def one(key: jax.Array, data: Any, state: Any) -> tuple[Any, Any]:
-                params = _draw_one(draw, key, data)
-                return work(params, data, state), active_of(params)
-
-            (data, states), active = run(one, keys, data, states)
-        else:
-            params = draw(keys, jax.tree.map(jnp.shape, data))
-            active = active_of(params)
-            data, states = run(work, params, data, states)
-        return (data, states), count_records(op_state, size, active, valid)
-
-    # One dispatch where it is called eagerly, and inside another jit nothing of its own. A scan
-    # that is called eagerly outside of any jit would be compiled anew in every call.
-    compiled = jax.jit(work_on, inline=True)
+    engine = RecordEngine(
+        draw,
+        work,
+        is_active=is_active or (lambda config, params: True),
+        is_shared=is_shared or (lambda config: False),
+        constant=lambda config, records: None,
+    )
 
     def apply_batch(
         config: OperatorConfig,
@@ -144,51 +116,186 @@ def batched(
         record_ids: Any = None,
         epoch: Any = None,
     ) -> tuple[Any, OperatorState]:
-        require_kind("apply_batch.op_state", op_state, OperatorState, "an OperatorState")
-        if is_empty(batch):
+        records = records_of(batch)
+        if records is None:
             return batch, op_state
-        data, states = records_of(batch, "apply_batch.batch")
-        refuse_endless(stats, "apply_batch.stats")
-        statistics = op_state.statistics
-        identity = None
-        if config.stochastic:
-            size = jax.tree.leaves((data, states))[0].shape[0]
-            shared = is_shared is not None and is_shared(config)
-            identity = identify(batch, size, record_ids, epoch, shared=shared)
-        valid = batch.valid_mask if isinstance(batch, Batch) else None
-        _refuse_sharded_scan((data, states), config.batch_strategy)
-        stats = statistics if stats is None else stats
-        (data, states), op_state = call_over_mesh(
-            compiled if _jax_takes(stats) else work_on,
-            (data, states),
-            config,
-            op_state.replace(statistics=None),
-            stats,
-            identity,
-            valid,
-        )
-        return with_records(batch, data, states), op_state.replace(statistics=statistics)
+        identity = (batch, record_ids, epoch)
+        (data, states), op_state = engine(config, op_state, records, stats, identity)
+        is_batch = isinstance(batch, Batch)
+        return batch.with_parts(data, states) if is_batch else data, op_state
 
     return apply_batch
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordEngine:
+    """Draws for the records of a batch, works on them, and counts them.
+
+    Attributes:
+      draw: `(config, keys, records) -> params`, with a leading axis of as many records as keys.
+        Of `records` only the shapes behind the leading axis matter.
+      work: `(config, record, params, stats) -> record`, on one record.
+      is_active: `(config, params) -> bools`, as for `batched`.
+      is_shared: `(config) -> bool`, as for `batched`.
+      constant: `(config, records) -> params`: what every record gets if the config is not
+        stochastic, without a leading axis.
+    """
+
+    draw: Callable[[Any, jax.Array, Any], Params]
+    work: Callable[..., Any]
+    is_active: Callable[..., Any]
+    is_shared: Callable[[Any], bool]
+    constant: Callable[[Any, Any], Params]
+
+    def __call__(
+        self,
+        config: Any,
+        op_state: OperatorState,
+        records: Any,
+        stats: Any,
+        identity: tuple[Any, Any, Any],
+        params: Params = None,
+    ) -> tuple[Any, OperatorState]:
+        """Works on the records of a batch, in one dispatch if called eagerly.
+
+        Args:
+          config: an `OperatorConfig`.
+          op_state: the state before the call.
+          records: a tree of arrays of shape (B, ...).
+          stats: passed to `work`; None for `op_state.statistics`.
+          identity: (batch, record_ids, epoch): the batch that the records come from, and the
+            arguments of `apply_batch` of these names.
+          params: what every record gets, without a leading axis; None to draw.
+
+        Returns:
+          (records, op_state).
+        """
+        if not isinstance(op_state, OperatorState):
+            raise TypeError(must("apply_batch.op_state", "be an OperatorState", op_state))
+        statistics = op_state.statistics
+        stats = statistics if stats is None else stats
+        batch, record_ids, epoch = identity
+        record_ids = getattr(batch, "record_ids", None) if record_ids is None else record_ids
+        valid, ids = getattr(batch, "valid_mask", None), None
+        if config.stochastic and (record_ids is not None or epoch is not None):
+            size = jax.tree.leaves(records)[0].shape[0]
+            ids = identify(record_ids, epoch, size=size, shared=self.is_shared(config))
+        # Statistics may hold anything, and pass by the compiled function.
+        state = dataclasses.replace(op_state, statistics=None)
+        arguments = (records, config, state, params, stats, ids, valid)
+        if any(
+            isinstance(leaf, jax.Array) and jax.typeof(leaf).sharding.mesh.explicit_axes
+            for leaf in jax.tree.leaves(arguments)
+        ):
+            if config.batch_strategy == "scan":
+                _refuse_sharded_scan(records)
+            records, state = call_over_mesh(self.step, *arguments)
+        else:
+            records, state = self.step(*arguments)
+        return records, dataclasses.replace(state, statistics=statistics)
+
+    # One dispatch when called eagerly, inlined under an outer jit.
+    @functools.partial(jax.jit, static_argnums=0, inline=True)
+    def step(
+        self,
+        records: Any,
+        config: Any,
+        op_state: OperatorState,
+        params: Params,
+        stats: Any,
+        ids: tuple[Any, Any] | None,
+        valid: Any,
+    ) -> tuple[Any, OperatorState]:
+        """`run`, with keys from the state, which advances and counts the records."""
+        size, keys = jax.tree.leaves(records)[0].shape[0], None
+        if config.stochastic and params is None:
+            if ids is None:
+                keys = fold_in_each(op_state.next_key(), jnp.arange(size, dtype=jnp.uint32))
+            else:
+                keys = id_keys(op_state.key, ids[1], ids[0])
+            refuse_shared_key(keys, records, "apply_batch.op_state.key", _MANUAL_CURE)
+            op_state = op_state.advance()
+        records, active = self.run(config, keys, records, stats, params)
+        return records, count_records(op_state, size, active, valid)
+
+    def run(
+        self, config: Any, keys: jax.Array | None, records: Any, stats: Any, params: Params = None
+    ) -> tuple[Any, Any]:
+        """Draws for records with these keys, and works on them.
+
+        Args:
+          config: an `OperatorConfig`.
+          keys: shape (B,), or None if every record gets `params`.
+          records: a tree of arrays of shape (B, ...).
+          stats: passed to `work`.
+          params: without a leading axis; None with no keys for the constant ones.
+
+        Returns:
+          (records, active): the records, and which of them changed, of shape () or (B,).
+        """
+        records = jax.tree.map(jnp.asarray, records)
+        one_by_one = config.batch_strategy == "scan"
+
+        def work(record: Any, params: Params) -> Any:
+            return self.work(config, record, params, stats)
+
+        def draw_and_work(record_and_key: tuple[Any, jax.Array]) -> Any:
+            record, key = record_and_key
+            params = _first(self.draw(config, key[None], records))
+            return work(record, params), self.is_active(config, params)
+
+        if keys is not None and not self.is_shared(config):
+            if one_by_one:
+                return jax.lax.map(draw_and_work, (records, keys))
+            params = self.draw(config, keys, records)
+            return jax.vmap(work)(records, params), self.is_active(config, params)
+        # Every record gets the same.
+        if keys is not None:
+            params = _first(self.draw(config, keys[:1], records))
+        elif params is None:
+            params = self.constant(config, records)
+        each = functools.partial(work, params=params)
+        done = jax.lax.map(each, records) if one_by_one else jax.vmap(each)(records)
+        return done, self.is_active(config, params)
+
+
+def records_of(batch: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Takes the `batch` of `apply_batch` apart.
+
+    Args:
+      batch: a `Batch`, or a dict of arrays of shape (B, ...), which has no states.
+
+    Returns:
+      (data, states), checked to be arrays of one leading length; None for a `Batch` of nothing.
+
+    Raises:
+      TypeError: if it is neither, or a leaf is no array.
+      ValueError: if there is no array, one without axes, or two that differ in length.
+    """
+    owner = "apply_batch.batch"
+    if isinstance(batch, Batch):
+        records = batch.data, batch.states
+        if not jax.tree.leaves(records):
+            return None
+    else:
+        if not isinstance(batch, dict):
+            require_kind(owner, batch, dict, "a dropax.Batch or a dict of arrays")
+        records = batch, {}
+    leading_size({"data": records[0], "states": records[1]}, owner)
+    return records
 
 
 _MANUAL_CURE = "Pass each shard's record_ids, and the epoch. Or: "
 
 
-def identify(
-    batch: Any, size: int, record_ids: Any, epoch: Any, *, shared: bool
-) -> tuple[Any, Any] | None:
-    """Returns ids and epoch in the form that goes through `jit`, or None for positions.
+def identify(record_ids: Any, epoch: Any, *, size: int, shared: bool) -> tuple[Any, Any]:
+    """Returns (ids, epoch) in the form that goes through `jit`.
 
     Args:
-      batch: its `record_ids` count where none are given.
-      size: how many records there are.
       record_ids: as `as_record_ids` takes them, or None.
       epoch: as `as_epoch` takes it, or None.
+      size: how many records there are.
       shared: whether all records get what the first one draws.
-
-    Returns:
-      (ids, epoch), or None where there are no ids.
 
     Raises:
       TypeError: if ids or epoch are no integers.
@@ -196,10 +303,6 @@ def identify(
         negative, or all records share a draw.
     """
     owner = "apply_batch.record_ids"
-    if record_ids is None and isinstance(batch, Batch):
-        record_ids = batch.record_ids
-    if record_ids is None and epoch is None:
-        return None
     if record_ids is None:
         raise ValueError(must(owner, "be given where an epoch is", None))
     if epoch is None:
@@ -217,18 +320,15 @@ def identify(
 def count_records(
     op_state: OperatorState, size: int, active: Any, valid: Any = None
 ) -> OperatorState:
-    """Counts records as applied, or as skipped where `active` is false.
+    """Counts records as applied, or as skipped if `active` is false.
 
     Args:
       op_state: holds the counts so far.
       size: how many records there are.
       active: bool, for all of them or for each.
       valid: bools, for each, False for those that are not counted at all; None to count all.
-
-    Returns:
-      The state with the records counted.
     """
-    active, total = jnp.asarray(active), np.uint32(size)
+    active, total = jnp.asarray(active), jnp.uint32(size)
     if valid is not None:
         valid = jnp.asarray(valid)
         applied, total = (active & valid).sum(dtype=jnp.uint32), valid.sum(dtype=jnp.uint32)
@@ -239,50 +339,13 @@ def count_records(
     return op_state.count(applied, total - applied)
 
 
-def _keys_of(op_state: OperatorState, size: int, identity: tuple[Any, Any] | None) -> jax.Array:
-    """Returns a key for each record: of its id and the epoch, or of the step and its position."""
-    if identity is None:
-        return record_keys(op_state.next_key(), size, "apply_batch.op_state.key")
-    ids, epoch = identity
-    return id_keys(as_key(op_state.key, "apply_batch.op_state.key"), epoch, ids)
-
-
-def _jax_takes(stats: Any) -> bool:
-    """Says whether statistics, which may hold anything, go through `jit`."""
-    try:
-        jax.tree.map(jax.typeof, stats)
-    except (TypeError, OverflowError):
-        return False
-    return True
-
-
-def _always(config: Any, params: Drawn) -> bool:
-    del config, params
-    return True
-
-
-def _run_vmap(function: Any, *records: Any) -> Any:
-    # Within `vmap`, a function with a derivative of its own does not take NumPy constants of a jit.
-    return jax.vmap(function)(*jax.tree.map(jnp.asarray, records))
-
-
-def _run_scan(function: Any, *records: Any) -> Any:
-    return jax.lax.scan(lambda _, record: (None, function(*record)), None, records)[1]
-
-
-def _draw_one(draw: Any, key: jax.Array, data: Any) -> Drawn:
-    params: Drawn = draw(key[None], jax.tree.map(lambda leaf: (1, *leaf.shape), data))
-    return _first(params)
-
-
 def _first(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[0], tree)
 
 
-def _refuse_sharded_scan(records: Any, strategy: str) -> None:
+def _refuse_sharded_scan(records: Any) -> None:
     specs = [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(records)]
-    cut = any(spec and spec[0] is not None for spec in specs)
-    if strategy == "scan" and cut and explicit_axes(records):
+    if any(spec and spec[0] is not None for spec in specs) and explicit_axes(records):
         owner = "OperatorConfig.batch_strategy"
         constraint = "be 'vmap' where the batch axis is sharded over explicit mesh axes"
-        raise ValueError(must(owner, constraint, strategy))
+        raise ValueError(must(owner, constraint, "scan"))

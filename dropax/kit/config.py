@@ -23,7 +23,7 @@ from dropax.kit.errors import (
     require_kind,
 )
 from dropax.kit.serialization import Plain
-from dropax.kit.trees import copy_containers, refuse_endless
+from dropax.kit.trees import copy_containers
 
 
 class _Copied:
@@ -44,7 +44,6 @@ class _Copied:
     def __set__(self, config: Any, value: Any) -> None:
         # What is neither is left for the constructor to refuse.
         if isinstance(value, dict | list):
-            refuse_endless(value, f"{type(config).__name__}.{self._name}")
             value = copy_containers(value)
         vars(config)[self._name] = value
 
@@ -52,18 +51,15 @@ class _Copied:
 class _Static:
     """The static part of a config, hashed and compared by value."""
 
-    def __init__(self, config: "OperatorConfig") -> None:
-        # Of a copy: another thread may be adding what it has cached.
-        values = vars(config).copy()
-        self.values = {name: value for name, value in values.items() if name[0] != "_"}
-        for name in config.dynamic_fields:
-            del self.values[name]
-        parts = (
-            (name, _digest(value) if isinstance(value, dict) else value)
-            for name, value in sorted(self.values.items())
-        )
+    def __init__(self, values: dict[str, Any], dynamic_fields: tuple[str, ...]) -> None:
+        self.values = {
+            name: value
+            for name, value in values.items()
+            if name[0] != "_" and name not in dynamic_fields
+        }
         self.key = tuple(
-            (name, tuple(value) if isinstance(value, list) else value) for name, value in parts
+            (name, _digest(value) if isinstance(value, dict | list) else value)
+            for name, value in sorted(self.values.items())
         )
 
     def __eq__(self, other: object) -> bool:
@@ -73,16 +69,34 @@ class _Static:
         return hash(self.key)
 
 
+def _flatten(config: "OperatorConfig") -> tuple[tuple[Any, ...], _Static]:
+    """Returns the leaves of a config, one for each dynamic field, and its static part."""
+    values = vars(config)
+    static = values.get("_static")
+    if static is None:
+        # Of a copy: another thread may be adding what it has cached.
+        static = values["_static"] = _Static(values.copy(), config.dynamic_fields)
+    leaves = []
+    for name in config.dynamic_fields:
+        value = values[name]
+        is_neutral = type(value) is float and value == config.neutral.get(name)
+        leaves.append(None if is_neutral else value)
+    return tuple(leaves), static
+
+
 def _register(cls: "type[OperatorConfig]") -> None:
-    register_pytree_with_keys(
-        cls,
-        lambda config: (
-            tuple(zip(map(GetAttrKey, cls.dynamic_fields), config._children(), strict=True)),
-            config._static(),
-        ),
-        lambda static, children: _unflatten(cls, static, children),
-        lambda config: (config._children(), config._static()),
-    )
+    def flatten_with_keys(config: "OperatorConfig") -> tuple[Any, _Static]:
+        leaves, static = _flatten(config)
+        return tuple(zip(map(GetAttrKey, cls.dynamic_fields), leaves, strict=True)), static
+
+    def unflatten(static: _Static, leaves: Any) -> Any:
+        config = object.__new__(cls)
+        vars(config).update(static.values, _static=static)
+        for name, leaf in zip(cls.dynamic_fields, leaves, strict=True):
+            vars(config)[name] = cls.neutral.get(name) if leaf is None else leaf
+        return config
+
+    register_pytree_with_keys(cls, flatten_with_keys, unflatten, _flatten)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -164,35 +178,24 @@ class OperatorConfig(Plain):
         if not value:
             raise ValueError(must(self._owner(name), "not be empty", value))
 
-    def _static(self) -> _Static:
-        static = vars(self).get("_cached_static")
-        if static is None:
-            static = vars(self)["_cached_static"] = _Static(self)
-        return static
-
-    def _children(self) -> tuple[Any, ...]:
-        values = ((name, vars(self)[name]) for name in self.dynamic_fields)
-        return tuple(
-            None if type(value) is float and value == self.neutral.get(name) else value
-            for name, value in values
-        )
-
-    def _leaf_values(self) -> tuple[Any, ...]:
-        leaves, structure = jax.tree.flatten(self._children())
+    def _value(self) -> tuple[Any, ...]:
+        """Returns what stands for the config in comparisons and hashes."""
+        children, static = _flatten(self)
+        leaves, structure = jax.tree.flatten(children)
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             raise TypeError(
                 f"{type(self).__name__} holds a traced value, so it can be neither hashed nor "
                 "compared. Pass it to the jitted function as an argument: it is a pytree."
             )
-        return structure, *map(_leaf_value, leaves)
+        return type(self), static, structure, *map(_leaf_value, leaves)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, OperatorConfig) or type(self) is not type(other):
+        if type(self) is not type(other):
             return NotImplemented
-        return self._static() == other._static() and self._leaf_values() == other._leaf_values()
+        return self._value() == other._value()
 
     def __hash__(self) -> int:
-        return hash((type(self), self._static(), self._leaf_values()))
+        return hash(self._value())
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).copy().items() if name[0] != "_"}
@@ -269,14 +272,6 @@ class ModalityOperatorConfig(OperatorConfig):
         if len(bounds) != 2 or not bounds[0] < bounds[1]:  # NaN fails the comparison too
             raise ValueError(must(owner, "be (low, high) with low < high", bounds))
         vars(self)["clip_range"] = tuple(map(plain_number, bounds))
-
-
-def _unflatten(cls: type[Any], static: _Static, leaves: Any) -> Any:
-    config = object.__new__(cls)
-    vars(config).update(static.values, _cached_static=static)
-    for name, leaf in zip(cls.dynamic_fields, leaves, strict=True):
-        vars(config)[name] = cls.neutral.get(name) if leaf is None else leaf
-    return config
 
 
 def plain_number(number: Any) -> int | float:

@@ -1,7 +1,7 @@
-"""The wording of errors.
+"""The wording of errors, and checks that raise them.
 
-Given what was asked and what came, returns the one sentence a user reads:
-`<owner>.<argument> must <constraint>; got <value>. <the cure, where there is one>`
+Every message has one form: `<owner>.<argument> must <constraint>; got <value>. <cure>`. In all
+checks `owner` is the argument as the caller wrote it, and `cure` a sentence on what to do.
 """
 
 import difflib
@@ -14,16 +14,7 @@ import numpy as np
 
 
 def must(owner: str, constraint: str, value: Any, cure: str = "") -> str:
-    """Builds an error message of the house's one form.
-
-    Args:
-      owner: the argument, with what it belongs to: `Config.rate`.
-      constraint: what it must do or be.
-      value: what came instead; shown by `describe`.
-      cure: a sentence, or sentences, on what to do.
-
-    Returns:
-      The message.
+    """Builds an error message.
 
     Example:
       >>> must("Config.rate", "be in [0.0, 1.0]", 1.5)
@@ -35,12 +26,6 @@ def must(owner: str, constraint: str, value: Any, cure: str = "") -> str:
 
 def describe(value: Any) -> str:
     """Shows a value in a few characters, without reading an array's contents.
-
-    Args:
-      value: anything.
-
-    Returns:
-      Shape and dtype of an array, the type of a container, else a clipped `repr`.
 
     Example:
       >>> import numpy as np
@@ -78,14 +63,9 @@ def is_traced(tree: Any) -> bool:
 
 
 def leaks(new: Any, old: Any) -> bool:
-    """Says whether a tree holds a tracer of a transformation that another tree is no part of.
+    """Says whether `new` holds a tracer of a transformation that `old` is no part of.
 
-    Args:
-      new: what is to be kept in place of `old`.
-      old: what is kept so far; concrete, or traced where it is an argument of a transformation.
-
-    Returns:
-      Whether keeping `new` would outlive its tracers.
+    If so, keeping `new` in place of `old` would outlive its tracers.
     """
     return not _traces(new) <= _traces(old)
 
@@ -96,17 +76,7 @@ def _traces(tree: Any) -> set[int]:
 
 
 def require_choice(owner: str, value: Any, options: Iterable[str], cure: str = "") -> None:
-    """Refuses a value that is none of the options, and names the nearest.
-
-    Args:
-      owner: the argument, with what it belongs to.
-      value: what came.
-      options: the strings that are taken.
-      cure: what else would do.
-
-    Raises:
-      ValueError: if `value` is not one of the options.
-    """
+    """Raises a ValueError, which names the nearest option, if a value is none of the options."""
     options = list(options)
     if isinstance(value, str) and value in options:
         return
@@ -119,35 +89,13 @@ def require_choice(owner: str, value: Any, options: Iterable[str], cure: str = "
 
 
 def require_kind(owner: str, value: Any, kind: type, noun: str, cure: str = "") -> None:
-    """Refuses a value of another type than `kind`.
-
-    Args:
-      owner: the argument, with what it belongs to.
-      value: what came.
-      kind: the type it must have. A bool is no int here.
-      noun: that type in words, with its article.
-      cure: what to do.
-
-    Raises:
-      TypeError: if `value` is not a `kind`.
-    """
+    """Raises a TypeError if a value is not a `kind` (`noun` in words); a bool is no int here."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(must(owner, f"be {noun}", value, cure))
 
 
 def require_whole(owner: str, value: Any, low: int, high: int | None = None) -> None:
-    """Refuses what is not an int of `low` or more, and below `high` if that is given.
-
-    Args:
-      owner: the argument, with what it belongs to.
-      value: what came.
-      low: the least that is taken.
-      high: the first that is not taken, or None.
-
-    Raises:
-      TypeError: if `value` is no int.
-      ValueError: if it is out of range.
-    """
+    """Raises a TypeError if a value is no int, a ValueError if it is not in [low, high)."""
     require_kind(owner, value, int, "an int")
     if value < low or (high is not None and value >= high):
         bound = f"be at least {low}" if high is None else f"be in [{low}, {high})"
@@ -155,16 +103,9 @@ def require_whole(owner: str, value: Any, low: int, high: int | None = None) -> 
 
 
 def require_number(owner: str, value: Any, *, finite: bool = True) -> None:
-    """Refuses what is not a plain real number.
+    """Raises a TypeError if a value is no real number, a ValueError if it is NaN or not finite.
 
-    Args:
-      owner: the argument, with what it belongs to.
-      value: what came; ints and floats pass, NumPy scalars among them, bools do not.
-      finite: whether infinities are refused. NaN always is.
-
-    Raises:
-      TypeError: if `value` is no number.
-      ValueError: if it is NaN, or infinite where it must be finite.
+    Ints, floats and NumPy scalars of either are numbers; bools and arrays are not.
     """
     if not is_number(value):
         raise TypeError(must(owner, "be a number", value))

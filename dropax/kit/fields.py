@@ -1,26 +1,20 @@
-"""Fields of an element, by dotted path.
+"""Fields of records: nested dicts of arrays, by dotted path, and how many records they hold.
 
-Given a nested dict and a path such as `"camera.rgb"`, returns or replaces what lies there.
-Reading never changes a dict, and writing copies the dicts on its way. A key that itself holds
-dots is found first, as it stands.
+Reading never changes a dict, and writing copies the dicts on its way. A key that itself holds dots
+is found first, as it stands.
 """
 
 import copy
 from collections.abc import Mapping
 from typing import Any
 
+from jax.tree_util import keystr, tree_flatten_with_path
+
 from dropax.kit.errors import must, names
 
 
 def get_field(data: Any, path: str) -> Any:
-    """Returns what lies at a dotted path.
-
-    Args:
-      data: nested dicts with string keys.
-      path: the names from the outermost dict inwards, joined by dots.
-
-    Returns:
-      The value there, itself and not a copy.
+    """Returns what is at a dotted path, itself and not a copy.
 
     Raises:
       KeyError: if the path leads nowhere; the message lists what is there instead.
@@ -30,7 +24,8 @@ def get_field(data: Any, path: str) -> Any:
       2
     """
     node, walked = data, ""
-    for name in _split(data, path):
+    whole = isinstance(data, Mapping) and path in data
+    for name in [path] if whole else path.split("."):
         where = repr(walked) if walked else "the data"
         if not isinstance(node, Mapping):
             raise KeyError(f"field {path!r} not found: {where} is not a dict.")
@@ -41,66 +36,80 @@ def get_field(data: Any, path: str) -> Any:
     return node
 
 
-def set_field(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+def set_field(data: dict[str, Any], path: str, value: Any, owner: str = "") -> dict[str, Any]:
     """Returns a copy of nested dicts with a value put at a dotted path.
 
-    Args:
-      data: nested dicts with string keys; left as it is. What is not on the path is shared.
-      path: where to put the value. Dicts that are missing on the way are made.
-      value: what to put there.
+    What is not on the path is shared, and dicts that are missing on the way are made.
 
-    Returns:
-      A new outermost dict, of the same type.
+    Args:
+      data: nested dicts with string keys; left as it is.
+      path: where to put the value.
+      value: what to put there.
+      owner: the argument that holds the path, for the error; left out, the field itself.
 
     Raises:
       TypeError: if the path leads through something that is not a dict.
+      ValueError: if there is a dict at the path, whose other fields would vanish.
 
     Example:
       >>> set_field({"image": 1}, "views.dropped", 2)
       {'image': 1, 'views': {'dropped': 2}}
     """
-    return _with(data, _split(data, path), value, path)
+    copied, node, name = _copy_path(data, path)
+    if isinstance(node.get(name), dict) and node[name]:
+        constraint = f"not take the place of a dict with {names(node[name])}"
+        raise ValueError(must(owner or f"field {path!r}", constraint, path))
+    node[name] = value
+    return copied
 
 
 def remove_field(data: dict[str, Any], path: str) -> dict[str, Any]:
-    """Returns a copy of nested dicts without what lies at a dotted path.
-
-    Args:
-      data: nested dicts with string keys; left as it is.
-      path: leads to what is to be left out.
-
-    Returns:
-      A new outermost dict, of the same type.
-
-    Raises:
-      KeyError: if the path leads nowhere.
+    """Returns a copy of nested dicts without what is at a dotted path; KeyError if nothing is.
 
     Example:
       >>> remove_field({"image": 1, "aux": {"depth": 2, "pose": 3}}, "aux.depth")
       {'image': 1, 'aux': {'pose': 3}}
     """
     get_field(data, path)
-    return _without(data, _split(data, path))
+    copied, node, name = _copy_path(data, path)
+    del node[name]
+    return copied
 
 
-def _split(data: Any, path: str) -> list[str]:
-    return [path] if isinstance(data, Mapping) and path in data else path.split(".")
+def leading_size(tree: Any, owner: str) -> int:
+    """Returns the length of the leading axis that all leaves of a tree share.
+
+    Raises:
+      TypeError: if a leaf is no array.
+      ValueError: if there is no leaf, one without axes, or two that differ.
+    """
+    first: tuple[str, int] | None = None
+    for path, leaf in tree_flatten_with_path(tree)[0]:
+        name = keystr(path, simple=True, separator=".")
+        shape = getattr(leaf, "shape", None)
+        if not isinstance(shape, tuple):
+            raise TypeError(must(f"{owner}: leaf {name!r}", "be an array", leaf))
+        if not shape:
+            raise ValueError(must(f"{owner}: leaf {name!r}", "have a leading batch axis", leaf))
+        first = first or (name, shape[0])
+        if shape[0] != first[1]:
+            constraint = f"have {first[1]} records along its leading axis, as {first[0]!r} has"
+            raise ValueError(must(f"{owner}: leaf {name!r}", constraint, leaf))
+    if first is None:
+        raise ValueError(f"{owner} must hold at least one array; got none.")
+    return first[1]
 
 
-def _without(node: Any, parts: list[str]) -> dict[str, Any]:
-    name, *rest = parts
-    changed = copy.copy(node)
-    if rest:
-        changed[name] = _without(node[name], rest)
-    else:
-        del changed[name]
-    return changed
-
-
-def _with(node: Any, parts: list[str], value: Any, path: str) -> dict[str, Any]:
-    if not isinstance(node, dict):
-        raise TypeError(must(f"field {path!r}", "lead through dicts only", node))
-    name, rest = parts[0], parts[1:]
-    changed = copy.copy(node)
-    changed[name] = _with(node.get(name, {}), rest, value, path) if rest else value
-    return changed
+def _copy_path(data: Any, path: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Copies the dicts on a path; returns the outermost, the innermost, and the last name."""
+    *parts, last = [path] if isinstance(data, Mapping) and path in data else path.split(".")
+    if not isinstance(data, dict):
+        raise TypeError(must(f"field {path!r}", "lead through dicts only", data))
+    outermost = node = copy.copy(data)
+    for name in parts:
+        inner = node.get(name, {})
+        if not isinstance(inner, dict):
+            raise TypeError(must(f"field {path!r}", "lead through dicts only", inner))
+        node[name] = copy.copy(inner)
+        node = node[name]
+    return outermost, node, last

@@ -5,7 +5,6 @@ not on the batch that it came in, its place there, or the devices. So a run can 
 shuffled or spread over other devices, and every record meets the same masks.
 """
 
-import functools
 import operator
 from typing import Any
 
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.kit.errors import is_array, must, require_whole
-from dropax.kit.keys import is_counter_based, map_records
+from dropax.kit.keys import map_over_keys
 
 # Folded in first, so that keys of ids are not those of steps and positions.
 _IDS = np.uint32(2**32 - 1)
@@ -77,16 +76,13 @@ def _array_of(ids: Any, owner: str) -> np.ndarray:
 
 
 def as_epoch(epoch: Any) -> Any:
-    """Returns an epoch as one word.
+    """Returns an epoch as a uint32 scalar.
 
     Args:
       epoch: an int in [0, 2^32), or an integer scalar array, which may be traced.
 
-    Returns:
-      uint32 scalar.
-
     Raises:
-      TypeError: if it is of another kind.
+      TypeError: if it is of the wrong type.
       ValueError: if an int is out of range, or an array no scalar.
     """
     owner = "epoch"
@@ -102,18 +98,13 @@ def as_epoch(epoch: Any) -> Any:
     return epoch.astype(jnp.uint32)
 
 
-@functools.partial(jax.jit, inline=True)  # a loop that is called eagerly is compiled in every call
 def id_keys(key: jax.Array, epoch: Any, ids: Any) -> jax.Array:
-    """Returns one key for each record, of its id.
+    """Returns one key for each record: `fold_in` of a tag, the epoch, the high and the low word.
 
     Args:
       key: one typed key, an operator's own.
       epoch: uint32 scalar.
       ids: uint32, shape (B,), or (B, 2), words (low, high).
-
-    Returns:
-      Typed keys, shape (B,): `fold_in` of a tag, the epoch, the high word and the low word, in
-      turn.
     """
     base = jax.random.fold_in(jax.random.fold_in(key, _IDS), epoch)
     ids = jnp.asarray(ids)
@@ -122,4 +113,4 @@ def id_keys(key: jax.Array, epoch: Any, ids: Any) -> jax.Array:
     def fold(words: tuple[jax.Array, jax.Array]) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(base, words[1]), words[0])
 
-    return map_records(fold, (low, high), is_counter_based(base))
+    return map_over_keys(fold, (low, high), base)

@@ -5,14 +5,13 @@ Given a key, returns typed keys. Keys of every implementation are taken, legacy
 Other implementations promise no such thing, so they are always mapped over one by one.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from dropax.kit.errors import is_array, must
+from dropax.kit.errors import must
 
 Out = TypeVar("Out")
 
@@ -24,9 +23,6 @@ def as_keys(key: Any, owner: str) -> jax.Array:
       key: a typed key array of any shape, or a legacy `uint32` array of shape
         `(..., words of a key)` for JAX's default implementation.
       owner: the argument's name for the error.
-
-    Returns:
-      A typed key array.
 
     Raises:
       TypeError: if `key` is neither.
@@ -44,19 +40,7 @@ def as_keys(key: Any, owner: str) -> jax.Array:
 
 
 def as_key(key: Any, owner: str) -> jax.Array:
-    """Returns one typed key, as `as_keys` does, and refuses several.
-
-    Args:
-      key: a typed or legacy key.
-      owner: the argument's name for the error.
-
-    Returns:
-      A typed key of shape ().
-
-    Raises:
-      TypeError: if `key` is no key.
-      ValueError: if it is an array of keys.
-    """
+    """Returns one typed key, as `as_keys` does; raises a ValueError for an array of keys."""
     typed = as_keys(key, owner)
     if typed.shape != ():
         raise ValueError(must(owner, "be one key, of shape ()", typed))
@@ -64,7 +48,7 @@ def as_key(key: Any, owner: str) -> jax.Array:
 
 
 def record_keys(key: Any, batch_size: int, owner: str) -> jax.Array:
-    """Returns one key for each record of a batch.
+    """Returns one key for each record of a batch, shape `(batch_size,)`.
 
     Args:
       key: one key for the batch, of which record i gets `fold_in(key, i)`; or `(batch_size,)` keys,
@@ -72,16 +56,11 @@ def record_keys(key: Any, batch_size: int, owner: str) -> jax.Array:
       batch_size: how many records there are.
       owner: the argument's name for the error.
 
-    Returns:
-      Typed keys, shape `(batch_size,)`.
-
     Raises:
       TypeError: if `key` is no key.
-      ValueError: if there are several keys, but not one for each record; or more records than 2^32.
+      ValueError: if there are several keys, but not one for each record.
     """
     keys = as_keys(key, owner)
-    if batch_size > 2**32:  # their numbers would start again
-        raise ValueError(must("a batch", "have at most 2^32 records", batch_size))
     if keys.shape == ():
         return fold_in_each(keys, jnp.arange(batch_size, dtype=jnp.uint32))
     if keys.shape != (batch_size,):
@@ -89,40 +68,26 @@ def record_keys(key: Any, batch_size: int, owner: str) -> jax.Array:
     return keys
 
 
-# Jitted, as a loop (`map_records`) that is called eagerly would be compiled anew in every call.
-@functools.partial(jax.jit, inline=True)
 def fold_in_each(key: jax.Array, numbers: jax.Array) -> jax.Array:
-    """Returns `jax.random.fold_in(key, n)` for each number, in the numbers' shape.
+    """Returns `jax.random.fold_in(key, n)` for each number: typed keys, one a number.
 
     Args:
-      key: one typed key. Deriving from it does not use it up for other numbers.
-      numbers: uint32, any shape.
-
-    Returns:
-      Typed keys in that shape.
+      key: one typed key. It may be reused with other `numbers`.
+      numbers: uint32, shape (n,).
     """
-    flat = map_records(
-        lambda n: jax.random.fold_in(key, n), numbers.reshape(-1), is_counter_based(key)
-    )
-    return flat.reshape(numbers.shape)
+    return map_over_keys(lambda n: jax.random.fold_in(key, n), numbers, key)
 
 
-def map_keys(draw: Callable[[jax.Array], Out], keys: jax.Array) -> Out:
-    """Calls a function on each key and stacks what it returns.
+def map_over_keys(function: Callable[[Any], Out], records: Any, key: jax.Array) -> Out:
+    """Calls a function on each record and stacks the results, which do not depend on their number.
 
     Args:
-      draw: a function of one typed key.
-      keys: typed keys, shape (n,).
-
-    Returns:
-      What `draw` returns, with a leading axis of n: the same whatever n is.
+      function: of one record; draws from keys of the implementation of `key`.
+      records: a tree of arrays with a leading axis.
+      key: a typed key, or several. With a counter-based implementation the records are mapped at
+        once (`vmap`), else one after the other (`lax.map`).
     """
-    return map_records(draw, keys, is_counter_based(keys))
-
-
-def map_records(function: Callable[[Any], Out], records: Any, at_once: bool) -> Out:
-    """Calls a function on each record, at once (`vmap`) or one after the other (`lax.map`)."""
-    return jax.vmap(function)(records) if at_once else jax.lax.map(function, records)
+    return jax.vmap(function)(records) if is_counter_based(key) else jax.lax.map(function, records)
 
 
 def is_counter_based(key: jax.Array) -> bool:
@@ -131,21 +96,20 @@ def is_counter_based(key: jax.Array) -> bool:
 
 
 def refuse_shared_key(key: jax.Array, data: Any, owner: str, cure: str = "") -> None:
-    """Refuses to give every shard of manual axes the same masks, where JAX lets us see it.
+    """Raises a ValueError if every shard of a manual axis would draw the same, where JAX shows it.
 
     Args:
-      key: what masks are drawn from.
-      data: what they are drawn for.
+      key: what is drawn from.
+      data: what it is drawn for.
       owner: the argument's name for the error.
       cure: what else would do.
-
-    Raises:
-      ValueError: if the data varies over a manual axis that the key does not vary over.
     """
-    manual: frozenset[str] = frozenset().union(
-        *(_manual_axes(leaf) for leaf in jax.tree.leaves(data))
-    )
-    shared = sorted(manual - _manual_axes(jax.random.key_data(key)))
+    # A manual axis that an array is known to vary over stands in its type.
+    varying = [
+        frozenset(getattr(getattr(jax.typeof(leaf), "manual_axis_type", None), "varying", ()))
+        for leaf in (jax.random.key_data(key), *jax.tree.leaves(data))
+    ]
+    shared = sorted(frozenset().union(*varying[1:]) - varying[0])
     if shared:
         axis = shared[0]
         message = must(owner, f"vary over the manual axis {axis!r} as the data does", key)
@@ -153,11 +117,3 @@ def refuse_shared_key(key: jax.Array, data: Any, owner: str, cure: str = "") -> 
         raise ValueError(
             f"{message} Every shard would draw the same masks. {cure}Fold its place in: {fold}."
         )
-
-
-def _manual_axes(leaf: Any) -> frozenset[str]:
-    """Returns the manual axes that an array is known to vary over, as its type says."""
-    if not is_array(leaf):
-        return frozenset()
-    axes = getattr(jax.typeof(leaf), "manual_axis_type", None)
-    return frozenset(getattr(axes, "varying", ()))

@@ -14,14 +14,7 @@ from jax.sharding import AxisType, NamedSharding
 
 
 def explicit_axes(tree: Any) -> tuple[str, ...]:
-    """Returns the explicit axes of the mesh that an array of a tree is cut over.
-
-    Args:
-      tree: arrays, traced or not; other leaves count as not cut.
-
-    Returns:
-      Their names; none where no array is cut over a mesh with explicit axes.
-    """
+    """Returns the names of the explicit mesh axes that an array of a tree is sharded over."""
     mesh = _mesh_of(tree)
     kinds = () if mesh is None else zip(mesh.axis_names, mesh.axis_types, strict=True)
     return tuple(name for name, kind in kinds if kind is AxisType.Explicit)

@@ -1,7 +1,7 @@
-"""What an operator object holds: a config, a state, and where its key came from.
+"""`ModalityOperator`: an operator as an object, the base to write others on.
 
-Everything here is about carrying: counts, statistics, copies, checkpoints. With `Rngs`, these
-objects are the only mutable ones of the package.
+It holds a config, a state, and where its key came from. With `Rngs`, operators are the only mutable
+objects of the package.
 """
 
 import copy
@@ -15,14 +15,13 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
-from dropax.kit.batch import Batch, Element, is_empty, records_of, with_records
+from dropax.kit.batch import Batch, Element
 from dropax.kit.batching import AnyBatch, batched
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_traced, leaks, must, require_kind
-from dropax.kit.ids import as_epoch, as_record_ids
 from dropax.kit.rngs import draw_key
 from dropax.kit.state import OperatorState, init_state, load_state, save_state, word_count
-from dropax.kit.trees import copy_containers, copy_tree, refuse_endless
+from dropax.kit.trees import copy_containers, copy_tree
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +46,26 @@ def atomic(method: Method) -> Method:
     return cast(Method, run)
 
 
-class Shell:
-    """Holds the config and the state of an operator. A registered pytree of these two.
+class ModalityOperator:
+    """An operator on elements: the base to write others on.
+
+    A subclass defines `apply`, and, if it can be stochastic, `generate_random_params`. What it
+    needs belongs into its config: config and state are what goes through `jit` as a pytree. A
+    stochastic operator draws one key from its stream when it is made; that key and the number of
+    draws since are all its randomness. Attributes that a subclass sets in its own `__init__` are
+    not part of the pytree. Threads may share an operator: no draw is repeated and no count lost,
+    but which thread gets which draw is open.
 
     Args:
       config: what is fixed.
-      rngs: where a stochastic operator gets its key from; see `ModalityOperator`.
+      rngs: where a stochastic operator gets its key from: a `dropax.Rngs`, an int seed, a key, or
+        anything that gives a key when its stream is called. A deterministic one needs none.
       name: for people to read.
+
+    Attributes:
+      config: as given.
+      rngs: as given; None after the operator went through a pytree.
+      name: as given.
 
     Raises:
       TypeError: if an argument is of another kind.
@@ -107,6 +119,179 @@ class Shell:
     def state(self) -> OperatorState:
         """The operator's state, as the pure functions take it."""
         return self._state
+
+    def generate_random_params(
+        self, rng: jax.Array, data_shapes: dict[str, Any]
+    ) -> dict[str, jax.Array] | None:
+        """Draws what `apply` needs, for a whole batch. None unless a subclass says otherwise.
+
+        Args:
+          rng: B keys, one for each record; `jax.vmap` over them. Under "scan", B is 1.
+          data_shapes: the shape of each field, (B, ...).
+
+        Returns:
+          Arrays of shape (B, ...), or None where the operator is deterministic.
+
+        Raises:
+          NotImplementedError: if the operator is stochastic and its class does not define this.
+        """
+        del rng, data_shapes
+        if self.stochastic:
+            raise NotImplementedError(
+                f"{type(self).__name__} is stochastic, so it must define generate_random_params."
+            )
+        return None
+
+    def apply(
+        self,
+        data: dict[str, Any],
+        state: Any,
+        metadata: Any,
+        random_params: dict[str, Any] | None = None,
+        stats: dict[str, Any] | None = None,
+    ) -> tuple[dict[str, Any], Any, Any]:
+        """Works on one element. A subclass must define it.
+
+        Raises:
+          NotImplementedError: always, here.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define apply.")
+
+    def _run_batch(
+        self,
+        op_state: OperatorState,
+        batch: Any,
+        stats: dict[str, Any] | None,
+        record_ids: Any,
+        epoch: Any,
+    ) -> tuple[Any, OperatorState]:
+        """The pure `apply_batch` of this operator's two methods."""
+        run = batched(
+            lambda _, keys, shapes: self.generate_random_params(keys, shapes),
+            lambda _, *arguments: self.apply(*arguments),
+        )
+        return run(self.config, op_state, batch, stats, record_ids=record_ids, epoch=epoch)
+
+    @overload
+    def apply_batch(
+        self,
+        batch: AnyBatch,
+        stats: dict[str, Any] | None = None,
+        *,
+        record_ids: Any = None,
+        epoch: Any = None,
+    ) -> AnyBatch: ...
+
+    @overload
+    def apply_batch(
+        self,
+        batch: dict[str, Any],
+        stats: dict[str, Any] | None,
+        metadata: Any,
+        *,
+        record_ids: Any = None,
+        epoch: Any = None,
+    ) -> tuple[dict[str, Any], Any, Any]: ...
+
+    @atomic
+    def apply_batch(
+        self,
+        batch: Any,
+        stats: dict[str, Any] | None = None,
+        metadata: Any = _MISSING,
+        *,
+        record_ids: Any = None,
+        epoch: Any = None,
+    ) -> Any:
+        """Works on each record of a batch, and advances the operator's state.
+
+        `apply_batch(batch, stats=None)` takes a `Batch` or a dict of arrays and returns the same
+        kind. With a third argument, as `apply_batch(data, states, metadata)`, it returns the three.
+
+        Args:
+          batch: a `Batch`, or a dict of arrays of shape (B, ...).
+          stats: for `apply`; None for `get_statistics()`. In the second form, the records' states:
+            a dict of arrays of shape (B, ...), which may be empty.
+          metadata: in the second form, anything; returned as it is.
+          record_ids: an id a record; see `dropax.apply_batch`. None for those of a `Batch`.
+          epoch: an int in [0, 2^32), or a scalar array. Must come with ids.
+
+        Returns:
+          The batch, with the same structure and metadata; or (data, states, metadata).
+
+        Raises:
+          KeyError: if a field is missing.
+          TypeError: if the batch is neither, or holds something that is no array; or if ids or
+            epoch are no integers.
+          ValueError: if leading axes differ; if ids come without an epoch or an epoch without ids,
+            or are not one a record; or if the operator is stochastic and was captured in a closure
+            under `jit`, which would bake one mask in.
+        """
+        if metadata is not _MISSING:
+            owner = f"{type(self).__name__}.apply_batch"
+            require_kind(f"{owner}.batch", batch, dict, "a dict of arrays where metadata is given")
+            if stats is not None:
+                noun = "the records' states where metadata is given"
+                require_kind(f"{owner}.stats", stats, dict, noun)
+            whole = Batch.unchecked(batch, stats or {})
+            out = self.apply_batch(whole, record_ids=record_ids, epoch=epoch)
+            return out.data, out.states if stats else stats, metadata
+        out, state = self._run_batch(self._state, batch, stats, record_ids, epoch)
+        self._store(state, "apply_batch", drew=self.stochastic)
+        return out
+
+    def __call__(self, batch: AnyBatch, stats: dict[str, Any] | None = None) -> AnyBatch:
+        """Works on a batch, as `apply_batch` does."""
+        return self.apply_batch(batch, stats)
+
+    def get_output_structure(self, sample_data: Any, sample_state: Any) -> tuple[Any, Any]:
+        """Returns the structure of what `apply` returns, with None for leaves.
+
+        Args:
+          sample_data: the data of one element, or its shapes (`jax.ShapeDtypeStruct`).
+          sample_state: the state of one element; may hold anything.
+
+        Returns:
+          (data, state), trees with None leaves.
+        """
+        data, state = self._trace(sample_data, sample_state)
+        return jax.tree.map(lambda _: None, data), state
+
+    def output_spec(self, input_spec: Any) -> Any:
+        """Returns what `apply` makes of an element, as shapes and dtypes.
+
+        Args:
+          input_spec: the data of an element as `jax.ShapeDtypeStruct`, or an `Element` of these.
+
+        Returns:
+          The same kind, with every field that `apply` adds.
+        """
+        if isinstance(input_spec, Element):
+            return input_spec.replace(data=self._trace(input_spec.data, input_spec.state)[0])
+        return self._trace(input_spec, {})[0]
+
+    def _trace(self, data: Any, state: Any) -> tuple[Any, Any]:
+        """Returns the spec of the data that `apply` returns, and the structure of the state."""
+        owner = f"{type(self).__name__}: the structure of an element's data"
+        require_kind(owner, data, dict, "a dict of arrays or of their shapes")
+        leaves, structure = jax.tree.flatten(state)
+        arrays = [leaf if is_array(leaf) else None for leaf in leaves]
+
+        def run(data: Any, arrays: list[Any], key: jax.Array) -> tuple[Any, Any]:
+            pairs = zip(leaves, arrays, strict=True)
+            state = jax.tree.unflatten(
+                structure, [leaf if array is None else array for leaf, array in pairs]
+            )
+            params = None
+            if self.stochastic:
+                shapes = jax.tree.map(lambda leaf: (1, *leaf.shape), data)
+                params = self.generate_random_params(key[None], shapes)
+                params = jax.tree.map(lambda leaf: leaf[0], params)
+            data, state, _ = self.apply(data, state, {}, params, self.get_statistics())
+            return data, jax.tree.map(lambda _: None, state)
+
+        spec: tuple[Any, Any] = jax.eval_shape(run, data, arrays, jax.random.key(0))
+        return spec
 
     def _store(self, new_state: OperatorState, method: str, *, drew: bool) -> None:
         """Keeps a new state, unless that would leave a tracer in a concrete operator."""
@@ -194,7 +379,6 @@ class Shell:
     def _keep_statistics(self, stats: Any, owner: str) -> None:
         owner = f"{type(self).__name__}: {owner}"
         require_kind(owner, stats, dict, "a dict")
-        refuse_endless(stats, owner)
         if leaks(stats, self._state):
             cure = "Compute them outside of jit, or pass the operator to it as an argument."
             raise ValueError(must(owner, "not be traced", "tracers", cure))
@@ -305,8 +489,8 @@ class Shell:
         return f"{type(self).__name__}({self.config!r}{name}, state={self._state!r})"
 
 
-def _register(cls: type[Shell]) -> None:
-    def unflatten(name: str | None, children: Any) -> Shell:
+def _register(cls: type[ModalityOperator]) -> None:
+    def unflatten(name: str | None, children: Any) -> ModalityOperator:
         operator = object.__new__(cls)
         operator.config, operator._state = children
         operator.rngs, operator.name = None, name
@@ -322,224 +506,3 @@ def _register(cls: type[Shell]) -> None:
         unflatten,
         lambda op: ((op.config, op._state), op.name),
     )
-
-
-class ModalityOperator(Shell):
-    """An operator on elements: the base to write others on.
-
-    A subclass defines `apply`, and, if it can be stochastic, `generate_random_params`. What it
-    needs belongs into its config: config and state are what goes through `jit` as a pytree. A
-    stochastic operator draws one key from its stream when it is made; that key and the number of
-    draws since are all its randomness. Attributes that a subclass sets in its own `__init__` are
-    not part of the pytree. Threads may share an operator: no draw is repeated and no count lost,
-    but which thread gets which draw is open.
-
-    Args:
-      config: what is fixed.
-      rngs: where a stochastic operator gets its key from: a `dropax.Rngs`, an int seed, a key, or
-        anything that gives a key when its stream is called. A deterministic one needs none.
-      name: for people to read.
-
-    Attributes:
-      config: as given.
-      rngs: as given; None after the operator went through a pytree.
-      name: as given.
-
-    Raises:
-      TypeError: if an argument is of another kind.
-      ValueError: if the config is stochastic and `rngs` is None.
-      KeyError: if `rngs` has neither the config's stream nor a default one.
-    """
-
-    # What a subclass defines.
-
-    def generate_random_params(
-        self, rng: jax.Array, data_shapes: dict[str, Any]
-    ) -> dict[str, jax.Array] | None:
-        """Draws what `apply` needs, for a whole batch. None unless a subclass says otherwise.
-
-        Args:
-          rng: B keys, one for each record; `jax.vmap` over them. Under "scan", B is 1.
-          data_shapes: the shape of each field, (B, ...).
-
-        Returns:
-          Arrays of shape (B, ...), or None where the operator is deterministic.
-
-        Raises:
-          NotImplementedError: if the operator is stochastic and its class does not define this.
-        """
-        del rng, data_shapes
-        if self.stochastic:
-            raise NotImplementedError(
-                f"{type(self).__name__} is stochastic, so it must define generate_random_params."
-            )
-        return None
-
-    def apply(
-        self,
-        data: dict[str, Any],
-        state: Any,
-        metadata: Any,
-        random_params: dict[str, Any] | None = None,
-        stats: dict[str, Any] | None = None,
-    ) -> tuple[dict[str, Any], Any, Any]:
-        """Works on one element. A subclass must define it.
-
-        Raises:
-          NotImplementedError: always, here.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define apply.")
-
-    def _run_batch(
-        self, op_state: OperatorState, batch: Batch, stats: dict[str, Any] | None, epoch: Any
-    ) -> tuple[Batch, OperatorState]:
-        run = batched(
-            lambda _, keys, shapes: self.generate_random_params(keys, shapes),
-            lambda _, *arguments: self.apply(*arguments),
-        )
-        return run(self.config, op_state, batch, stats, epoch=epoch)
-
-    # Batches.
-
-    @overload
-    def apply_batch(
-        self,
-        batch: AnyBatch,
-        stats: dict[str, Any] | None = None,
-        *,
-        record_ids: Any = None,
-        epoch: Any = None,
-    ) -> AnyBatch: ...
-
-    @overload
-    def apply_batch(
-        self,
-        batch: dict[str, Any],
-        stats: dict[str, Any] | None,
-        metadata: Any,
-        *,
-        record_ids: Any = None,
-        epoch: Any = None,
-    ) -> tuple[dict[str, Any], Any, Any]: ...
-
-    @atomic
-    def apply_batch(
-        self,
-        batch: Any,
-        stats: dict[str, Any] | None = None,
-        metadata: Any = _MISSING,
-        *,
-        record_ids: Any = None,
-        epoch: Any = None,
-    ) -> Any:
-        """Works on each record of a batch, and advances the operator's state.
-
-        `apply_batch(batch, stats=None)` takes a `Batch` or a dict of arrays and returns the same
-        kind. With a third argument, as `apply_batch(data, states, metadata)`, it returns the three.
-
-        Args:
-          batch: a `Batch`, or a dict of arrays of shape (B, ...).
-          stats: for `apply`; None for `get_statistics()`. In the second form, the records' states:
-            a dict of arrays of shape (B, ...), which may be empty.
-          metadata: in the second form, anything; returned as it is.
-          record_ids: an id a record; see `dropax.apply_batch`. None for those of a `Batch`.
-          epoch: an int in [0, 2^32), or a scalar array. Must come with ids.
-
-        Returns:
-          The batch, with the same structure and metadata; or (data, states, metadata).
-
-        Raises:
-          KeyError: if a field is missing.
-          TypeError: if the batch is neither, or holds something that is no array; or if ids or
-            epoch are no integers.
-          ValueError: if leading axes differ; if ids come without an epoch or an epoch without ids,
-            or are not one a record; or if the operator is stochastic and was captured in a closure
-            under `jit`, which would bake one mask in.
-        """
-        owner = f"{type(self).__name__}.apply_batch.batch"
-        if metadata is not _MISSING:
-            require_kind(owner, batch, dict, "a dict of arrays where metadata is given")
-            if stats is not None:
-                what = f"{type(self).__name__}.apply_batch.stats"
-                require_kind(what, stats, dict, "the records' states where metadata is given")
-            refuse_endless((batch, stats), owner)
-            whole = Batch.unchecked(batch, stats or {})
-            out = self.apply_batch(whole, record_ids=record_ids, epoch=epoch)
-            return out.data, out.states if stats else stats, metadata
-        if is_empty(batch):
-            return batch
-        data, states = records_of(batch, owner)
-        if record_ids is None:
-            record_ids = getattr(batch, "record_ids", None)
-        if not self.stochastic:  # nothing is drawn
-            record_ids = epoch = None
-        # Ids of 64 bits are split here: `jit` would cut them off.
-        bare = Batch.unchecked(
-            data,
-            states,
-            record_ids=None if record_ids is None else as_record_ids(record_ids),
-            valid_mask=getattr(batch, "valid_mask", None),
-        )
-        stats = self._state.statistics if stats is None else stats
-        out, new_state = self._run_batch(
-            self._state.replace(statistics=None),
-            bare,
-            stats,
-            None if epoch is None else as_epoch(epoch),
-        )
-        self._store(new_state, "apply_batch", drew=self.stochastic)
-        return with_records(batch, out.data, out.states)
-
-    def __call__(self, batch: AnyBatch, stats: dict[str, Any] | None = None) -> AnyBatch:
-        """Works on a batch, as `apply_batch` does."""
-        return self.apply_batch(batch, stats)
-
-    def get_output_structure(self, sample_data: Any, sample_state: Any) -> tuple[Any, Any]:
-        """Returns the structure of what `apply` returns, with None for leaves.
-
-        Args:
-          sample_data: the data of one element, or its shapes (`jax.ShapeDtypeStruct`).
-          sample_state: the state of one element; may hold anything.
-
-        Returns:
-          (data, state), trees with None leaves.
-        """
-        data, state = self._trace(sample_data, sample_state)
-        return jax.tree.map(lambda _: None, data), state
-
-    def output_spec(self, input_spec: Any) -> Any:
-        """Returns what `apply` makes of an element, as shapes and dtypes.
-
-        Args:
-          input_spec: the data of an element as `jax.ShapeDtypeStruct`, or an `Element` of these.
-
-        Returns:
-          The same kind, with every field that `apply` adds.
-        """
-        if isinstance(input_spec, Element):
-            return input_spec.replace(data=self._trace(input_spec.data, input_spec.state)[0])
-        return self._trace(input_spec, {})[0]
-
-    def _trace(self, data: Any, state: Any) -> tuple[Any, Any]:
-        """Returns the spec of the data that `apply` returns, and the structure of the state."""
-        owner = f"{type(self).__name__}: the structure of an element's data"
-        require_kind(owner, data, dict, "a dict of arrays or of their shapes")
-        refuse_endless((data, state), owner)
-        leaves, structure = jax.tree.flatten(state)
-        arrays = [leaf if is_array(leaf) else None for leaf in leaves]
-
-        def run(data: Any, arrays: list[Any], key: jax.Array) -> tuple[Any, Any]:
-            pairs = zip(leaves, arrays, strict=True)
-            state = jax.tree.unflatten(
-                structure, [leaf if array is None else array for leaf, array in pairs]
-            )
-            params = None
-            if self.stochastic:
-                shapes = jax.tree.map(lambda leaf: (1, *leaf.shape), data)
-                params = self.generate_random_params(key[None], shapes)
-                params = jax.tree.map(lambda leaf: leaf[0], params)
-            data, state, _ = self.apply(data, state, {}, params, self.get_statistics())
-            return data, jax.tree.map(lambda _: None, state)
-
-        spec: tuple[Any, Any] = jax.eval_shape(run, data, arrays, jax.random.key(0))
-        return spec

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.kit.errors import is_array, is_real, is_traced, must, require_choice, require_kind
-from dropax.kit.trees import refuse_endless
 
 
 class Plain:
@@ -58,7 +57,6 @@ class Plain:
         """
         owner = f"{cls.__name__}.from_dict.values"
         require_kind(owner, values, dict, "a dict as to_dict returns it")
-        refuse_endless(values, owner)
         if values.get("type") != cls.__name__:
             raise ValueError(must(f"{owner}['type']", f"be {cls.__name__!r}", values.get("type")))
         kind: Any = cls

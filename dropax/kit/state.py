@@ -14,14 +14,14 @@ import numpy as np
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_traced, must, names, require_kind
 from dropax.kit.keys import as_key
-from dropax.kit.trees import copy_tree, refuse_endless, register_export, summarize
+from dropax.kit.trees import copy_tree, register_export, summarize
 
 CHECKPOINT_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class OperatorState:
-    """Base key, step, counts and statistics. Made by `init_state`.
+    """Base key, step, counts and statistics; `init_state` returns one.
 
     Attributes:
       key: one typed key. With `step` it is all the randomness of an operator.
@@ -47,22 +47,16 @@ class OperatorState:
 
     def advance(self) -> "OperatorState":
         """Returns the state of the next step."""
-        return self.replace(step=self.step + np.uint32(1))
+        return dataclasses.replace(self, step=self.step + np.uint32(1))
 
     def count(self, applied: Any, skipped: Any) -> "OperatorState":
-        """Returns the state with records added to its counts.
-
-        Args:
-          applied: how many dropout ran on, uint32 scalar.
-          skipped: how many were left alone, uint32 scalar.
-
-        Returns:
-          The new state.
-        """
-        return self.replace(
-            applied_count=_add(self.applied_count, applied),
-            skipped_count=_add(self.skipped_count, skipped),
-        )
+        """Returns the state with records added to its counts, each number a uint32 scalar."""
+        added = jnp.stack([applied, skipped])
+        words = jnp.stack([self.applied_count, self.skipped_count])
+        low = words[:, 1] + added
+        high = words[:, 0] + (low < added).astype(jnp.uint32)  # a low word that wrapped carries
+        counts = jnp.stack([high, low], axis=1)
+        return dataclasses.replace(self, applied_count=counts[0], skipped_count=counts[1])
 
     def __repr__(self) -> str:
         parts = {name: getattr(self, name) for name in _FIELDS}
@@ -84,18 +78,16 @@ register_export(OperatorState, ())
 
 
 def init_state(config: OperatorConfig, key: Any = None) -> OperatorState:
-    """Makes the state that `apply_batch` threads through.
+    """Returns the state that `apply_batch` threads through, at step 0.
 
     Args:
       config: static field used: `stochastic`. Its `precomputed_stats` are the first statistics.
-      key: one typed or legacy key; all randomness of the state comes from it. Copied, and not to be
-        used elsewhere. A deterministic config needs none.
-
-    Returns:
-      The state at step 0, in buffers of its own, so that donating it deletes nobody's key.
+      key: one typed or legacy key; all randomness of the state comes from it. Do not use it
+        elsewhere. It is copied: donating the state never invalidates the caller's key. A
+        deterministic config needs none.
 
     Raises:
-      TypeError: if `key` is no key, or is left out where the config is stochastic.
+      TypeError: if `key` is no key, or is left out though the config is stochastic.
       ValueError: if it is an array of keys.
 
     Example:
@@ -110,14 +102,11 @@ def init_state(config: OperatorConfig, key: Any = None) -> OperatorState:
 
 
 def new_state(key: jax.Array, statistics: dict[str, Any] | None = None) -> OperatorState:
-    """Makes the state of an operator that has not run.
+    """Returns the state, at step 0 with counts of zero, of an operator that has not run.
 
     Args:
-      key: one typed key; copied, so that donating the state deletes nobody's key.
-      statistics: to start with, or None.
-
-    Returns:
-      The state, at step 0 with counts of zero.
+      key: one typed key; copied, so that donating the state never invalidates the caller's key.
+      statistics: to start with, or None; copied too.
     """
     zero = jnp.zeros((), jnp.uint32)
     words = jnp.zeros((2,), jnp.uint32)
@@ -131,15 +120,11 @@ def word_count(words: Any) -> int:
 
 
 def save_state(state: OperatorState) -> dict[str, Any]:
-    """Turns a state into plain arrays, numbers and strings.
+    """Returns a concrete state as a dict of plain arrays, numbers and strings.
 
-    Args:
-      state: a concrete state.
-
-    Returns:
-      A dict that `numpy.savez`, pickle, msgpack or Orbax (as a PyTree) can store: `version`,
-      `key_data`, `key_impl`, `step`, `applied_count`, `skipped_count`, and, where there are any,
-      `statistics`, a dict (which `numpy.load` gives back only with `allow_pickle=True`).
+    It holds `version`, `key_data`, `key_impl`, `step`, `applied_count`, `skipped_count`, and, if
+    there are any, `statistics`, a dict (which `numpy.load` returns only with `allow_pickle=True`).
+    `numpy.savez`, pickle, msgpack or Orbax (as a PyTree) can store it.
 
     Raises:
       ValueError: if the state is traced.
@@ -162,14 +147,11 @@ def save_state(state: OperatorState) -> dict[str, Any]:
 
 
 def load_state(saved: Any) -> OperatorState:
-    """Makes a state of what `save_state` returned. Strict: nothing is guessed.
+    """Returns the state that `save_state` wrote. Strict: nothing is guessed.
 
     Args:
       saved: the dict, or one that was stored and read back; numbers and strings may have become
         arrays without axes.
-
-    Returns:
-      The state.
 
     Raises:
       TypeError: if `saved` is no dict.
@@ -192,7 +174,6 @@ def load_state(saved: Any) -> OperatorState:
         statistics = statistics.item()  # as `numpy.savez` stores a dict
     if statistics is not None and not isinstance(statistics, dict):
         raise ValueError(must("state entry 'statistics'", "be a dict or None", statistics))
-    refuse_endless(statistics, "state entry 'statistics'")
     return OperatorState(
         _saved_key(saved),
         jnp.asarray(_saved_int(saved, "step", 32), jnp.uint32),
@@ -204,12 +185,6 @@ def load_state(saved: Any) -> OperatorState:
 
 def _is_readable(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and not is_traced(leaf) and not leaf.is_deleted()
-
-
-def _add(words: jax.Array, number: Any) -> jax.Array:
-    low = words[1] + number
-    carry = (low < words[1]).astype(jnp.uint32)
-    return jnp.stack([words[0] + carry, low])
 
 
 def _words(number: int) -> jax.Array:

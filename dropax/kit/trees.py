@@ -1,4 +1,4 @@
-"""Trees of arrays: how many records they hold, how they are stacked, shown and exported."""
+"""Trees of arrays: how they are stacked, copied, shown and exported."""
 
 from typing import Any
 
@@ -9,58 +9,6 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from dropax.kit.errors import is_array, must
-
-
-def leading_size(tree: Any, owner: str) -> int:
-    """Returns the length of the leading axis that all leaves share.
-
-    Args:
-      tree: nested dicts of arrays.
-      owner: whose tree it is, for the error.
-
-    Returns:
-      That length.
-
-    Raises:
-      TypeError: if a leaf is no array.
-      ValueError: if there is no leaf, one without axes, or two that differ.
-    """
-    refuse_endless(tree, owner)
-    first: tuple[str, int] | None = None
-    for path, leaf in tree_flatten_with_path(tree)[0]:
-        name = keystr(path, simple=True, separator=".")
-        if not is_array(leaf):
-            raise TypeError(must(f"{owner}: leaf {name!r}", "be an array", leaf))
-        if not leaf.shape:
-            raise ValueError(must(f"{owner}: leaf {name!r}", "have a leading batch axis", leaf))
-        first = first or (name, leaf.shape[0])
-        if leaf.shape[0] != first[1]:
-            constraint = f"have {first[1]} records along its leading axis, as {first[0]!r} has"
-            raise ValueError(must(f"{owner}: leaf {name!r}", constraint, leaf))
-    if first is None:
-        raise ValueError(f"{owner} must hold at least one array; got none.")
-    return first[1]
-
-
-def refuse_endless(tree: Any, owner: str) -> None:
-    """Refuses containers that hold themselves: JAX would take the whole process down.
-
-    Args:
-      tree: nested dicts, lists and tuples of anything.
-      owner: whose tree it is, for the error.
-
-    Raises:
-      ValueError: if it is nested deeper than 100 containers, as one that holds itself is.
-    """
-
-    def walk(node: Any, depth: int) -> None:
-        if depth > 100:
-            raise ValueError(must(owner, "be nested no deeper than 100 containers", tree))
-        if isinstance(node, dict | list | tuple):
-            for part in node.values() if isinstance(node, dict) else node:
-                walk(part, depth + 1)
-
-    walk(tree, 0)
 
 
 def summarize(tree: Any) -> Any:
@@ -75,11 +23,11 @@ def summarize(tree: Any) -> Any:
 
 
 def register_export(cls: type, static: Any) -> None:
-    """Lets `jax.export` write functions that take or return objects of a class.
+    """Lets `jax.export` write functions that take or return objects of a registered pytree class.
 
     Args:
-      cls: a registered pytree, of which only leaves differ from object to object.
-      static: what its flattening gives beside the leaves.
+      cls: the class; its objects differ in their leaves only.
+      static: what its flattening returns beside the leaves.
     """
     jax.export.register_pytree_node_serialization(
         cls,
@@ -101,14 +49,11 @@ def _kind(leaf: Any) -> str:
 
 
 def stack_trees(trees: list[Any], part: str) -> Any:
-    """Stacks the leaves of trees of one structure.
+    """Stacks the leaves of trees of one structure; returns {} for no trees.
 
     Args:
       trees: one for each record; their leaves are arrays or numbers.
       part: which part of a record they are, for the error.
-
-    Returns:
-      A tree of the same structure, with a leading axis of one entry a record; {} for no trees.
 
     Raises:
       TypeError: if a leaf is no array or number.
@@ -116,8 +61,6 @@ def stack_trees(trees: list[Any], part: str) -> Any:
     """
     if not trees:
         return {}
-    for position, tree in enumerate(trees):
-        refuse_endless(tree, f"Batch.elements[{position}].{part}")
     paths = tree_flatten_with_path(trees[0])[0]
     structure: Any = jax.tree.structure(trees[0])
     columns: list[list[Any]] = [[] for _ in paths]

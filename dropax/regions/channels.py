@@ -30,7 +30,7 @@ class Channel(Plain):
     Example:
       >>> mask = Channel(min_kept=1).sample(jax.random.key(0), (4, 4, 3), 1.0)
       >>> mask.shape, int(mask.sum())
-      ((3,), 1)
+      ((1, 1, 3), 1)
     """
 
     min_kept: int = 0
@@ -48,7 +48,7 @@ class Channel(Plain):
           rate: the fraction dropped in expectation, exactly where `min_kept` is 0.
 
         Returns:
-          Keep mask, bool, of shape `(channels,)`: with `min_kept` 0, bit for bit
+          Keep mask, bool, of shape `(1, ..., channels)`: with `min_kept` 0, bit for bit
           `jax.random.bernoulli(key, float32(1) - float32(rate), (channels,))`.
 
         Raises:
@@ -67,7 +67,7 @@ class Channel(Plain):
                 return kept
             return kept | (draws <= jnp.sort(draws)[self.min_kept - 1])
 
-        return store(draw, key)
+        return store(draw, key).reshape((1,) * (len(element_shape) - 1) + (channels,))
 
     def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Returns the rate, or less where `min_kept` keeps more channels than it would.

@@ -11,6 +11,7 @@ import numpy as np
 from dropax.config import DropoutOperatorConfig
 from dropax.kit.fields import get_field
 from dropax.regions import Channel
+from dropax.sampling import may_skip
 from dropax.testing.bounds import assert_mean, mean_bound
 from dropax.testing.properties import BrokenError, Property, property_of, require_same
 from dropax.testing.trials import Trial
@@ -175,7 +176,7 @@ def _channels_are_free(trial: Trial) -> bool:
         return False
     if isinstance(config, DropoutOperatorConfig):
         least = isinstance(config.region, Channel) and config.region.min_kept
-        return not (config.may_skip or least)
+        return not (may_skip(config) or least)
     return True
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from hypothesis import strategies as st
 
-from dropax.kit.batch import records_of
+from dropax.kit.batching import records_of
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import must, require_choice, require_kind, require_whole
 from dropax.kit.trees import summarize
@@ -176,7 +176,7 @@ def _trials(
         batch = batches(config)
     if isinstance(batch, st.SearchStrategy):
         batch = draw(batch, label="batch")
-    data, states = jax.tree.map(_as_jax_holds, records_of(batch, f"{owner}.batch"))
+    data, states = jax.tree.map(_as_jax_holds, records_of(batch) or ({}, {}))
     seed = draw(st.integers(0, 2**32 - 1), label="seed")
     trial = Trial(transform, config, data, states, seed, false_alarm)
     # What is wrong with the arguments is told here, and not as a property that does not hold.

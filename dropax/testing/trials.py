@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.config import DropoutOperatorConfig
+from dropax.functional import fit_mask
 from dropax.kit.batch import Batch
 from dropax.kit.batching import ApplyBatch, batched
 from dropax.kit.config import OperatorConfig
 from dropax.kit.fields import get_field, set_field
 from dropax.kit.keys import record_keys
 from dropax.kit.state import OperatorState, new_state
-from dropax.layout import broadcast_rank
+from dropax.layout import Layout, broadcast_rank
 from dropax.measures import expected_dropped_fraction
-from dropax.sampling import fit_mask, layout_of
 
 Tree = Any
 _VALUES, _FEWEST, _MOST = 2**22, 2**8, 2**15  # values and pairs of records, for statistics
@@ -356,7 +356,7 @@ def _without_dtypes(data: Tree) -> Tree:
 def channel_axis_of(config: OperatorConfig, shape: tuple[int, ...]) -> int | None:
     """Returns the axis of an image's channels: the last of three or more, or as the config says."""
     if isinstance(config, DropoutOperatorConfig):
-        return layout_of(config, shape).channel_axis
+        return Layout.of(shape, config.channel_axis).channel_axis
     return len(shape) - 1 if len(shape) > 2 else None
 
 
