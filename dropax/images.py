@@ -1,7 +1,7 @@
-"""What an eye can see of images and masks: contact sheets, overlays.
+"""Shows images and masks: contact sheets, overlays.
 
-Given arrays, returns plain (H, W, 3) uint8 arrays, which any plotting or imaging library takes.
-Nothing here is random, writes a file, or needs more than NumPy.
+Takes arrays of any dtype, and returns (H, W, 3) uint8 arrays, which any plotting or imaging library
+takes. Nothing here is random, writes a file, or needs more than NumPy.
 
     plt.imshow(dropax.images.mask_overlay(image, keep_mask))
     PIL.Image.fromarray(dropax.images.contact_sheet(images)).save("sheet.png")
@@ -25,24 +25,25 @@ def contact_sheet(
     background: int | tuple[int, int, int] = 255,
     span: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """Lays images out in rows, from the top left, so that many can be seen at once.
+    """Lays images out in rows, from the top left.
 
     Args:
       images: a batch, (N, H, W) or (N, H, W, C), or a sequence of images (H, W) or (H, W, C), of
-        any sizes and dtypes. Each is shown as by `to_display`, in the middle of its place.
-      columns: how many lie side by side; left out, as many as make about a square.
-      gap: pixels between them.
-      background: what lies between them, a grey value or (red, green, blue).
-      span: the values that become black and white; left out, 0 and 255 of uint8, False and True
-        of bools, and of every other dtype the least and the greatest finite value of all images of
-        that dtype, so that a value looks the same wherever it is.
+        any sizes and dtypes. Each is shown as by `to_display`, in the middle of its cell.
+      columns: images in a row; None for about a square.
+      gap: pixels between images.
+      background: color between images, a gray value or (red, green, blue).
+      span: the values shown as black and white. By default 0 and 255 for uint8, False and True for
+        bool, and for any other dtype the least and the greatest finite value of all images of that
+        dtype, so that a value looks the same in all of them.
 
     Returns:
       Shape (H, W, 3), uint8.
 
     Raises:
-      TypeError: if `columns` or `gap` is no int, or `span` no pair of numbers.
-      ValueError: if there is no image, one is no image, or an argument is out of range.
+      TypeError: if `columns` or `gap` is not an int, or `span` not a pair of numbers.
+      ValueError: if there is no image, one has another number of axes, or an argument is out of
+        range.
 
     Example:
       >>> batch = np.random.default_rng(0).random((6, 32, 32, 3))
@@ -55,19 +56,19 @@ def contact_sheet(
     columns = math.ceil(math.sqrt(len(arrays))) if columns is None else columns
     require_whole("contact_sheet.columns", columns, 1)
     require_whole("contact_sheet.gap", gap, 0)
-    paper = _colour(background, "contact_sheet.background")
-    spans = {}
-    for dtype in {array.dtype for array in arrays}:
-        spans[dtype] = display_span(*(array for array in arrays if array.dtype == dtype))
+    dtypes = {array.dtype for array in arrays}
+    spans = {dtype: display_span(*(a for a in arrays if a.dtype == dtype)) for dtype in dtypes}
     tiles = [to_display(array, spans[array.dtype] if span is None else span) for array in arrays]
 
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     heights = [max(tile.shape[0] for tile in row) for row in rows]
     widths = [max(tile.shape[1] for tile in tiles[at::columns]) for at in range(len(rows[0]))]
-    shape = (_length(heights, gap), _length(widths, gap), 3)
-    sheet = np.broadcast_to(paper, shape).copy()
-    for row, top, height in zip(rows, _starts(heights, gap), heights, strict=True):
-        for tile, left, width in zip(row, _starts(widths, gap), widths, strict=False):
+    # Where each row and column of cells starts, and after the last one and its gap.
+    tops, lefts = (np.cumsum([0, *(size + gap for size in sizes)]) for sizes in (heights, widths))
+    sheet = np.empty((tops[-1] - gap, lefts[-1] - gap, 3), np.uint8)
+    sheet[:] = _color(background, "contact_sheet.background")
+    for row, top, height in zip(rows, tops, heights, strict=False):
+        for tile, left, width in zip(row, lefts, widths, strict=False):
             y, x = top + (height - tile.shape[0]) // 2, left + (width - tile.shape[1]) // 2
             sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
     return sheet
@@ -81,27 +82,27 @@ def mask_overlay(
     opacity: float = 0.8,
     span: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """Paints what a mask drops over an image.
+    """Paints the dropped values of an image in a color.
 
     Args:
       image: shape (H, W) or (H, W, C), any dtype; shown as by `to_display`.
-      keep_mask: what is not zero is kept; of a shape that broadcasts to the image, such as one
-        record of `generate_random_params` or of what `mask_key` writes.
-      color: (red, green, blue) of what is dropped. The fewer of a pixel's channels are dropped,
-        the fainter.
-      opacity: how much the colour covers where all channels are dropped, in [0, 1].
+      keep_mask: kept if not zero. Broadcasts to the image, such as one record of the mask of
+        `generate_random_params` or of the field that `mask_key` names.
+      color: (red, green, blue) of dropped pixels. The fewer channels of a pixel are dropped, the
+        fainter.
+      opacity: of the color if all channels are dropped, in [0, 1].
       span: as in `to_display`.
 
     Returns:
       Shape (H, W, 3), uint8.
 
     Raises:
-      TypeError: if `opacity` is no number, or `span` no pair of numbers.
+      TypeError: if `opacity` is not a number, or `span` not a pair of numbers.
       ValueError: if a shape does not fit, or an argument is out of range.
 
     Example:
       >>> picture = sample_picture(64)
-      >>> keep_mask = np.arange(64) < 48  # drops the columns at the right
+      >>> keep_mask = np.arange(64) < 48  # drops the columns on the right
       >>> mask_overlay(picture, keep_mask[:, None], opacity=1)[0, -1]
       array([255,   0, 128], dtype=uint8)
     """
@@ -117,38 +118,36 @@ def mask_overlay(
     require_number("mask_overlay.opacity", opacity)
     if not 0 <= opacity <= 1:
         raise ValueError(must("mask_overlay.opacity", "be in [0, 1]", opacity))
-    paint = _colour(color, "mask_overlay.color")
+    paint = _color(color, "mask_overlay.color")
     cover = opacity * dropped.reshape(*values.shape[:2], -1).mean(axis=-1, keepdims=True)
     shown = to_display(values, span).astype(np.float64)
     return np.rint(shown + (paint - shown) * cover).astype(np.uint8)
 
 
 def to_display(values: ArrayLike, span: tuple[float, float] | None = None) -> np.ndarray:
-    """Makes an array visible.
+    """Converts an array of any dtype to an RGB image.
 
     Args:
-      values: shape (H, W) or (H, W, C). Of more than three channels the first three are shown, of
-        two the first, and of complex numbers the magnitude.
-      span: the values that become black and white; left out, 0 and 255 of uint8, False and True
-        of bools, and of other dtypes the least and the greatest finite value.
+      values: shape (H, W) or (H, W, C). The first three channels are shown; of one or two, the
+        first as gray. Complex numbers show their magnitude.
+      span: the values shown as black and white. By default 0 and 255 for uint8, False and True for
+        bool, and for any other dtype the least and the greatest finite value.
 
     Returns:
       Shape (H, W, 3), uint8. NaN is black.
 
     Raises:
-      TypeError: if `span` is no pair of numbers.
-      ValueError: if `values` is no image, or `span` does not go upwards.
+      TypeError: if `span` is not a pair of numbers.
+      ValueError: if `values` has another number of axes, or `span` does not increase.
 
     Example:
       >>> to_display(np.array([[0.0, 0.5, 1.0]]))[0, :, 0]
       array([  0, 128, 255], dtype=uint8)
     """
     image = _image(values, "to_display.values")
-    if span is None:
-        low, high = display_span(image)
-    else:
-        low, high = _checked_span(span)
-    shown = three_channels(image)
+    low, high = display_span(image) if span is None else _checked_span(span)
+    shown = image[..., None] if image.ndim == 2 else image
+    shown = shown[..., :3] if shown.shape[-1] > 2 else np.repeat(shown[..., :1], 3, axis=-1)
     if shown.dtype == np.uint8 and (low, high) == (0, 255):
         return shown
     # Divided first: the difference of two large floats could overflow.
@@ -161,7 +160,7 @@ def to_display(values: ArrayLike, span: tuple[float, float] | None = None) -> np
 
 
 def display_span(*arrays: np.ndarray) -> tuple[float, float]:
-    """Returns the values that become black and white, of arrays that share a dtype."""
+    """Returns the values shown as black and white, for arrays of one dtype."""
     if arrays[0].dtype in (np.uint8, np.bool_):
         return 0.0, 255.0 if arrays[0].dtype == np.uint8 else 1.0
     finite = [part[np.isfinite(part)] for part in map(_magnitude, arrays)]
@@ -170,13 +169,6 @@ def display_span(*arrays: np.ndarray) -> tuple[float, float]:
     if low == high:  # one value alone is shown against zero
         low, high = min(low, 0.0), max(high, 0.0)
     return (low, high) if low < high else (0.0, 1.0)
-
-
-def three_channels(values: np.ndarray) -> np.ndarray:
-    """Returns the first three channels of an image, or its first one three times."""
-    if values.ndim == 2:
-        values = values[..., None]
-    return np.repeat(values[..., :1], 3, -1) if values.shape[-1] < 3 else values[..., :3]
 
 
 def _magnitude(values: np.ndarray) -> np.ndarray:
@@ -200,21 +192,13 @@ def _checked_span(span: Any) -> tuple[float, float]:
     return float(span[0]), float(span[1])
 
 
-def _colour(colour: Any, owner: str) -> np.ndarray:
-    values = np.asarray(colour)
+def _color(color: Any, owner: str) -> np.ndarray:
+    values = np.asarray(color)
     if values.shape not in ((), (3,)) or values.dtype.kind not in "iu":
-        raise ValueError(must(owner, "be (red, green, blue), each in [0, 255]", colour))
+        raise ValueError(must(owner, "be (red, green, blue), each in [0, 255]", color))
     if values.min() < 0 or values.max() > 255:
-        raise ValueError(must(owner, "be in [0, 255]", colour))
+        raise ValueError(must(owner, "be in [0, 255]", color))
     return values.astype(np.uint8)
-
-
-def _length(sizes: list[int], gap: int) -> int:
-    return sum(sizes) + gap * (len(sizes) - 1)
-
-
-def _starts(sizes: list[int], gap: int) -> list[int]:
-    return [sum(sizes[:at]) + gap * at for at in range(len(sizes))]
 
 
 def sample_picture(size: int = 128) -> np.ndarray:
@@ -224,7 +208,7 @@ def sample_picture(size: int = 128) -> np.ndarray:
       size: its height and width.
 
     Returns:
-      Shape (size, size, 3), uint8. No value is 0, so that what is dropped can be seen.
+      Shape (size, size, 3), uint8. No value is 0, so that dropped values show.
 
     Example:
       >>> sample_picture(64).shape
@@ -238,8 +222,8 @@ def sample_picture(size: int = 128) -> np.ndarray:
     height = np.where(depth > 0, shore - 1.7 * depth, y)
     x = x + ripple
 
-    def blend(under: np.ndarray, colour: tuple[int, int, int], cover: np.ndarray) -> np.ndarray:
-        return under + (np.array(colour) - under) * cover[..., None]
+    def blend(under: np.ndarray, color: tuple[int, int, int], cover: np.ndarray) -> np.ndarray:
+        return under + (np.array(color) - under) * cover[..., None]
 
     fade = np.clip(height / 0.62, 0, 1) ** 1.4
     scene = blend(
@@ -253,7 +237,7 @@ def sample_picture(size: int = 128) -> np.ndarray:
         (0.60 + 0.04 * np.sin(9 * x + 2.2) + 0.012 * np.sin(31 * x), (95, 125, 135)),
         (0.68 + 0.03 * np.sin(6 * x + 4.4), (70, 120, 75)),
     )
-    for top, colour in ridges:
-        scene = blend(scene, colour, np.clip((height - top) * size, 0, 1))
+    for top, color in ridges:
+        scene = blend(scene, color, np.clip((height - top) * size, 0, 1))
     scene = blend(scene, (40, 70, 120), 0.28 * (depth > 0))
     return np.clip(np.rint(scene), 1, 255).astype(np.uint8)

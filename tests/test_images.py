@@ -21,7 +21,7 @@ def test_the_sample_picture_is_always_the_same_and_never_black() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "greys"),
+    ("values", "grays"),
     [
         ([1.0, 3.0, 2.0], [0, 255, 128]),
         ([np.nan, np.inf, -np.inf, 0.0, 1.0], [0, 255, 0, 0, 255]),
@@ -34,11 +34,11 @@ def test_the_sample_picture_is_always_the_same_and_never_black() -> None:
         (np.array([3 + 4j, 0]), [255, 0]),
     ],
 )
-def test_any_dtype_is_shown(values: Any, greys: list[int]) -> None:
+def test_any_dtype_is_shown(values: Any, grays: list[int]) -> None:
     shown = images.to_display(np.asarray(values)[None])
     assert shown.dtype == np.uint8
-    expected = np.repeat(np.array(greys)[None, :, None], 3, -1)
-    np.testing.assert_allclose(shown, expected, atol=0.5 + (128 in greys))
+    expected = np.repeat(np.array(grays)[None, :, None], 3, -1)
+    np.testing.assert_allclose(shown, expected, atol=0.5 + (128 in grays))
 
 
 @pytest.mark.parametrize(("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (5, [0, 1, 2])])

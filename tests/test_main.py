@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from dropax import images
+from dropax.cli import programs
 from dropax.cli.run import main
+from dropax.config import DropoutOperatorConfig
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +132,9 @@ def test_an_npz_member_that_is_no_image_is_carried_as_it_is() -> None:
         np.testing.assert_array_equal(archive["batch"][1], np.where(mask, batch[1], 0))
 
 
+FOLDER = ["a.npy", "b.npz", "contact_sheet.png", "d.png", "sub/c.png"]
+
+
 def make_folder() -> None:
     Path("in/sub").mkdir(parents=True)
     np.save("in/a.npy", noise((20, 20), np.float32))
@@ -145,7 +150,7 @@ def test_the_same_bytes_whatever_the_order_the_number_or_the_run(
     make_folder()
     assert main(["in", "--out", "first"]) == 0
     first = contents("first")
-    assert sorted(first) == ["a.npy", "b.npz", "contact_sheet.png", "d.png", "sub/c.png"]
+    assert sorted(first) == FOLDER
     assert main(["in/d.png", "in/b.npz", "in/a.npy", "in/a.npy", "--out", "second"]) == 0
     assert main(["./in/", "--out", "first", "--overwrite"]) == 0
     assert contents("first") == first
@@ -153,14 +158,28 @@ def test_the_same_bytes_whatever_the_order_the_number_or_the_run(
     assert all(second[name] == first[name] for name in ("a.npy", "b.npz", "d.png"))
     assert main(["in", "--out", "first", "--overwrite", "--seed", "1"]) == 0
     assert contents("first")["a.npy"] != first["a.npy"]
-    assert capsys.readouterr().err == ""
+    skipped = f"dropax: {Path('in/notes.txt')}: skipped, not a picture or array that dropax reads"
+    assert capsys.readouterr().err.splitlines() == [skipped] * 3
 
 
-def test_a_pipe_in_a_folder_is_not_waited_for() -> None:
+def test_what_is_not_read_in_a_folder_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     make_folder()
     os.mkfifo("in/pipe.npy")
+    Path("in/sub/anim.gif").write_text("x")
+    Path("in/link").symlink_to(Path("in/sub").absolute())
     assert main(["in"]) == 0
-    assert "pipe.npy" not in contents("dropax_out")
+    assert sorted(contents("dropax_out")) == FOLDER
+    why = "skipped, not a picture or array that dropax reads"
+    skipped = [
+        ("in/link", "skipped, a link to a folder"),
+        ("in/notes.txt", why),
+        ("in/pipe.npy", "skipped, a pipe"),
+        ("in/sub/anim.gif", why),
+    ]
+    lines = [f"dropax: {Path(name)}: {why}" for name, why in skipped]
+    assert capsys.readouterr().err.splitlines() == lines
+    assert main(["in", "--quiet", "--overwrite"]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_an_earlier_run_wrote_is_no_input() -> None:
@@ -199,7 +218,7 @@ def failing_files() -> dict[str, str]:
         "cut_1.png": "cannot be read as a picture: ",
         "cut_2.jpg": "cannot be read as a picture: image file is truncated",
         "cut_3.webp": "cannot be read as a picture: ",
-        "text.png": "cannot be read as a picture: it does not begin as a PNG, JPEG or WebP",
+        "text.png": "cannot be read as a picture: it is not a PNG, JPEG or WebP file",
         "text.npz": "cannot be read as an npz archive: File is not a zip file",
         "vector.npy": "the array must hold numbers or bools of up to 64 bits, as (H, W), (H, W, C) "
         "or (N, H, W, C); got an array of shape (5,) and dtype float64.",
@@ -234,9 +253,15 @@ def test_a_fill_that_a_dtype_cannot_hold_is_refused(capsys: pytest.CaptureFixtur
     error = "dropax: a.npy: --fill must be exact in dtype uint8; got 0.5. Pass a whole number"
     assert capsys.readouterr().err.startswith(error)
     assert "b.npy" in contents("dropax_out")
-    for fill in ("0.5", "1" * 400):
-        assert main(["--fill", fill, "--out", "other"]) == 1
-        assert "built-in.png: --fill must be exact in dtype uint8" in capsys.readouterr().err
+    np.save("c.npy", noise((4, 4), np.complex64))
+    np.save("d.npy", noise((4, 4), np.float16))
+    for argv, why in (
+        (["--fill", "0.5"], "built-in.png: --fill must be exact in dtype uint8"),
+        (["c.npy", "--fill", "noise"], "c.npy: --fill noise is not supported for complex dtypes"),
+        (["d.npy", "--fill", "1e5"], "d.npy: --fill must be within the range of dtype float16"),
+    ):
+        assert main([*argv, "--out", "other"]) == 1
+        assert why in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,7 +271,7 @@ def test_nothing_is_overwritten_unless_asked(capsys: pytest.CaptureFixture[str])
     before = contents("dropax_out")
     capsys.readouterr()
     assert main(["a.npy", "b.npy", "--seed", "1"]) == 1
-    cure = "is there already; pass --overwrite to replace it"
+    cure = "already exists; pass --overwrite to replace it"
     assert capsys.readouterr().err == f"dropax: a.npy: {Path('dropax_out/a.npy')} {cure}\n"
     after = contents("dropax_out")
     assert all(map(after.pop, ("b.npy", "contact_sheet-2.png")))
@@ -277,28 +302,53 @@ def test_inputs_that_would_be_written_to_one_place_are_refused(
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        (["--rate", "1.5"], "--rate must be in [0.0, 1.0]; got 1.5."),
-        (["--rate", "x"], "--rate must be a number; got 'x'."),
-        (["--mode", "pixle"], "--mode must be one of 'pixel', 'channel'"),
-        (["--fill", "inf"], "--fill must be finite; got inf."),
-        (["--fill", "x"], "--fill must be one of 'mean', 'noise', 'stats_mean'; got 'x'. Or pass"),
-        (["--seed", "-1"], "--seed must be in [0, 4294967296); got -1."),
-        (["--seed", "1.5"], "--seed must be an int; got 1.5."),
+        (["--rate", "1.5"], "argument --rate: must be in [0, 1]; got 1.5"),
+        (["--rate", "nan"], "argument --rate: must be in [0, 1]; got nan"),
+        (["--rate", "x"], "argument --rate: invalid float value: 'x'"),
+        (["--mode", "pixle"], "argument --mode: invalid choice: 'pixle' (choose from "),
+        (["--mode", "cutout"], "argument --mode: cutout is a preset; pass --preset cutout"),
+        (["--mode", "whole_pixel"], "from Python only, by mode=dropax.Pixel(per_channel=False)"),
+        (["--preset", "box"], "argument --preset: box is a mode; pass --mode box"),
+        (["--preset", "cutuot"], "argument --preset: invalid choice: 'cutuot' (choose from "),
+        (
+            ["--preset", "cutout", "--rate", "0.1"],
+            "argument --rate: not allowed with --preset, which sets it",
+        ),
+        (
+            ["--preset", "cutout", "--mode", "box"],
+            "argument --mode: not allowed with --preset, which sets it",
+        ),
+        (["--fill", "inf"], "argument --fill: must be a finite number, mean or noise; got 'inf'"),
+        (["--fill", "x"], "argument --fill: must be a finite number, mean or noise; got 'x'"),
+        (["--fill", "1" * 400], "argument --fill: must be a finite number, mean or noise; got '11"),
+        (["--fill", "stats_mean"], "must be a finite number, mean or noise; got 'stats_mean'"),
+        (["--seed", "-1"], "argument --seed: must be in [0, 4294967296); got -1"),
+        (["--seed", "1.5"], "argument --seed: invalid int value: '1.5'"),
         (["--wrong"], "unrecognized arguments: --wrong; see python -m dropax --help"),
         (["--json", "--quiet"], "not allowed with argument --json"),
-        (["--out", "file/below"], "--out 'file/below': Not a directory"),
-        (["--out", "file"], "--out 'file': File exists"),
     ],
 )
 def test_a_bad_option_is_one_line(
     argv: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("file").write_text("")
-    assert main(argv) == 2
+    with pytest.raises(SystemExit) as exit_:
+        main(argv)
+    assert exit_.value.code == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("dropax: ")
     assert why in err
+
+
+@pytest.mark.parametrize(
+    ("out", "why"), [("file/below", "Not a directory"), ("file", "File exists")]
+)
+def test_an_output_folder_that_cannot_be_made_is_one_line(
+    out: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").write_text("")
+    assert main(["--out", out]) == 2
+    assert capsys.readouterr() == ("", f"dropax: --out {out!r}: {why}\n")
 
 
 def test_a_file_in_the_way_stops_only_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,8 +357,8 @@ def test_a_file_in_the_way_stops_only_one(capsys: pytest.CaptureFixture[str]) ->
     Path("dropax_out/sub").write_text("a file where a folder should be")
     assert main(["in"]) == 1
     source, target = Path("in/sub/c.WEBP"), Path("dropax_out/sub/c.png")
-    error = f"dropax: {source}: {target} cannot be written: File exists\n"
-    assert capsys.readouterr().err == error
+    error = f"dropax: {source}: {target} cannot be written: File exists"
+    assert capsys.readouterr().err.splitlines()[-1] == error
     assert {"a.npy", "b.npz", "d.png"} < set(contents("dropax_out"))
 
 
@@ -341,3 +391,51 @@ def test_without_pillow_arrays_are_done(
     assert f"dropax: {Path('in/d.png')}: a picture {needs}" in capsys.readouterr().err
     assert main(["--out", "other"]) == 1
     assert needs in capsys.readouterr().err
+
+
+def test_a_file_of_each_size_needs_no_program_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 sizes in two formats; 3,000 used up the process's memory mappings."""
+    held = []
+    drop = programs.Programs.drop
+
+    def watched(self: programs.Programs, *arguments: Any) -> Any:
+        result = drop(self, *arguments)
+        held.append(len(self.held))
+        return result
+
+    monkeypatch.setattr(programs.Programs, "drop", watched)
+    Path("in").mkdir()
+    shapes = [(h, w, *c) for h in range(3, 43, 5) for w in range(5, 45, 8) for c in ((), (3,))]
+    for number, shape in enumerate(shapes):
+        np.save(f"in/{number:02}.npy", noise(shape, np.uint8))
+    for argv in (["--rate", "0.3"], ["--mode", "channel", "--rate", "0.5"]):
+        held.clear()
+        assert main(["in", "--overwrite", *argv]) == 0
+        assert len(held) == len(shapes) == 80
+        assert max(held) <= 2 * 7, "of each format one for each multiple of 256 up to 43 * 37"
+        assert not list(Path("dropax_out").glob("*contact*-2*"))
+
+
+def mappings() -> int:
+    return len(Path("/proc/self/maps").read_text().splitlines())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts mappings as Linux does")
+def test_sizes_that_need_programs_of_their_own_take_bounded_memory_mappings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(programs, "HELD", 3)
+    held = programs.Programs()
+    config = DropoutOperatorConfig(
+        field_key="image", stochastic=True, mode="patch", mask_key="keep_mask"
+    )
+    key = programs.file_key(0, "a.npy")
+    first, _, _ = held.drop(config, key, noise((8, 8), np.uint8))
+    taken = []
+    for width in range(9, 33):
+        held.drop(config, key, noise((8, width), np.uint8))
+        taken.append(mappings())
+    # One that is held takes some 30; the other 18 would take 500.
+    assert max(taken[-3:]) < max(taken[:6]) + 100
+    again, _, _ = held.drop(config, key, noise((8, 8), np.uint8))
+    np.testing.assert_array_equal(again, first)

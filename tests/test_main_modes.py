@@ -63,32 +63,3 @@ def test_a_mode_of_regions_fills_with_the_mean() -> None:
     changed = after != before
     assert 20 <= changed.sum() <= 30
     assert set(after[changed]) == {50}
-
-
-@pytest.mark.parametrize(
-    ("argv", "error"),
-    [
-        (
-            ["--preset", "cutuot"],
-            "--preset must be one of 'cutout', 'random_erasing', 'gridmask', 'dropblock'; got "
-            "'cutuot'. Did you mean 'cutout'?",
-        ),
-        (
-            ["--preset", "cutout", "--rate", "0.1"],
-            "--rate must be left out where there is a --preset, which says it",
-        ),
-        (
-            ["--preset", "cutout", "--mode", "box"],
-            "--mode must be left out where there is a --preset, which says it",
-        ),
-        (
-            ["--fill", "stats_mean"],
-            "--fill must not be 'stats_mean': there are no statistics here",
-        ),
-    ],
-)
-def test_options_that_do_not_go_together_are_one_line(
-    argv: list[str], error: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(argv) == 2
-    assert capsys.readouterr().err == f"dropax: {error}\n"

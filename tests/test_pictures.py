@@ -12,7 +12,7 @@ from PIL import Image
 from dropax.cli import pictures
 
 
-def colours(height: int = 6, width: int = 8) -> np.ndarray:
+def colors(height: int = 6, width: int = 8) -> np.ndarray:
     return np.random.default_rng(0).integers(1, 256, (height, width, 3)).astype(np.uint8)
 
 
@@ -39,7 +39,7 @@ def test_a_written_picture_is_read_back_as_it_was(
         np.testing.assert_array_equal(picture.alpha, alpha)
 
 
-def test_sixteen_bit_grey_keeps_its_bits(tmp_path: Path) -> None:
+def test_sixteen_bit_gray_keeps_its_bits(tmp_path: Path) -> None:
     values = np.array([[0, 1, 256], [40000, 65534, 65535]], np.uint16)
     picture = pictures.read_picture(written(pictures.Picture(values), tmp_path / "a.png"))
     assert picture.values.dtype == np.uint16
@@ -58,11 +58,11 @@ def test_sixteen_bit_grey_keeps_its_bits(tmp_path: Path) -> None:
         ("CMYK", "jpg", (6, 8, 3), False),
     ],
 )
-def test_every_mode_becomes_grey_or_colour(
+def test_every_mode_becomes_gray_or_color(
     tmp_path: Path, mode: str, suffix: str, shape: tuple[int, ...], has_alpha: bool
 ) -> None:
     path = tmp_path / f"a.{suffix}"
-    image = Image.fromarray(colours()).convert(mode)
+    image = Image.fromarray(colors()).convert(mode)
     if has_alpha:
         image.putalpha(100)
     image.save(path)
@@ -86,14 +86,14 @@ def test_a_transparent_palette_entry_becomes_alpha(tmp_path: Path) -> None:
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: the top is at the right of what is stored
-    values = colours()
+    values = colors()
     Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
     picture = pictures.read_picture(tmp_path / "a.png")
     np.testing.assert_array_equal(picture.values, np.rot90(values, -1))
 
 
 def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
     values = pictures.read_picture(tmp_path / "a.webp").values
     np.testing.assert_array_equal(values, np.asarray(frames[0]))
@@ -118,7 +118,7 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, side: int) -> None:
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("hello")
-    with pytest.raises(ValueError, match="does not begin as a PNG, JPEG or WebP file does"):
+    with pytest.raises(ValueError, match="it is not a PNG, JPEG or WebP file"):
         pictures.read_picture(tmp_path / "a.png")
     with pytest.raises(FileNotFoundError):
         pictures.read_picture(tmp_path / "b.png")

@@ -1,8 +1,4 @@
-"""Pictures in and out.
-
-Given a picture file, returns arrays; given arrays, writes a picture. Pillow is imported where it is
-used, and is asked for by name if missing.
-"""
+"""Reads and writes picture files. Pillow is optional, so it is imported where it is used."""
 
 import contextlib
 import dataclasses
@@ -21,9 +17,9 @@ class Picture:
     """The pixels of a picture file.
 
     Attributes:
-      values: shape (H, W) or (H, W, 3), uint8, or uint16 for a 16-bit grey one.
+      values: shape (H, W) or (H, W, 3), uint8, or uint16 if 16-bit gray.
       alpha: opacity, shape (H, W), uint8, or None. Not part of `values`.
-      icc_profile: what the values mean as colours, as the file says it, or None.
+      icc_profile: the color profile, as in the file, or None.
       remarks: what the file held that is not here, in words.
     """
 
@@ -34,14 +30,7 @@ class Picture:
 
 
 def require_pillow(owner: str) -> None:
-    """Refuses to go on without Pillow.
-
-    Args:
-      owner: what needs it, for the error.
-
-    Raises:
-      ImportError: if it is not installed.
-    """
+    """Raises an ImportError that says what needs Pillow, if it is missing."""
     try:
         import PIL.Image  # noqa: F401
     except ImportError:
@@ -50,16 +39,9 @@ def require_pillow(owner: str) -> None:
 
 @contextlib.contextmanager
 def reading(noun: str) -> Iterator[None]:
-    """Turns whatever a decoder raises on broken bytes into one kind of error.
+    """Raises a ValueError for whatever a decoder raises on broken bytes, and no warnings.
 
-    A decoder's warnings are silenced: what it can read counts as read.
-
-    Args:
-      noun: what is being read, with its article.
-
-    Raises:
-      ValueError: if the bytes are not what they should be.
-      OSError: if the operating system does not hand them out.
+    Errors of the operating system remain OSError.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -75,15 +57,9 @@ def reading(noun: str) -> Iterator[None]:
 def read_picture(path: str | os.PathLike[str]) -> Picture:
     """Reads a PNG, JPEG or WebP file, the right way up.
 
-    Palettes and CMYK become RGB, 1-bit becomes 8-bit grey, transparency of any kind an alpha
-    channel. Of an animation the first frame is read, of 16-bit colours the upper 8 bits; both are
-    remarked upon.
-
-    Args:
-      path: the file.
-
-    Returns:
-      The picture.
+    Palettes and CMYK become RGB, 1-bit becomes 8-bit gray, transparency of any kind an alpha
+    channel. Of an animation the first frame is read, of 16-bit colors the upper 8 bits; a remark
+    says so.
 
     Raises:
       ImportError: if Pillow is missing.
@@ -98,18 +74,18 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
         try:
             opened = Image.open(path, formats=("PNG", "JPEG", "WEBP"))
         except UnidentifiedImageError:
-            raise ValueError("it does not begin as a PNG, JPEG or WebP file does") from None
+            raise ValueError("it is not a PNG, JPEG or WebP file") from None
         with opened:
             mode, remarks = opened.mode, _remarks(opened)
             image = ImageOps.exif_transpose(opened)
             if mode.startswith("I"):
-                grey = np.asarray(image)  # 32 bits in older Pillow
-                if grey.min() < 0 or grey.max() > 0xFFFF:
-                    raise ValueError("its grey values do not fit into 16 bits")
-                return Picture(grey.astype(np.uint16), remarks=remarks)
+                gray = np.asarray(image)  # 32 bits in older Pillow
+                if gray.min() < 0 or gray.max() > 0xFFFF:
+                    raise ValueError("its gray values do not fit into 16 bits")
+                return Picture(gray.astype(np.uint16), remarks=remarks)
             image = image.convert(_plain_mode(image))
             pixels = np.array(image)
-            # A profile describes the file's own colours; converted ones are sRGB.
+            # A profile describes the file's own colors; converted ones are sRGB.
             same = mode in ("L", "LA", "RGB", "RGBA")
             profile = opened.info.get("icc_profile") if same else None
     if image.mode in ("LA", "RGBA"):
@@ -119,7 +95,7 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
 
 
 def _remarks(opened: Any) -> tuple[str, ...]:
-    """Says what Pillow leaves out: it has no picture of several frames, or 16-bit colours."""
+    """Says what Pillow does not read: further frames, and the lower half of 16-bit colors."""
     remarks = []
     frames = getattr(opened, "n_frames", 1)
     if frames > 1:
@@ -136,15 +112,7 @@ def _plain_mode(image: Any) -> str:
 
 
 def write_picture(file: BinaryIO, picture: Picture) -> None:
-    """Writes a picture as PNG.
-
-    Args:
-      file: open for writing.
-      picture: as from `read_picture`.
-
-    Raises:
-      ImportError: if Pillow is missing.
-    """
+    """Writes a picture as PNG."""
     require_pillow("a picture")
     from PIL import Image
 

@@ -1,112 +1,76 @@
-"""The command line's contact sheet.
+"""The command line's contact sheet: tiles that show a drop, and strips of them as one picture."""
 
-Given an image before and after a drop, and its keep mask, returns tiles that show what was dropped;
-given rows of tiles with labels, writes them as one picture. Pillow is imported where it is used.
-"""
-
-import dataclasses
-import math
+import textwrap
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from dropax.cli.pictures import require_pillow
-from dropax.images import display_span, three_channels, to_display
+from dropax.images import contact_sheet, display_span, to_display
 
-TILE = 256
-"""The longest side of a tile of a contact sheet, in its pixels."""
-
+TILE = 256  # the longest side of a tile, in pixels of the sheet
 _LABEL_WIDTH = 200
 _GAP = 12
 _LINE = 18
-_PAPER, _INK, _FAINT, _EDGE = "#fafafa", "#202020", "#707070", "#b0b0b0"
-_MARK, _HALO = (224, 32, 32), (255, 255, 255)
-_CLEAR = 2  # so many pixels of a copy show a region
+_PAPER, _INK, _EDGE = (250, 250, 250), "#202020", 0xB0
 
 
-@dataclasses.dataclass(frozen=True)
-class Strip:
-    """One row of a contact sheet.
+class Strip(NamedTuple):
+    """One row of a contact sheet: a label, pictures (H, W, 3) uint8, and a line under each."""
 
-    Attributes:
-      label: the lines at its left, the first of them the heading.
-      tiles: pictures, each (H, W, 3) uint8.
-      captions: a line under each tile; may be empty.
-      overview: a small picture under the label, or None.
-    """
-
-    label: tuple[str, ...]
-    tiles: tuple[np.ndarray, ...]
-    captions: tuple[str, ...]
-    overview: np.ndarray | None = None
+    label: Sequence[str]
+    tiles: Sequence[np.ndarray]
+    captions: Sequence[str]
 
 
 def show_drop(
-    views: Sequence[np.ndarray], alpha: np.ndarray | None = None
-) -> tuple[tuple[np.ndarray, ...], tuple[str, str], np.ndarray | None]:
-    """Shows an image before and after, and its keep mask, so that what was dropped can be seen.
+    label: Sequence[str],
+    caption: str,
+    views: Sequence[np.ndarray],
+    alpha: np.ndarray | None = None,
+) -> list[Strip]:
+    """Shows an image before and after a drop, and its keep mask.
 
-    A small image is magnified. A large one is shown in a smaller copy where that loses nothing:
-    where whole channels or large regions drop. Elsewhere a copy would blur what was dropped into a
-    grey veil, and the middle is shown magnified.
+    A small image is magnified. Of a large one evenly spaced pixels are shown, since a smaller copy
+    would blur what was dropped into a gray veil; and below them the middle, with all its pixels.
 
     Args:
+      label: what is shown.
+      caption: of the image after the drop.
       views: the image, (H, W) or (H, W, C) of any dtype; the same after the drop; the keep mask, of
-        a shape that broadcasts to it.
+        the same shape.
       alpha: opacity, (H, W) uint8, or None.
-
-    Returns:
-      The tiles, (H, W, 3) uint8; which part of the image they show, and what the colours of the
-      mask mean, in words, or ""; a small copy of the whole with that part marked, or None where the
-      tiles show all of it.
     """
-    values, dropped, keep_mask = views
-    mask = np.broadcast_to(keep_mask, values.shape)
-    span = display_span(values)
-
-    def view(rows: slice, columns: slice) -> tuple[np.ndarray, ...]:
-        tiles = [to_display(array[rows, columns], span) for array in (values, dropped)]
-        if alpha is not None:
-            tiles = [_on_checks(tile, alpha[rows, columns]) for tile in tiles]
-        return (*tiles, three_channels(mask[rows, columns]) * np.uint8(255))
-
+    values, dropped, mask = views
+    shape, longest = values.shape, max(values.shape[:2])
+    parts = {"": (slice(None), slice(None))}
+    if longest > TILE:
+        step = slice(None, None, -(-longest // TILE))
+        rows, columns = map(_middle, shape[:2])
+        size = f"{rows.stop - rows.start}x{columns.stop - columns.start}"
+        parts = {f"1 pixel of {step.step}x{step.step}": (step, step)}
+        parts[f"middle {size}"] = (rows, columns)
     differ = mask.ndim == 3 and bool((mask[..., 1:] != mask[..., :1]).any())
-    colours = "colours: channels kept" if differ else ""
-    part = "channels 0 to 2" if values.ndim == 3 and values.shape[2] > 3 else ""
-    longest = max(values.shape[:2])
-    if longest <= TILE:
-        return tuple(map(magnified, view(slice(None), slice(None)))), (part, colours), None
-    # Thinned out before it is converted, which bounds the work.
-    thin = slice(None, None, max(1, longest // (4 * TILE)))
-    whole = view(thin, thin)
-    if _grain(mask) >= _CLEAR * longest / TILE:
-        return tuple(_shrunk(tile, TILE) for tile in whole), (part, colours), None
-    rows, columns = map(_middle, values.shape[:2])
-    tiles = view(rows, columns)
-    part = f"middle {tiles[0].shape[0]}x{tiles[0].shape[1]}, {part}".removesuffix(", ")
-    overview = _marked(_shrunk(whole[0], TILE // 2), rows, columns, values.shape)
-    return tuple(map(magnified, tiles)), (part, colours), overview
+    colors = "colors: channels kept" if differ else ""
+    channels = "channels 0 to 2" if values.ndim == 3 and shape[2] > 3 else ""
+    span = display_span(values)
+    strips = []
+    for part, area in parts.items():
+        tiles = [to_display(array[area], span) for array in (values, dropped)]
+        if alpha is not None:
+            tiles = [_on_checks(tile, alpha[area]) for tile in tiles]
+        tiles = [magnified(tile) for tile in (*tiles, to_display(mask[area]))]
+        captions = (", ".join(filter(None, (part, channels))), caption, colors)
+        strips.append(Strip(label, tiles, captions))
+    return strips
 
 
-def _on_checks(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def _on_checks(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     y, x = np.indices(alpha.shape) // 8
     checks = np.where((y + x) % 2, 255.0, 215.0)[..., None]
     opacity = alpha[..., None] / 255
-    return np.rint(checks + (colours - checks) * opacity).astype(np.uint8)
-
-
-def _grain(mask: np.ndarray) -> float:
-    """Returns how many pixels of one kind, dropped or kept, come in a row: the lesser mean."""
-    lengths = [math.inf]
-    for kind in (mask, ~mask):
-        for axis in (0, 1):
-            line = np.moveaxis(kind, axis, 0)
-            runs = np.count_nonzero(line[:1]) + np.count_nonzero(line[1:] & ~line[:-1])
-            # A run that goes from border to border is no grain.
-            if runs > np.count_nonzero(line.all(axis=0)):
-                lengths.append(np.count_nonzero(line) / runs)
-    return min(lengths)
+    return np.rint(checks + (colors - checks) * opacity).astype(np.uint8)
 
 
 def _middle(size: int) -> slice:
@@ -114,100 +78,43 @@ def _middle(size: int) -> slice:
     return slice(start, min(size, start + TILE // 2))
 
 
-def magnified(colours: np.ndarray) -> np.ndarray:
+def magnified(colors: np.ndarray) -> np.ndarray:
     """Repeats the pixels of a small picture as often as fits into a tile."""
-    factor = max(1, TILE // max(colours.shape[:2]))
-    return colours.repeat(factor, 0).repeat(factor, 1)
-
-
-def _shrunk(colours: np.ndarray, side: int) -> np.ndarray:
-    from PIL import Image
-
-    height, width = colours.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.array(Image.fromarray(colours).resize(size, Image.Resampling.LANCZOS))
-
-
-def _marked(
-    overview: np.ndarray, rows: slice, columns: slice, shape: tuple[int, ...]
-) -> np.ndarray:
-    """Draws a frame round a part of the image that a small copy shows."""
-    (top, bottom), (left, right) = (
-        (part.start * size // full, max(1, part.stop * size // full))
-        for part, size, full in zip((rows, columns), overview.shape, shape, strict=False)
-    )
-    # Light outside and dark inside: to be seen on any picture.
-    for margin, colour in ((1, _HALO), (0, _MARK)):
-        frame = np.zeros(overview.shape[:2], bool)
-        frame[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin] = True
-        frame[top + 1 - margin : bottom - 1 + margin, left + 1 - margin : right - 1 + margin] = (
-            False
-        )
-        overview[frame] = colour
-    return overview
+    factor = max(1, TILE // max(colors.shape[:2]))
+    return colors.repeat(factor, 0).repeat(factor, 1)
 
 
 def write_contact_sheet(
-    file: BinaryIO, title: str, columns: Sequence[str], strips: Sequence[Strip]
+    file: BinaryIO, title: Sequence[str], headings: Sequence[str], strips: Sequence[Strip]
 ) -> None:
-    """Writes a contact sheet as PNG: rows of tiles with labels.
-
-    Args:
-      file: open for writing.
-      title: the line at the top.
-      columns: a heading for each column of tiles.
-      strips: the rows, from the top.
-
-    Raises:
-      ImportError: if Pillow is missing.
-    """
+    """Writes a contact sheet as PNG: strips below a title in the corner and headings of columns."""
     require_pillow("a contact sheet")
+    from PIL import Image
+
+    cells = [_text(title, _LABEL_WIDTH), *(_text([line], TILE, True) for line in headings)]
+    for strip in strips:
+        cells.append(_text(strip.label, _LABEL_WIDTH))
+        for tile, caption in zip(strip.tiles, strip.captions, strict=True):
+            framed = np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=_EDGE)
+            captioned = [framed, _text([caption], TILE, True)]
+            cells.append(contact_sheet(captioned, columns=1, background=_PAPER))
+    columns = 1 + len(headings)
+    sheet = contact_sheet(cells, columns=columns, gap=_GAP, background=_PAPER)
+    border = ((_GAP, _GAP), (_GAP, _GAP), (0, 0))
+    Image.fromarray(np.pad(sheet, border, constant_values=_PAPER[0])).save(file, format="PNG")
+
+
+def _text(paragraphs: Sequence[str], width: int, centered: bool = False) -> np.ndarray:
+    """Returns a picture of text, wrapped to its width."""
     from PIL import Image, ImageDraw, ImageFont, features
 
     font = ImageFont.load_default(13 if features.check("freetype2") else None)
-    top = 2 * _GAP + 2 * _LINE
-    width = _LABEL_WIDTH + 2 * _GAP + len(columns) * (TILE + _GAP)
-    sheet = Image.new("RGB", (width, top + sum(map(_height, strips))), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-
-    def write(x: int, y: int, text: str, room: int, ink: str = _INK) -> None:
-        draw.text((x, y), _fitted(text, room, lambda line: draw.textlength(line, font)), ink, font)
-
-    def place(x: int, y: int, tile: np.ndarray) -> None:
-        sheet.paste(Image.fromarray(np.ascontiguousarray(tile)), (x, y))
-        draw.rectangle((x - 1, y - 1, x + tile.shape[1], y + tile.shape[0]), outline=_EDGE)
-
-    lefts = [_LABEL_WIDTH + 2 * _GAP + number * (TILE + _GAP) for number in range(len(columns))]
-    write(_GAP, _GAP, title, width - 2 * _GAP)
-    for left, heading in zip(lefts, columns, strict=True):
-        write(left, _GAP + _LINE + 4, heading, TILE, _FAINT)
-    y = top
-    for strip in strips:
-        for number, line in enumerate(strip.label):
-            write(_GAP, y + number * _LINE, line, _LABEL_WIDTH, _FAINT if number else _INK)
-        if strip.overview is not None:
-            place(_GAP + 1, y + len(strip.label) * _LINE + 4, strip.overview)
-        for left, tile, caption in zip(lefts, strip.tiles, strip.captions, strict=True):
-            place(left, y, tile)
-            write(left, y + tile.shape[0] + 3, caption, TILE, _FAINT)
-        y += _height(strip)
-    sheet.save(file, format="PNG")
-
-
-def _height(strip: Strip) -> int:
-    label = len(strip.label) * _LINE
-    label += 0 if strip.overview is None else strip.overview.shape[0] + 6
-    return max(label, _LINE + max(tile.shape[0] for tile in strip.tiles)) + _GAP
-
-
-def _fitted(text: str, room: int, measure: Any) -> str:
-    """Returns a line with its middle left out where it is too long, for a font of few letters."""
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    shown = text = text.encode("latin-1", "replace").decode("latin-1")
-    for cut in range(4, len(text)):
-        if measure(shown) <= room:
-            break
-        kept = len(text) - cut
-        shown = f"{text[: kept // 2]}...{text[kept // 2 + cut :]}"
-    return shown
+    # The font holds Latin-1 only.
+    shown = [text.encode("latin-1", "replace").decode("latin-1") for text in paragraphs]
+    lines = [line for text in shown for line in textwrap.wrap(text, width // 7) or [""]]
+    image = Image.new("RGB", (width, _LINE * len(lines)), _PAPER)
+    draw = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        left = max(0.0, width - draw.textlength(line, font)) / 2 if centered else 0
+        draw.text((left, number * _LINE), line, _INK, font)
+    return np.asarray(image)
