@@ -28,7 +28,7 @@ def test_pixels_and_channels_drop_by_the_stream_of_jax(impl, shape):
     last = {
         Pixel(): shape,
         Pixel(per_channel=False): (*shape[:-1], 1),
-        Channel(): shape[-1:],
+        Channel(): (*(1 for _ in shape[:-1]), shape[-1]),
     }
     for region, drawn in last.items():
         for rate in RATES:

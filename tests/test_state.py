@@ -248,7 +248,7 @@ def test_what_is_saved_is_plain_and_the_callers_own():
 
 def test_a_traced_state_cannot_be_saved():
     with pytest.raises(
-        ValueError, match=r"^get_state must be called outside of jit; the state is traced\."
+        ValueError, match=r"^save_state must be called outside of jit; the state is traced\."
     ):
         jax.jit(lambda s: save_state(s)["step"])(state_at())
 
@@ -256,7 +256,7 @@ def test_a_traced_state_cannot_be_saved():
 @pytest.mark.parametrize("value", [None, [1], "state", state_at()], ids=lambda v: type(v).__name__)
 def test_what_is_no_dict_cannot_be_loaded(value):
     with pytest.raises(
-        TypeError, match=r"^set_state\.state must be a dict as get_state returns it; got "
+        TypeError, match=r"^load_state\.saved must be a dict as save_state returns it; got "
     ):
         load_state(value)
 
