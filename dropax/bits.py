@@ -123,6 +123,24 @@ def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.broadcast_to(first ^ second, shape)
 
 
+def split_in_two(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns two independent keys: `jax.random.split(key)` of the partitionable stream.
+
+    `jax.random.split` itself follows the `jax_threefry_partitionable` flag for keys of
+    `threefry2x32` and `rbg`. `fold_in` does not, and returns what `split` does with the flag on.
+
+    Args:
+      key: one typed key. Consumed; do not reuse.
+
+    Returns:
+      Two typed keys.
+    """
+    if str(jax.random.key_impl(key)) in ("threefry2x32", "rbg"):
+        return jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+    first, second = jax.random.split(key)
+    return first, second
+
+
 @functools.partial(jax.jit, static_argnames="shape", inline=True)
 def sample_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws normal numbers.

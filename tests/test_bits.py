@@ -16,6 +16,7 @@ from dropax.bits import (
     sample_bernoulli,
     sample_normal,
     sample_words,
+    split_in_two,
 )
 
 SHAPES = [(), (0,), (1,), (7,), (5, 6), (4, 5, 3), (2, 3, 4, 5), (2, 1, 3, 1, 5)]
@@ -96,6 +97,17 @@ def test_a_traced_rate_gives_the_bits_of_a_python_rate(key):
     jitted = jax.jit(lambda rate: sample_bernoulli(key, rate, (64,)))
     for rate in RATES:
         assert_same(jitted(rate), sample_bernoulli(key, rate, (64,)))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_two_keys_are_those_of_a_partitionable_split_under_either_flag(impl):
+    key = jax.random.key(5, impl=impl)
+    with jax.threefry_partitionable(True):
+        expected = jax.random.key_data(jax.random.split(key))
+    for partitionable in (True, False):
+        with jax.threefry_partitionable(partitionable):
+            both = [jax.random.key_data(each) for each in split_in_two(key)]
+            np.testing.assert_array_equal(both, expected)
 
 
 def test_the_partitionable_flag_makes_no_difference(key):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cases import MODES as CASES
 from dropax import Band, Block, Box, Channel, Grid, Patch, Pixel, Region, regions
 from dropax.regions import as_region
 
@@ -83,6 +84,29 @@ def test_all_channels_can_be_kept_and_no_more(key):
     with pytest.raises(ValueError, match="at most") as refused:
         Channel(min_kept=4).sample(key, (2, 3), 0.0)
     assert str(refused.value) == "Channel.min_kept must be at most the 3 channels; got 4."
+
+
+SETTINGS = {
+    "partitionable": lambda: jax.threefry_partitionable(True),
+    "not partitionable": lambda: jax.threefry_partitionable(False),
+    "64 bits": lambda: jax.enable_x64(True),
+    "bfloat16 products": lambda: jax.default_matmul_precision("bfloat16"),
+    "rbg by default": lambda: jax.default_prng_impl("rbg"),
+    "implicit promotion": lambda: jax.numpy_dtype_promotion("standard"),
+    "no jit": lambda: jax.disable_jit(),
+}
+
+
+@implementations
+@pytest.mark.parametrize("region", [*(as_region(mode, "a") for mode in CASES.values()), Grid(unit=3, rotate=20)], ids=repr)
+def test_a_mask_depends_on_its_key_and_on_no_setting_of_jax(region, impl):
+    key = jax.random.key(7, impl=impl)
+    masks = {}
+    for name, setting in SETTINGS.items():
+        with setting():
+            masks[name] = np.asarray(region.sample(key, (16, 15, 3), 0.3))
+    for mask in masks.values():
+        np.testing.assert_array_equal(mask, masks["partitionable"])
 
 
 OPTIONS = {

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.bits import sample_bernoulli, sample_words, store
+from dropax.bits import sample_bernoulli, sample_words, split_in_two, store
 from dropax.kit.errors import require_kind
 from dropax.kit.serialization import Plain
 from dropax.regions.base import one_dispatch, require_sizes, sizes_along, spatial_shape
@@ -68,7 +68,7 @@ class Block(Plain):
         units, thresholds = _levels(spatial, sides)
 
         def draw(key: jax.Array) -> jax.Array:
-            level_key, seed_key = jax.random.split(key)
+            level_key, seed_key = split_in_two(key)
             level = pick_level(sample_words(level_key, ()), rate, units)
             seeds = sample_words(seed_key, (*starts, channels)) < jnp.asarray(thresholds)[level]
             # A word cannot be below 2^32 and be sure of it: the last level drops all.
