@@ -143,7 +143,8 @@ def test_many_boxes_cover_as_much_as_inclusion_and_exclusion_says():
 def test_a_few_points_of_an_axis_stand_for_all_of_them(border, count):
     for size in (1, 2, 3, 8, 13, 50):
         sides = np.arange(largest_side(size, border) + 1)
-        table = coverage(sides, size, border, count)
+        every = np.arange(count + 1)
+        table = coverage(sides, size, border, every[:, None], every)
         covers = [np.sum([*intervals(size, side, border)], axis=0) for side in sides]
         starts = [len([*intervals(size, side, border)]) for side in sides]
         hits = np.stack(covers) / np.array(starts)[:, None]

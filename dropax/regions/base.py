@@ -1,12 +1,13 @@
 """What a mode is: the protocol of regions, and what they share."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
-from dropax.bits import GRID, drop_units
+from dropax.bits import GRID, drop_units, store_on_cpu
 from dropax.kit.errors import must, require_whole
 
 _Sample = TypeVar("_Sample", bound=Callable[..., jax.Array])
@@ -34,10 +35,20 @@ class Region(Protocol):
         ...
 
 
-def one_dispatch(sample: _Sample) -> _Sample:
-    """Compiles a region's `sample` for calls from outside of jit; inside it changes nothing."""
+def region_sampler(sample: _Sample) -> _Sample:
+    """Decorates the `sample` of every region: one dispatch, and one rule for what is stored.
+
+    On CPU each mask is stored, whatever its region, by a loop of its own: one that also selects
+    values is up to six times slower (`store_on_cpu`). Elsewhere a mask is drawn where it is used,
+    but for the part of it that many values share, which `sample` itself puts into `store`.
+    """
+
+    @functools.wraps(sample)
+    def stored(self: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        return store_on_cpu(lambda key: sample(self, key, element_shape, rate), key)
+
     # What jit returns is called as before, but knows no arguments by type.
-    return cast(_Sample, jax.jit(sample, static_argnums=(0, 2), inline=True))
+    return cast(_Sample, jax.jit(stored, static_argnums=(0, 2), inline=True))
 
 
 def expected_fraction(region: Region, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
