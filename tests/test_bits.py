@@ -177,6 +177,19 @@ def test_an_axis_that_no_word_can_count_is_refused():
         counter_words([jnp.uint32(0)], (2**32 + 1,))
 
 
+def test_a_symbolic_shape_draws_the_same_mask(key):
+    rows, columns = jax.export.symbolic_shape("rows, columns")
+
+    def draw(words, array):
+        return sample_bernoulli(jax.random.wrap_key_data(words), 0.3, array.shape)
+
+    words = jax.random.key_data(key)
+    shapes = words, jax.ShapeDtypeStruct((rows, columns, 3), jnp.float32)
+    exported = jax.export.export(jax.jit(draw))(*shapes)
+    for shape in ((6, 5, 3), (1, 7, 3)):
+        assert_same(exported.call(words, jnp.zeros(shape)), sample_bernoulli(key, 0.3, shape))
+
+
 def test_the_high_word_reaches_the_bits(key):
     # The block of counter (high, low), by JAX's own primitive.
     from jax.extend.random import threefry_2x32

@@ -87,6 +87,26 @@ def spatial_shape(region: Any, element_shape: tuple[int, ...]) -> tuple[int, ...
     return tuple(element_shape[:-1])
 
 
+def known_sizes(region: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns sizes, none of which may be symbolic: for regions whose tables depend on them.
+
+    Args:
+      region: who asks, for the error.
+      sizes: of spatial axes.
+
+    Returns:
+      The sizes.
+
+    Raises:
+      ValueError: if one of them is an expression of `jax.export.symbolic_shape`.
+    """
+    if not all(isinstance(size, int) for size in sizes):
+        owner = f"the spatial axes of {type(region).__name__}"
+        cure = "Its sizes are calibrated while tracing: only the batch axis may be symbolic."
+        raise ValueError(must(owner, "have known sizes", sizes, cure))
+    return sizes
+
+
 def require_sizes(owner: str, sizes: Any) -> None:
     """Refuses what is neither a positive int nor a tuple of them.
 

@@ -11,7 +11,13 @@ import numpy as np
 from dropax.bits import sample_bernoulli, sample_words, split_in_two, store
 from dropax.kit.errors import require_kind
 from dropax.kit.serialization import Plain
-from dropax.regions.base import region_sampler, require_sizes, sizes_along, spatial_shape
+from dropax.regions.base import (
+    known_sizes,
+    region_sampler,
+    require_sizes,
+    sizes_along,
+    spatial_shape,
+)
 from dropax.regions.calibration import (
     fraction_units,
     gauss_rule,
@@ -70,7 +76,7 @@ class Block(Plain):
         Raises:
           ValueError: if there is no spatial axis, or not one for each size.
         """
-        spatial = spatial_shape(self, element_shape)
+        spatial = known_sizes(self, spatial_shape(self, element_shape))
         sides = sizes_along("Block.size", self.size, spatial)
         channels = element_shape[-1] if self.per_channel else 1
         starts = [size - side + 1 for size, side in zip(spatial, sides, strict=True)]
@@ -130,7 +136,7 @@ class Patch(Plain):
         Raises:
           ValueError: if there is no spatial axis, or not one for each size.
         """
-        spatial = spatial_shape(self, element_shape)
+        spatial = known_sizes(self, spatial_shape(self, element_shape))
         sides = sizes_along("Patch.size", self.size, spatial)
         cells = [-(-size // side) for size, side in zip(spatial, sides, strict=True)]
         mask = store(lambda key: sample_bernoulli(key, rate, (*cells, 1)), key)

@@ -29,10 +29,11 @@ class Grid(Plain):
 
     Attributes:
       unit: the period of the lattice in pixels, or (lowest, highest), of which each record draws
-        one, each equally likely; of more than 256, 256 that are spread evenly. At most 65536.
+        one, each equally likely; of more than 256, 256 that are spread evenly. At most 65536. Of
+        many units above 511 the sizes of large squares differ by up to 2 %.
       rotate: the lattice is turned by an angle from -rotate to rotate, in degrees, about the corner
-        of the image. On two spatial axes only; computed in floating point, and the same on one
-        backend only.
+        of the image. On two spatial axes only; its sine and cosine are computed in floating point,
+        and the same on one backend only.
 
     Raises:
       TypeError: if an option is of another kind.
@@ -134,9 +135,7 @@ def _turns(share: jax.Array) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=64)
-def _levels(
-    unit: int | tuple[int, int], axes: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _levels(unit: int | tuple[int, int], axes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Makes the sizes that squares can have.
 
     Returns:
