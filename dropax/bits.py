@@ -12,6 +12,7 @@ doi:10.1145/2063384.2063405.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 from dropax.kit.errors import must
 from dropax.kit.keys import draw_alone
 
-STREAM_VERSION = 1
+STREAM_VERSION = 2
 """Masks are the same for the same key as long as this number is. A change of it is breaking."""
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -124,6 +125,24 @@ def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.broadcast_to(first ^ second, shape)
 
 
+def split_in_two(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns two independent keys: `jax.random.split(key)` of the partitionable stream.
+
+    `jax.random.split` itself follows the `jax_threefry_partitionable` flag for keys of
+    `threefry2x32` and `rbg`. `fold_in` does not, and returns what `split` does with the flag on.
+
+    Args:
+      key: one typed key. Consumed; do not reuse.
+
+    Returns:
+      Two typed keys.
+    """
+    if str(jax.random.key_impl(key)) in ("threefry2x32", "rbg"):
+        return jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+    first, second = jax.random.split(key)
+    return first, second
+
+
 @functools.partial(jax.jit, static_argnames="shape", inline=True)
 def sample_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws normal numbers.
@@ -196,7 +215,8 @@ def counter_words(
       shape: of the array that the coordinates lie in.
 
     Returns:
-      (high, low), uint32. `high` is a plain 0 where `shape` has no more than 2^32 elements.
+      (high, low), uint32. `high` is a plain 0 where `shape` is symbolic (`jax.export`), or has no
+      more than 2^32 elements.
 
     Raises:
       ValueError: if a single axis has more than 2^32 positions.
@@ -208,17 +228,26 @@ def counter_words(
     """
     high: jax.Array | np.uint32 = np.uint32(0)
     low: jax.Array | np.uint32 = np.uint32(0)
-    if int(np.prod(shape, dtype=object)) <= 2**32:
-        stride = 1
+    # Of a symbolic shape (`jax.export`) the size is not known, and taken for small.
+    is_symbolic = not all(isinstance(size, int) for size in shape)
+    if is_symbolic or math.prod(shape) <= 2**32:
+        stride: Any = 1
         for coordinate, size in zip(reversed(coordinates), reversed(shape), strict=True):
-            low = low + coordinate * np.uint32(stride % 2**32)
-            stride *= size
+            low = low + coordinate * _as_word(stride)
+            stride = stride * size
         return high, low
     if max(shape) > 2**32:
         raise ValueError(must("an element's axis", "have at most 2^32 positions", max(shape)))
     for coordinate, size in zip(coordinates, shape, strict=True):
         high, low = _multiply_add(high, low, size, coordinate)
     return high, low
+
+
+def _as_word(number: Any) -> Any:
+    """Returns the lower word of an int, or of an expression of symbolic sizes."""
+    if isinstance(number, int):
+        return np.uint32(number % 2**32)
+    return jnp.asarray(number).astype(jnp.uint32)
 
 
 def _multiply_add(high: Any, low: Any, factor: int, term: jax.Array) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from dropax.bits import (
     sample_bernoulli,
     sample_normal,
     sample_words,
+    split_in_two,
 )
 
 SHAPES = [(), (0,), (1,), (7,), (5, 6), (4, 5, 3), (2, 3, 4, 5), (2, 1, 3, 1, 5)]
@@ -98,6 +99,17 @@ def test_a_traced_rate_gives_the_bits_of_a_python_rate(key):
         assert_same(jitted(rate), sample_bernoulli(key, rate, (64,)))
 
 
+@pytest.mark.parametrize("impl", IMPLS)
+def test_two_keys_are_those_of_a_partitionable_split_under_either_flag(impl):
+    key = jax.random.key(5, impl=impl)
+    with jax.threefry_partitionable(True):
+        expected = jax.random.key_data(jax.random.split(key))
+    for partitionable in (True, False):
+        with jax.threefry_partitionable(partitionable):
+            both = [jax.random.key_data(each) for each in split_in_two(key)]
+            np.testing.assert_array_equal(both, expected)
+
+
 def test_the_partitionable_flag_makes_no_difference(key):
     expected = sample_bernoulli(key, 0.3, (4, 5)), sample_words(key, (7,))
     with jax.threefry_partitionable(False):
@@ -163,6 +175,19 @@ def test_an_axis_that_no_word_can_count_is_refused():
         ValueError, match=r"an element's axis must have at most 2\^32 positions; got"
     ):
         counter_words([jnp.uint32(0)], (2**32 + 1,))
+
+
+def test_a_symbolic_shape_draws_the_same_mask(key):
+    rows, columns = jax.export.symbolic_shape("rows, columns")
+
+    def draw(words, array):
+        return sample_bernoulli(jax.random.wrap_key_data(words), 0.3, array.shape)
+
+    words = jax.random.key_data(key)
+    shapes = words, jax.ShapeDtypeStruct((rows, columns, 3), jnp.float32)
+    exported = jax.export.export(jax.jit(draw))(*shapes)
+    for shape in ((6, 5, 3), (1, 7, 3)):
+        assert_same(exported.call(words, jnp.zeros(shape)), sample_bernoulli(key, 0.3, shape))
 
 
 def test_the_high_word_reaches_the_bits(key):

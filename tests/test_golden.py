@@ -39,8 +39,8 @@ def packed(mask):
     return np.packbits(np.asarray(mask).reshape(-1)).tobytes().hex()
 
 
-def test_the_stream_is_version_1():
-    assert STREAM_VERSION == 1
+def test_the_stream_is_version_2():
+    assert STREAM_VERSION == 2
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -15,13 +15,15 @@ import pytest
 from bounds import assert_counts
 from cases import DEEP
 from dropax import Band, Block, Box, Grid, Patch
-from dropax.bits import GRID
+from dropax.bits import GRID, drop_units
 from dropax.regions.blocks import _levels as block_levels
 from dropax.regions.calibration import (
     box_fractions,
     coverage,
     fraction_units,
+    gauss_rule,
     largest_side,
+    longest_sum,
     pick_level,
 )
 
@@ -143,7 +145,8 @@ def test_many_boxes_cover_as_much_as_inclusion_and_exclusion_says():
 def test_a_few_points_of_an_axis_stand_for_all_of_them(border, count):
     for size in (1, 2, 3, 8, 13, 50):
         sides = np.arange(largest_side(size, border) + 1)
-        table = coverage(sides, size, border, count)
+        every = np.arange(count + 1)
+        table = coverage(sides, size, border, every[:, None], every)
         covers = [np.sum([*intervals(size, side, border)], axis=0) for side in sides]
         starts = [len([*intervals(size, side, border)]) for side in sides]
         hits = np.stack(covers) / np.array(starts)[:, None]
@@ -151,6 +154,106 @@ def test_a_few_points_of_an_axis_stand_for_all_of_them(border, count):
             ways = math.comb(total, chosen)
             expected = (ways * hits**chosen * (1 - hits) ** (total - chosen)).mean(axis=1)
             np.testing.assert_allclose(table[:, total, chosen], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 9, 50, 64])
+def test_a_gauss_rule_is_exact_for_polynomials_on_runs_of_integers(degree):
+    least = longest_sum(degree) + 1
+    lengths = np.array([*range(least, least + 40), 1000, 4096, 30_000])
+    points, weights = gauss_rule(lengths, degree)
+    for length, places, shares in zip(lengths, points, weights, strict=True):
+        run = np.arange(length) / length
+        for power in {0, 1, degree // 2, degree}:
+            for values, sampled in ((run, places / length), (1 - run, 1 - places / length)):
+                expected = np.mean(values**power)
+                assert shares @ sampled**power == pytest.approx(expected, rel=1e-12, abs=1e-13)
+
+
+def widths(region, size, rate, records=64):
+    """Of each record the width of the one band or interval."""
+    keys = jax.random.split(jax.random.key(1), records)
+    draw = jax.jit(lambda key: (~region.sample(key, (size, 1), rate)).sum())
+    return np.array([draw(key) for key in keys])
+
+
+@pytest.mark.parametrize("rate", [1e-5, 3.3e-5, 0.0123, 0.1, 0.77])
+@pytest.mark.parametrize("region", [Band(), Box()], ids=str)
+def test_on_a_long_axis_the_two_nearest_sizes_are_drawn(region, rate):
+    # Rates count in 2^-23, of which one is 1/8 of a position here.
+    size = 10**6
+    drawn = widths(region, size, rate)
+    nearest = int(drop_units(rate)) / GRID * size
+    assert np.abs(drawn - nearest).max() < 1.15
+    assert len(set(drawn)) <= 2
+
+
+def test_on_a_long_axis_the_mean_size_is_the_rate():
+    drawn = widths(Band(), 10**5, 0.12345 + 4e-6, records=1024)  # 12,345.4 positions
+    assert set(drawn) == {12_345, 12_346}
+    target = int(drop_units(0.12345 + 4e-6)) / GRID * 10**5 - 12_345
+    assert_counts((drawn == 12_346).sum(), 1024, target)
+
+
+def test_boxes_of_many_aspect_ratios_are_of_the_nearest_sizes():
+    size, rate, ratio = 3000, 1 / 900, (0.5, 2)
+    keys = jax.random.split(jax.random.key(0), 32)
+    region = Box(aspect_ratio=ratio)
+    steps = ratio[0] * (ratio[1] / ratio[0]) ** ((np.arange(64) + 0.5) / 64)
+    for key in keys:
+        mask = np.asarray(~region.sample(key, (size, size, 1), rate))[..., 0]
+        sides = np.array([mask.any(axis=1).sum(), mask.any(axis=0).sum()])
+        ideal = np.sqrt(rate) * size * np.stack([steps**0.5, steps**-0.5])
+        assert np.abs(sides[:, None] - ideal).max(axis=0).min() < 1
+
+
+# What `benchmarks` times: (region, batch), at rates that are traced.
+LARGE = [
+    (Box(count=64, aspect_ratio=(0.3, 3.3)), (2, 4096, 4096, 3)),
+    (Box(count=64, aspect_ratio=(0.3, 3.3)), (8, 256, 256, 256, 1)),
+    (Block(size=4000), (2, 8000, 8000, 3)),
+    (Band(count=50), (16, 10**6, 1)),
+    (Box(count=2), (1, 2**28, 1)),
+    (Grid(unit=(1, 65536)), (2, 4096, 4096, 3)),
+]
+
+
+@pytest.mark.parametrize(("region", "shape"), LARGE, ids=str)
+def test_tables_take_a_hundredth_of_a_large_batch(region, shape, monkeypatch):
+    # Linear algebra starts threads, which take seconds to find a core on a busy machine.
+    monkeypatch.setattr(np.linalg, "eigh", None)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape[0]))
+    draw = jax.vmap(lambda key, rate: region.sample(key, shape[1:], rate), (0, None))
+    program = jax.make_jaxpr(draw)(keys, jax.ShapeDtypeStruct((), jnp.float32))
+    constants = jax.tree.leaves(program.consts) + all_literals(program.jaxpr)
+    assert sum(np.asarray(each).nbytes for each in constants) < 0.01 * math.prod(shape)
+
+
+def all_literals(jaxpr):
+    """Values that are written into a program, those of its inner programs included."""
+    found = []
+    for equation in jaxpr.eqns:
+        found += [var.val for var in equation.invars if hasattr(var, "val")]
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
+        ):
+            if hasattr(inner, "consts"):
+                found += inner.consts
+            if hasattr(inner, "eqns"):
+                found += all_literals(getattr(inner, "jaxpr", inner))
+    return found
+
+
+def test_a_turned_lattice_drops_as_much_on_a_long_axis_as_in_double_precision():
+    rate, degrees, size = 0.01, 10, 100_000
+    draw = jax.jit(lambda key: Grid(unit=1, rotate=degrees).sample(key, (1, size, 1), rate))
+    ours, exact = [], []
+    for key in jax.random.split(jax.random.key(0), 64):
+        _, turn, *shifts = np.asarray(jax.random.bits(key, (4,), jnp.uint32)) / 2**32
+        angle, x = np.deg2rad(degrees) * (2 * turn - 1), np.arange(size)
+        places = np.sin(angle) * x + shifts[0], np.cos(angle) * x + shifts[1]
+        exact.append(np.mean((places[0] % 1 < rate**0.5) & (places[1] % 1 < rate**0.5)))
+        ours.append(1 - float(draw(key).mean()))
+    assert np.mean(ours) == pytest.approx(np.mean(exact), rel=0.002)
 
 
 def test_an_axis_of_a_million_positions_costs_no_more_than_a_short_one():

@@ -194,7 +194,9 @@ def test_keys_of_other_implementations_draw_regions_too(impl):
             assert bool(mask.any()) is all_kept
 
 
-@pytest.mark.parametrize("region", [Block(), Patch(), Box(), Grid(), Band()], ids=str)
+@pytest.mark.parametrize(
+    "region", [Block(), Patch(), Box(), Box(count=2, border="clip"), Grid(), Band()], ids=str
+)
 def test_an_image_without_pixels_has_a_mask_without_pixels(region, key):
     for shape in ((0, 4, 3), (4, 0, 3), (4, 4, 0)):
         mask = region.sample(key, shape, 0.5)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import dropax
+from cases import MODES as CASES
 from dropax import Band, Block, Box, Channel, Grid, Patch, Pixel, Region, regions
 from dropax.regions import as_region
 
@@ -84,6 +85,73 @@ def test_all_channels_can_be_kept_and_no_more(key):
     with pytest.raises(ValueError, match="at most") as refused:
         Channel(min_kept=4).sample(key, (2, 3), 0.0)
     assert str(refused.value) == "Channel.min_kept must be at most the 3 channels; got 4."
+
+
+SETTINGS = {
+    "partitionable": lambda: jax.threefry_partitionable(True),
+    "not partitionable": lambda: jax.threefry_partitionable(False),
+    "64 bits": lambda: jax.enable_x64(True),
+    "bfloat16 products": lambda: jax.default_matmul_precision("bfloat16"),
+    "rbg by default": lambda: jax.default_prng_impl("rbg"),
+    "implicit promotion": lambda: jax.numpy_dtype_promotion("standard"),
+    "no jit": lambda: jax.disable_jit(),
+}
+
+
+@implementations
+@pytest.mark.parametrize(
+    "region",
+    [*(as_region(mode, "a") for mode in CASES.values()), Grid(unit=3, rotate=20)],
+    ids=repr,
+)
+def test_a_mask_depends_on_its_key_and_on_no_setting_of_jax(region, impl):
+    key = jax.random.key(7, impl=impl)
+    masks = {}
+    for name, setting in SETTINGS.items():
+        with setting():
+            masks[name] = np.asarray(region.sample(key, (16, 15, 3), 0.3))
+    for mask in masks.values():
+        np.testing.assert_array_equal(mask, masks["partitionable"])
+
+
+def exported(region, *element_shape):
+    """A program that draws masks for any number of keys, and for elements of a symbolic shape."""
+    records, *sizes = jax.export.symbolic_shape(f"records, {', '.join(map(str, element_shape))}")
+
+    def draw(words, batch):
+        keys = jax.random.wrap_key_data(words)
+        return jax.vmap(lambda key: region.sample(key, batch.shape[1:], 0.3))(keys)
+
+    shapes = (records, 2), (records, *sizes)
+    dtypes = jnp.uint32, jnp.float32
+    return jax.export.export(jax.jit(draw))(*map(jax.ShapeDtypeStruct, shapes, dtypes))
+
+
+def assert_draws_the_same(program, region, key):
+    keys = jax.random.split(key, 3)
+    expected = jax.vmap(lambda key: region.sample(key, (6, 5, 3), 0.3))(keys)
+    masks = program.call(jax.random.key_data(keys), jnp.zeros((3, 6, 5, 3)))
+    np.testing.assert_array_equal(masks, expected)
+
+
+@pytest.mark.parametrize("mode", CASES.values(), ids=CASES)
+def test_a_program_is_exported_for_any_number_of_records(mode, key):
+    region = as_region(mode, "a")
+    assert_draws_the_same(exported(region, 6, 5, 3), region, key)
+
+
+@pytest.mark.parametrize(
+    "region", [Pixel(), Pixel(per_channel=False), Channel(), Channel(min_kept=1), Grid(unit=3)]
+)
+def test_a_region_without_a_table_for_its_sides_is_exported_for_any(region, key):
+    assert_draws_the_same(exported(region, "height", "width", 3), region, key)
+
+
+@pytest.mark.parametrize("region", [Block(), Patch(), Box(), Band()], ids=repr)
+def test_a_region_with_a_table_for_its_sides_refuses_symbolic_ones(region):
+    owner = f"the spatial axes of {type(region).__name__} must have known sizes; got"
+    with pytest.raises(ValueError, match=owner):
+        exported(region, "height", "width", 3)
 
 
 OPTIONS = {

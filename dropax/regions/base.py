@@ -1,12 +1,13 @@
 """What a mode is: the protocol of regions, and what they share."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
-from dropax.bits import GRID, drop_units
+from dropax.bits import GRID, drop_units, store_on_cpu
 from dropax.kit.errors import must, require_whole
 
 _Sample = TypeVar("_Sample", bound=Callable[..., jax.Array])
@@ -34,10 +35,20 @@ class Region(Protocol):
         ...
 
 
-def one_dispatch(sample: _Sample) -> _Sample:
-    """Compiles a region's `sample` for calls from outside of jit; inside it changes nothing."""
+def region_sampler(sample: _Sample) -> _Sample:
+    """Decorates the `sample` of every region: one dispatch, and one rule for what is stored.
+
+    On CPU each mask is stored, whatever its region, by a loop of its own: one that also selects
+    values is up to six times slower (`store_on_cpu`). Elsewhere a mask is drawn where it is used,
+    but for the part of it that many values share, which `sample` itself puts into `store`.
+    """
+
+    @functools.wraps(sample)
+    def stored(self: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        return store_on_cpu(lambda key: sample(self, key, element_shape, rate), key)
+
     # What jit returns is called as before, but knows no arguments by type.
-    return cast(_Sample, jax.jit(sample, static_argnums=(0, 2), inline=True))
+    return cast(_Sample, jax.jit(stored, static_argnums=(0, 2), inline=True))
 
 
 def expected_fraction(region: Region, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
@@ -74,6 +85,26 @@ def spatial_shape(region: Any, element_shape: tuple[int, ...]) -> tuple[int, ...
         owner = f"the element that {type(region).__name__} drops from"
         raise ValueError(must(owner, "have a spatial axis beside the channels", element_shape))
     return tuple(element_shape[:-1])
+
+
+def known_sizes(region: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns sizes, none of which may be symbolic: for regions whose tables depend on them.
+
+    Args:
+      region: who asks, for the error.
+      sizes: of spatial axes.
+
+    Returns:
+      The sizes.
+
+    Raises:
+      ValueError: if one of them is an expression of `jax.export.symbolic_shape`.
+    """
+    if not all(isinstance(size, int) for size in sizes):
+        owner = f"the spatial axes of {type(region).__name__}"
+        cure = "Its sizes are calibrated while tracing: only the batch axis may be symbolic."
+        raise ValueError(must(owner, "have known sizes", sizes, cure))
+    return sizes
 
 
 def require_sizes(owner: str, sizes: Any) -> None:

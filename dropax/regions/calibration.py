@@ -6,6 +6,8 @@ draws one of the two levels on either side of its rate, as often as makes up the
 count in units of 2^-23, and drawing is done in integers, so it is the same on every device.
 """
 
+import functools
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
@@ -45,12 +47,41 @@ def pick_level(word: jax.Array, rate: Any, units: jax.Array | np.ndarray) -> jax
     Returns:
       int32 scalar: an index into the levels, such that the expected fraction is the rate.
     """
-    units = jnp.asarray(units)
+    below, _, gap, missing = _bracket(rate, jnp.asarray(units))
+    return below + (whole_below(word, gap) < missing).astype(jnp.int32)
+
+
+def pick_sides(word: jax.Array, rate: Any, units: jax.Array, sides: jax.Array) -> jax.Array:
+    """Draws the sides of one record, as `pick_level` draws a level.
+
+    Args:
+      word: uint32 scalar, 32 random bits.
+      rate: a float or a scalar array that may be traced.
+      units: what each level drops, from `fraction_units`, shape (levels,).
+      sides: of each level, int32, shape (levels, axes). Where a level is more than a pixel larger
+        than the one before, sides in between are drawn too, for which fractions are interpolated.
+
+    Returns:
+      int32, shape (axes,), such that the expected fraction is the rate.
+    """
+    below, above, gap, missing = _bracket(rate, units)
+    draw = whole_below(word, gap)
+    lower, upper = sides[below], sides[above]
+    # Each side grows by missing / gap of its step, rounded down or up, by the same draw for all:
+    # a step of one pixel is taken as often as `pick_level` takes one.
+    gap = jnp.maximum(gap, 1)
+    part = missing * (upper - lower).astype(jnp.uint32) + (gap - 1 - draw)
+    between = lower + (part // gap).astype(jnp.int32)
+    # There is nothing between no box and the least one.
+    return jnp.where(below > 0, between, jnp.where(draw < missing, upper, lower))
+
+
+def _bracket(rate: Any, units: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Returns the levels on either side of a rate, their distance, and that of lower and rate."""
     target = drop_units(rate)
     above = jnp.sum(units <= target, dtype=jnp.int32)
     below, above = above - 1, jnp.minimum(above, units.shape[0] - 1)
-    gap = units[above] - units[below]
-    return below + (whole_below(word, gap) < target - units[below]).astype(jnp.int32)
+    return below, above, units[above] - units[below], target - units[below]
 
 
 def start_range(size: int, side: Any, border: Border) -> tuple[Any, Any]:
@@ -74,47 +105,6 @@ def largest_side(size: int, border: Border) -> int:
     return size if border == "inside" else max(2 * size - 1, 0)
 
 
-def covering_starts(size: int, side: int, border: Border) -> np.ndarray:
-    """Counts for each position of an axis the starts of an interval that covers it.
-
-    Args:
-      size: positions on the axis.
-      side: length of the interval.
-      border: as in `start_range`.
-
-    Returns:
-      int64, shape (size,).
-    """
-    first, count = start_range(size, side, border)
-    position = np.arange(size)
-    last = np.minimum(position, first + count - 1)
-    return np.maximum(last - np.maximum(first, position - side + 1) + 1, 0)
-
-
-def coverage(sides: np.ndarray, size: int, border: Border, count: int) -> np.ndarray:
-    """Says for several intervals on one axis how many of them cover a position.
-
-    Args:
-      sides: lengths of an interval, int64, shape (sides,).
-      size: positions on the axis.
-      border: as in `start_range`.
-      count: the most intervals that are asked about.
-
-    Returns:
-      float64, shape (sides, count + 1, count + 1), for each length: entry [side, m, j] is the
-      probability, averaged over positions, that j of m intervals cover one.
-    """
-    hits, weights = _hits(sides, size, border, count)
-    total, covered = np.mgrid[0 : count + 1, 0 : count + 1]
-    missed = np.maximum(total - covered, 0)
-    ways = np.ones((count + 1, count + 1))
-    for j in range(count):
-        ways[:, j + 1] = ways[:, j] * (np.arange(count + 1) - j) / (j + 1)
-    # means[j, k] of hit^j * miss^k: all terms are positive, so nothing cancels.
-    means = (_powers(hits, count) * weights[:, None]) @ _powers(1 - hits, count).swapaxes(1, 2)
-    return ways * means[:, covered, missed]
-
-
 def box_fractions(
     sides: np.ndarray, spatial: tuple[int, ...], count: int, border: Border
 ) -> np.ndarray:
@@ -129,80 +119,160 @@ def box_fractions(
     Returns:
       float64, shape (levels,).
     """
-    fractions = []
-    # In parts of a few megabytes.
-    for part in np.array_split(sides, 1 + len(sides) * (count + 1) ** 2 // 2**20):
-        # Along each axis in turn, some of the boxes that covered all axes so far go on covering.
-        still = np.zeros((len(part), count + 1))
-        still[:, count] = 1
-        for axis, size in enumerate(spatial):
-            lengths, places = np.unique(part[:, axis], return_inverse=True)
-            table = coverage(lengths, size, border, count)
-            still = np.einsum("lm,lmj->lj", still, table[places])
-        fractions.append(1 - still[:, 0])
-    return np.concatenate(fractions)
+    every, last = np.arange(count + 1), len(spatial) - 1
+    # spared[level, m]: how likely a position is spared by m boxes that cover it along the axes
+    # before. With no axis left, 0 boxes spare it and others do not; so the last axis comes first.
+    spared = np.ones((len(sides), 1))
+    for axis in range(last, -1, -1):
+        total = every if axis else every[-1:]
+        chosen = every if axis < last else every[:1]
+        lengths, places = np.unique(sides[:, axis], return_inverse=True)
+        table = coverage(lengths, spatial[axis], border, total[:, None], chosen)
+        parts = _parts(np.arange(len(sides)), table[:1].size)
+        spared = np.concatenate([(table[places[p]] * spared[p, None]).sum(axis=2) for p in parts])
+    return 1 - spared[:, 0]
+
+
+def coverage(
+    sides: np.ndarray, size: int, border: Border, total: np.ndarray, chosen: np.ndarray
+) -> np.ndarray:
+    """Says for several intervals on one axis how many of them cover a position.
+
+    Args:
+      sides: lengths of an interval, ints, shape (sides,).
+      size: positions on the axis.
+      border: as in `start_range`.
+      total: numbers of intervals, ints; broadcasts against `chosen`.
+      chosen: numbers of intervals that cover the position.
+
+    Returns:
+      float64, for each length an array of the shape of `total` and `chosen`: the probability,
+      averaged over positions, that `chosen` of `total` intervals cover one.
+    """
+    total, chosen = np.broadcast_arrays(total, chosen)
+    highest = int(total.max())
+    missed = np.maximum(total - chosen, 0)
+    # Pascal's triangle, 0 where more are chosen than there are.
+    ways = np.zeros((highest + 1, highest + 1))
+    ways[:, 0] = 1
+    for n in range(1, highest + 1):
+        ways[n, 1:] = ways[n - 1, 1:] + ways[n - 1, :-1]
+    table = np.empty((len(sides), *total.shape))
+    for group, hits, weights in _hits(sides.astype(np.int64), size, border, highest, total.size):
+        # All terms are positive, so nothing cancels.
+        terms = _powers(hits, chosen)
+        terms *= _powers(1 - hits, missed)
+        table[group] = np.einsum("s...p,sp->s...", terms, weights)
+    return table * ways[total, chosen]
 
 
 def _hits(
-    sides: np.ndarray, size: int, border: Border, degree: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns how likely an interval covers a position, for a few positions that stand for all.
+    sides: np.ndarray, size: int, border: Border, degree: int, terms: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Says how likely an interval covers a position, for a few positions that stand for all.
 
-    From either end of the axis the starts that cover a position grow one by one, as
-    `covering_starts` counts them, up to a plateau. So means along each slope are those along a run
-    of integers, and a few points of a Gauss rule give them exactly, on however long an axis.
+    From either end of the axis the starts that cover a position grow one by one, up to a plateau.
+    So means along each slope are those along a run of integers.
 
-    Returns:
-      (probabilities, weights): float64, shape (sides, points). Weighted sums of polynomials of the
-      probabilities, of no higher degree than `degree`, are their means over all positions.
+    Yields:
+      (group, probabilities, weights): indices of some of the sides, and float64 of shape
+      (group, points). Weighted sums of polynomials of the probabilities, of no higher degree than
+      `degree`, are their means over all positions. Groups are such that `terms` arrays of that
+      shape take a few megabytes.
     """
-    sides = sides.astype(np.int64)
     starts = start_range(size, sides, border)[1] + np.zeros_like(sides)
     top = np.minimum(sides, starts)
-    half = sides // 2
-    # How many starts cover the first position, and the last.
-    ends = [np.minimum(top, 1)] * 2 if border == "inside" else [half + 1, sides - half]
-    hits, weights = [], []
-    plateau = np.full(len(sides), size)
-    for end in ends:
-        slope = np.maximum(top - end, 0)
-        points, shares = _gauss_rule(slope, degree)
-        hits.append(end[:, None] + points)
-        weights.append(slope[:, None] * shares)
-        plateau = plateau - slope
-    hits.append(top[:, None])
-    weights.append(plateau[:, None])
-    probabilities = np.clip(np.concatenate(hits, axis=1) / starts[:, None], 0, 1)
-    return probabilities, np.concatenate(weights, axis=1) / max(size, 1)
+    # How many starts cover the first position, and the last; and how many slopes begin so.
+    if border == "inside":
+        ends, times = [np.minimum(top, 1)], 2
+    else:
+        ends, times = [sides // 2 + 1, sides - sides // 2], 1
+    slopes = [np.maximum(top - end, 0) for end in ends]
+    plateau = size - times * sum(slopes)
+    shorter = functools.reduce(np.minimum, slopes)
+    is_long = shorter > longest_sum(degree)
+    by_length = np.argsort(shorter, kind="stable")
+    for rule, chosen in (run_itself, ~is_long), (gauss_rule, is_long):
+        points = 2 * longest_sum(degree)
+        for group in _parts(by_length[chosen[by_length]], max(terms, degree // 4) * points):
+            hits, weights = [top[group, None]], [plateau[group, None]]
+            for end, slope in zip(ends, slopes, strict=True):
+                lengths, which = np.unique(slope[group], return_inverse=True)
+                places, shares = rule(lengths, degree)
+                hits.append(end[group, None] + places[which])
+                weights.append(times * slope[group, None] * shares[which])
+            probabilities = np.concatenate(hits, axis=1) / np.maximum(starts[group, None], 1)
+            yield (
+                group,
+                np.clip(probabilities, 0, 1),
+                np.concatenate(weights, axis=1) / max(size, 1),
+            )
 
 
-def _gauss_rule(lengths: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
+def longest_sum(degree: int) -> int:
+    """Returns up to which length a run is summed itself: there `gauss_rule` may fail."""
+    return 4 * (degree // 2 + 1)
+
+
+def run_itself(lengths: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what `gauss_rule` does, of whatever length: all integers, each with its share."""
+    points = np.arange(max(lengths.max(initial=0), 1)) + np.zeros((len(lengths), 1))
+    return points, (points < lengths[:, None]) / np.maximum(lengths[:, None], 1)
+
+
+def gauss_rule(lengths: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns points and weights whose sums are means over the integers from 0 to below a length.
 
-    Golub and Welsch, 1969, "Calculation of Gauss quadrature rules", with the recurrence of the
-    polynomials that are orthogonal on these integers (the discrete Chebyshev polynomials).
+    Everything is elementwise: linear algebra starts threads, which take seconds to find a core on a
+    machine that is busy.
 
     Args:
-      lengths: int64, shape (lengths,). Of a length of 0 nothing is promised.
+      lengths: ints, shape (lengths,), above `longest_sum(degree)`.
       degree: of the polynomials that are summed exactly.
 
     Returns:
       (points, weights): float64, shape (lengths, degree // 2 + 1).
     """
-    unique, places = np.unique(lengths, return_inverse=True)
-    length, order = unique[:, None].astype(np.float64), np.arange(1, degree // 2 + 1)
-    # Shorter runs need no more points than they have integers: from there on all is 0.
-    squares = np.maximum(order**2 * (length**2 - order**2), 0) / (4 * (4 * order**2 - 1))
-    matrix = np.zeros((len(unique), len(order) + 1, len(order) + 1))
-    diagonal = np.arange(len(order) + 1)
-    matrix[:, diagonal, diagonal] = (length - 1) / 2
-    matrix[:, diagonal[1:], diagonal[:-1]] = np.sqrt(squares)
-    points, vectors = np.linalg.eigh(matrix)
-    return points[places], vectors[places, 0] ** 2
+    # The polynomials that are orthonormal on the run, moved to [-1, 1] (the discrete Chebyshev
+    # polynomials), follow z p[k] = a[k] p[k-1] + a[k+1] p[k+1]. The points are the zeros of
+    # p[count], and the weight of a point is 1 / (p[0]^2 + ... + p[count-1]^2) there (Golub and
+    # Welsch, 1969, "Calculation of Gauss quadrature rules").
+    length, count = lengths[:, None].astype(np.float64), degree // 2 + 1
+    order = np.arange(count + 1)
+    a = np.sqrt(order**2 * (1 - (order / length) ** 2) / (4 * order**2 - 1))[:, :, None]
+    # All zeros at once, by the iteration of Aberth, 1973: Newton's step, bent away from the other
+    # zeros. It starts near those of Legendre's polynomials and cubes the error in each step. After
+    # four steps that is float64's, and the fifth takes the weights there.
+    # Zeros lie symmetrically, so that those from 0 on are enough.
+    half = np.arange((count + 1) // 2)
+    z = np.cos(np.pi * (half + 0.75) / (count + 0.5)) * (1 - 1 / length)
+    for _ in range(5):
+        p, slope, norm = np.ones_like(z), np.zeros_like(z), np.zeros_like(z)
+        p_before, slope_before = np.zeros_like(z), np.zeros_like(z)
+        for k in range(count):
+            norm += p * p
+            p_after = (z * p - a[:, k] * p_before) / a[:, k + 1]
+            slope_after = (p + z * slope - a[:, k] * slope_before) / a[:, k + 1]
+            p_before, p, slope_before, slope = p, p_after, slope, slope_after
+        apart = z[:, :, None] - np.concatenate([z, -z[:, : count // 2]], axis=1)[:, None]
+        apart[:, half, half] = np.inf
+        newton = p / slope
+        z = z - newton / (1 - newton * (1 / apart).sum(axis=2))
+    z = np.concatenate([z, -z[:, : count // 2]], axis=1)
+    norm = np.concatenate([norm, norm[:, : count // 2]], axis=1)
+    return (z * length + length - 1) / 2, 1 / norm
 
 
-def _powers(base: np.ndarray, highest: int) -> np.ndarray:
-    """Returns powers from 0 to the highest, along a new second axis."""
-    factors = np.repeat(base[:, None], highest + 1, axis=1)
-    factors[:, 0] = 1
-    return np.cumprod(factors, axis=1)
+def _parts(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cuts indices into parts of which each stands for a few megabytes, of `size` floats each."""
+    return np.array_split(indices, 1 + len(indices) * size // 2**20)
+
+
+def _powers(base: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+    """Returns powers along new axes after the first, in the shape of the exponents."""
+    if exponents.size == 1:
+        return np.power(base, exponents.item()).reshape(len(base), *exponents.shape, base.shape[1])
+    powers = np.ones((len(base), exponents.max() + 1, base.shape[1]))
+    for exponent in range(1, powers.shape[1]):
+        np.multiply(powers[:, exponent - 1], base, out=powers[:, exponent])
+    return powers[:, exponents]

@@ -10,7 +10,7 @@ import numpy as np
 from dropax.bits import GRID, drop_units, keep_threshold, sample_words, store
 from dropax.kit.errors import must, require_whole
 from dropax.kit.serialization import Plain
-from dropax.regions.base import one_dispatch
+from dropax.regions.base import region_sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Channel(Plain):
     def __post_init__(self) -> None:
         require_whole("Channel.min_kept", self.min_kept, 0)
 
-    @one_dispatch
+    @region_sampler
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 

@@ -11,11 +11,12 @@ import numpy as np
 from dropax.bits import drop_units, sample_words, store, whole_below
 from dropax.kit.errors import is_number, must, require_whole
 from dropax.kit.serialization import Plain
-from dropax.regions.base import one_dispatch, spatial_shape
+from dropax.regions.base import region_sampler, spatial_shape
 from dropax.regions.calibration import fraction_units, pick_level
 
 _MOST = 256  # units that are told apart
-_LONGEST = 2**16  # there is a level for each side of a square
+_LONGEST = 2**16
+_TABLE = 2**17  # levels of all units together; below, there is one for each side of a square
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +29,11 @@ class Grid(Plain):
 
     Attributes:
       unit: the period of the lattice in pixels, or (lowest, highest), of which each record draws
-        one, each equally likely; of more than 256, 256 that are spread evenly. At most 65536.
+        one, each equally likely; of more than 256, 256 that are spread evenly. At most 65536. Of
+        many units above 511 the sizes of large squares differ by up to 2 %.
       rotate: the lattice is turned by an angle from -rotate to rotate, in degrees, about the corner
-        of the image. On two spatial axes only; computed in floating point, and the same on one
-        backend only.
+        of the image. On two spatial axes only; its sine and cosine are computed in floating point,
+        and the same on one backend only.
 
     Raises:
       TypeError: if an option is of another kind.
@@ -60,7 +62,7 @@ class Grid(Plain):
         if not 0 <= self.rotate <= 360:
             raise ValueError(must("Grid.rotate", "be in [0, 360]", self.rotate))
 
-    @one_dispatch
+    @region_sampler
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 
@@ -78,14 +80,15 @@ class Grid(Plain):
         spatial = spatial_shape(self, element_shape)
         if self.rotate:
             return self._sample_turned(key, spatial, rate)
-        units, table = _levels(self.unit, len(spatial))
+        units, sides, table = _levels(self.unit, len(spatial))
 
         def draw(key: jax.Array) -> tuple[jax.Array, ...]:
             words = sample_words(key, (2 + len(spatial),))
             row = whole_below(words[0], len(units))
             unit = jnp.asarray(units)[row]
             # Past its own unit a row repeats its last level, the whole unit.
-            side = pick_level(words[1], rate, jnp.asarray(table)[row]).astype(jnp.uint32)
+            level = pick_level(words[1], rate, jnp.asarray(table)[row])
+            side = jnp.minimum(jnp.asarray(sides)[level], unit)
             shifts = whole_below(words[2:], unit)
             return tuple(
                 (jnp.arange(size, dtype=jnp.uint32) + shift) % unit < side
@@ -104,31 +107,48 @@ class Grid(Plain):
         if len(spatial) != 2:
             constraint = f"be 0 for an element with {len(spatial)} spatial axes"
             raise ValueError(must("Grid.rotate", constraint, self.rotate))
-        units, _ = _levels(self.unit, 2)
+        units = _levels(self.unit, 2)[0]
 
         def draw(key: jax.Array) -> jax.Array:
             words = sample_words(key, (4,))
             unit = jnp.asarray(units)[whole_below(words[0], len(units))].astype(jnp.float32)
-            turn, *shifts = (words[1:] >> np.uint32(8)).astype(jnp.float32) / np.float32(2**24)
+            turn = (words[1] >> np.uint32(8)).astype(jnp.float32) / np.float32(2**24)
             angle = np.float32(np.deg2rad(self.rotate)) * (2 * turn - 1)
-            cosine, sine = jnp.cos(angle), jnp.sin(angle)
+            cosine, sine = _turns(jnp.cos(angle) / unit), _turns(jnp.sin(angle) / unit)
             fraction = drop_units(rate).astype(jnp.float32) / np.float32(2**23)
-            y = jnp.arange(spatial[0], dtype=jnp.float32)[:, None, None]
-            x = jnp.arange(spatial[1], dtype=jnp.float32)[None, :, None]
-            # In units, shifted by up to one of them.
-            along = (cosine * y + sine * x) / unit + shifts[0]
-            across = (cosine * x - sine * y) / unit + shifts[1]
-            side = jnp.sqrt(fraction)
-            covered = (along - jnp.floor(along) < side) & (across - jnp.floor(across) < side)
-            return ~(covered | (fraction >= 1))
+            y = jnp.arange(spatial[0], dtype=jnp.uint32)[:, None, None]
+            x = jnp.arange(spatial[1], dtype=jnp.uint32)[None, :, None]
+            # Phases of the lattice, shifted by up to a unit. They count in 2^-32 of a unit, and so
+            # wrap where a unit ends: exactly, however long the axes are.
+            along = cosine * y + sine * x + words[2]
+            across = cosine * x - sine * y + words[3]
+            side = _turns(jnp.sqrt(fraction))
+            return ~((along < side) & (across < side) | (fraction >= 1))
 
         return store(draw, key)
 
 
+def _turns(share: jax.Array) -> jax.Array:
+    """Returns float32 from -1 to 1 as multiples of 2^-32, modulo one, uint32."""
+    size = (jnp.abs(share) * np.float32(2**31)).astype(jnp.uint32) << np.uint32(1)
+    return jnp.where(share < 0, np.uint32(0) - size, size)
+
+
 @functools.lru_cache(maxsize=64)
-def _levels(unit: int | tuple[int, int], axes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the units, and for each the fraction that squares of side 0, 1, 2, ... drop."""
+def _levels(unit: int | tuple[int, int], axes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Makes the sizes that squares can have.
+
+    Returns:
+      (units, sides, table): the units; the side of each level, where it is no more than the unit;
+      and for each unit the fraction that each level drops.
+    """
     low, high = unit if isinstance(unit, tuple) else (unit, unit)
     units = np.linspace(low, high, min(high - low + 1, _MOST)).round().astype(np.uint32)
-    sides = np.minimum(np.arange(high + 1), units[:, None])
-    return units, fraction_units((sides / units[:, None]) ** axes)
+    levels = high + 1
+    sides = np.arange(levels)
+    if len(units) > 1 and len(units) * levels > _TABLE:
+        # Half of the levels are the least sides, and the others grow by a constant factor.
+        first = _TABLE // len(units) // 2
+        sides = np.append(sides[:first], np.geomspace(first, high, first).round().astype(int))
+    fractions = (np.minimum(sides, units[:, None]) / units[:, None]) ** axes
+    return units, sides.astype(np.uint32), fraction_units(fractions)

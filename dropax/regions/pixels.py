@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 
-from dropax.bits import sample_bernoulli, store, store_on_cpu
+from dropax.bits import sample_bernoulli, store
 from dropax.kit.errors import require_kind
 from dropax.kit.serialization import Plain
-from dropax.regions.base import one_dispatch
+from dropax.regions.base import region_sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Pixel(Plain):
     def __post_init__(self) -> None:
         require_kind("Pixel.per_channel", self.per_channel, bool, "a bool")
 
-    @one_dispatch
+    @region_sampler
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 
@@ -48,6 +48,6 @@ class Pixel(Plain):
           `jax.random.bernoulli(key, float32(1) - float32(rate), shape)`.
         """
         if self.per_channel:
-            return store_on_cpu(lambda key: sample_bernoulli(key, rate, element_shape), key)
+            return sample_bernoulli(key, rate, element_shape)
         shape = (*element_shape[:-1], 1)
         return store(lambda key: sample_bernoulli(key, rate, shape), key)
