@@ -5,15 +5,18 @@ dtype holds, or one that is computed of the array. Dropping is a select, never a
 infinity under a dropped value vanish, in values and in gradients. The dtype never changes.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.bits import sample_normal
+from dropax.bits import _threefry, counter_words, sample_words
 from dropax.kit.errors import must
+from dropax.kit.keys import is_counter_based
 
 Number = int | float
 Fill = Number | tuple[Number, ...] | Literal["mean", "noise", "stats_mean"]
@@ -40,7 +43,7 @@ def fill_dropped(array: jax.Array, keep_mask: jax.Array, fill: Any) -> jax.Array
 
 
 def exact_fill(fill: Number | tuple[Number, ...], dtype: Any, owner: str) -> np.ndarray:
-    """Returns numbers in a dtype, which must hold them.
+    """Returns numbers in a dtype that can hold them.
 
     Args:
       fill: a finite number, or several.
@@ -51,7 +54,8 @@ def exact_fill(fill: Number | tuple[Number, ...], dtype: Any, owner: str) -> np.
       An array of that dtype, of shape () or (numbers,).
 
     Raises:
-      ValueError: if an integer or bool dtype cannot hold a number exactly.
+      ValueError: if an integer or bool dtype cannot hold a number exactly, or if a number becomes
+        NaN, as 0 and negative numbers do in float8_e8m0fnu.
     """
     numbers = np.asarray(fill, object)
     if not jnp.issubdtype(dtype, jnp.inexact):
@@ -64,8 +68,14 @@ def exact_fill(fill: Number | tuple[Number, ...], dtype: Any, owner: str) -> np.
             .astype(dtype)
             .reshape(numbers.shape)
         )
-    with np.errstate(over="ignore"):  # only where the user switched the check of the range off
-        return numbers.astype(np.float64).astype(dtype)
+    # Numbers past the range come here only if the user switched `require_in_range` off.
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = numbers.astype(np.float64).astype(dtype)
+    if np.isnan(converted.astype(np.complex128)).any():
+        info = jnp.finfo(dtype)
+        cure = f"Pass a number from {info.min} to {info.max}, or an image of another dtype."
+        raise ValueError(must(owner, f"be a number that dtype {dtype} has", fill, cure))
+    return converted
 
 
 def require_in_range(fill: Number | tuple[Number, ...], dtype: Any, owner: str) -> None:
@@ -84,39 +94,82 @@ def require_in_range(fill: Number | tuple[Number, ...], dtype: Any, owner: str) 
             raise ValueError(must(owner, f"be within the range of dtype {dtype}", fill))
 
 
+# Jitted with `inline=True`: one dispatch when called eagerly, where loops would be compiled in each
+# call, and inlined under an outer jit.
+@functools.partial(jax.jit, static_argnames="axes", inline=True)
 def mean_fill(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Returns the mean along some axes, as a constant.
+    """Returns the mean along some axes, as a constant to gradients.
+
+    Exact where all values are equal, in every dtype.
 
     Args:
-      array: any dtype. Its NaN and infinities do not count.
+      array: any dtype. NaN and infinities do not count.
       axes: of size 1 in the result.
 
     Returns:
-      The mean in the array's dtype, rounded in integers; 0 where nothing counts.
+      The mean in the array's dtype, rounded in integers; 0 if nothing counts.
     """
-    return in_dtype(_moments(array, axes)[0], array.dtype)
+    pivot, offset, _ = _moments(array, axes)
+    return _moved(pivot, offset)
 
 
+@functools.partial(jax.jit, static_argnames=("axes", "owner"), inline=True)
 def noise_fill(key: jax.Array, array: jax.Array, axes: tuple[int, ...], owner: str) -> jax.Array:
     """Draws normal noise with the mean and the standard deviation along some axes.
 
     Args:
       key: one typed key. Consumed; do not reuse.
-      array: any real dtype. Its NaN and infinities do not count.
+      array: any real dtype. NaN and infinities do not count.
       axes: those that the moments are taken along.
       owner: the argument's name for the error.
 
     Returns:
-      An array of the same shape and dtype, rounded in integers.
+      An array of the same shape and dtype, rounded in integers. Before rounding it is
+      `mean + deviation * jax.random.normal(key, shape, float32)`.
 
     Raises:
       TypeError: if the dtype is complex.
     """
-    if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise TypeError(must(owner, f"be no noise for dtype {array.dtype}", "noise"))
-    mean, spread = _moments(array, axes)
-    normal = sample_normal(key, array.shape).astype(mean.dtype)
-    return in_dtype(mean + spread * normal, array.dtype)
+    shape, dtype = array.shape, array.dtype
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise TypeError(must(owner, f"be no noise for dtype {dtype}", "noise"))
+    pivot, offset, spread = _moments(array, axes)
+
+    def noise_of(words: jax.Array) -> jax.Array:
+        return _moved(pivot, offset + spread * _normal(words).astype(offset.dtype))
+
+    def at_once(key: jax.Array) -> jax.Array:
+        return noise_of(sample_words(key, shape))
+
+    def in_parts(key: jax.Array) -> jax.Array:
+        axis, length = _parts(shape, axes)
+
+        def start_of(part: Any) -> Any:
+            # The last part overlaps the one before if it would be shorter, and repeats its numbers.
+            return jnp.clip(part * length, 0, shape[axis] - length)
+
+        def words_of(part: Any) -> jax.Array:
+            return _words_from(key, shape, axis, start_of(part), length)
+
+        def add(part: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            noise, words = state
+            rows = _as_bits(noise_of(words))
+            noise = jax.lax.dynamic_update_slice_in_dim(noise, rows, start_of(part - 1), axis)
+            return noise, words_of(part)
+
+        # The words of a part are drawn one step ahead and stored between the steps: one loop that
+        # draws and computes the noise as well is not vectorized, and takes ten times as long. The
+        # first step has no words yet, and what it writes is written over by the second. It starts
+        # from a word, not from zeros, so that on a mesh the state is of one type throughout.
+        word = sample_words(key, (1,) * len(shape))
+        words = jnp.broadcast_to(word, (*shape[:axis], length, *shape[axis + 1 :]))
+        noise = jnp.broadcast_to(_as_bits(noise_of(word)), shape)
+        noise, _ = jax.lax.fori_loop(0, 1 - shape[axis] // -length, add, (noise, words))
+        return _from_bits(noise, dtype)
+
+    if not is_counter_based(key) or not array.size or not axes:
+        return at_once(key)
+    return jax.lax.platform_dependent(key, cpu=in_parts, default=at_once)
 
 
 def in_dtype(values: jax.Array, dtype: Any) -> jax.Array:
@@ -134,8 +187,11 @@ def in_dtype(values: jax.Array, dtype: Any) -> jax.Array:
     if jnp.issubdtype(dtype, jnp.complexfloating):
         return values.astype(dtype)
     if jnp.issubdtype(dtype, jnp.floating):
-        largest = np.asarray(jnp.finfo(dtype).max).astype(values.dtype)
-        return jnp.clip(values, -largest, largest).astype(dtype)
+        info = jnp.finfo(dtype)
+        least, most = (np.asarray(bound).astype(values.dtype) for bound in (info.min, info.max))
+        if least > 0:  # without a sign: its least number is subnormal in float32, which XLA flushes
+            least = np.asarray(jnp.finfo(values.dtype).tiny)
+        return jnp.clip(values, least, most).astype(dtype)
     bounds = []
     for bound in _integer_range(dtype):
         near = np.asarray(bound).astype(values.dtype)
@@ -168,12 +224,14 @@ def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> 
     low: Any
     high: Any
     if jnp.issubdtype(dtype, jnp.floating):
-        largest = float(jnp.finfo(dtype).max)
-        if bounds[0] > largest or bounds[1] < -largest:
+        least, most = (float(bound) for bound in (jnp.finfo(dtype).min, jnp.finfo(dtype).max))
+        if bounds[0] > most or bounds[1] < least:
             raise ValueError(must(owner, f"hold a value of dtype {dtype}", bounds))
-        # A bound past the dtype's range is no bound.
-        low = np.asarray(-np.inf if bounds[0] < -largest else float(bounds[0])).astype(dtype)
-        high = np.asarray(np.inf if bounds[1] > largest else float(bounds[1])).astype(dtype)
+        # A bound past the dtype's range is no bound: infinity, or NaN in a dtype without it, with
+        # which no value compares as true.
+        with np.errstate(invalid="ignore"):
+            low = np.asarray(-np.inf if bounds[0] < least else float(bounds[0])).astype(dtype)
+            high = np.asarray(np.inf if bounds[1] > most else float(bounds[1])).astype(dtype)
     else:
         least, most = _integer_range(dtype)
         low = least if bounds[0] <= least else math.ceil(bounds[0])
@@ -224,19 +282,161 @@ def _select_floats_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Arra
     return _select_floats(keep_mask, array, fill), tangent
 
 
-def _moments(array: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """Returns mean and standard deviation of the finite values, at least in float32."""
-    wide = widened(jax.lax.stop_gradient(array))
-    finite = jnp.isfinite(wide)
-    count = jnp.maximum(finite.sum(axes, keepdims=True), 1).astype(wide.real.dtype)
-    # Scaled by a power of two, which is exact, so that no sum overflows.
-    scale = 2.0 ** -math.ceil(math.log2(max(2, array.size)))
-    total = jnp.where(finite, wide * scale, 0).sum(axes, keepdims=True)
-    mean = total / (count * scale).astype(total.dtype)
-    apart = jnp.where(finite, jnp.abs(wide / 2 - mean / 2), 0)
-    largest = jnp.maximum(apart.max(axes, keepdims=True, initial=0), jnp.finfo(count.dtype).tiny)
-    squares = ((apart / largest) ** 2).sum(axes, keepdims=True) / count
-    return mean, 2 * jnp.minimum(largest * jnp.sqrt(squares), jnp.finfo(count.dtype).max / 4)
+def _moments(array: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the mean and the standard deviation of the finite values, as constants.
+
+    Returns:
+      (pivot, offset, spread): the mean is pivot + 2 * offset, the deviation 2 * spread. The pivot
+      has the array's dtype, the others are at least float32. Halves, as the distance between two
+      finite numbers may overflow.
+    """
+    array = jax.lax.stop_gradient(array)
+    count: Any = math.prod(array.shape[axis] for axis in axes)
+    if not count:
+        shape = [1 if axis in axes else size for axis, size in enumerate(array.shape)]
+        pivot = jnp.zeros(shape, array.dtype)
+        return pivot, widened(pivot), widened(pivot).real
+    # Distances from one of the values are 0 if all are equal, and so is their mean, in whatever
+    # order and precision they are summed up.
+    pivot = array[tuple(slice(1 if axis in axes else None) for axis in range(array.ndim))]
+    # A power of two, by which it is exact to multiply, so that no sum overflows.
+    scale = 2.0 ** -math.ceil(math.log2(count))
+    if jnp.issubdtype(array.dtype, jnp.inexact):
+        pivot = in_dtype(jnp.where(_is_finite(pivot), widened(pivot), 0), array.dtype)
+        is_finite = _sum(lambda part: _is_finite(part).astype(jnp.float32), array, axes)
+        count = jnp.maximum(is_finite, 1)
+
+    def average(values: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        def scaled(part: jax.Array) -> jax.Array:
+            return jnp.where(_is_finite(part), values(_half_apart(part, pivot)) * scale, 0)
+
+        total = _sum(scaled, array, axes)
+        return total / jnp.asarray(count * scale, total.dtype)
+
+    offset = average(lambda apart: apart)
+    # Squares of distances in units of the mean distance neither overflow nor all vanish: their mean
+    # is between 1 and the count.
+    unit = average(lambda apart: jnp.abs(apart - offset))
+    unit = jnp.maximum(unit, jnp.finfo(unit.dtype).tiny)
+    squares = average(lambda apart: (jnp.abs(apart - offset) / unit) ** 2)
+    return pivot, offset, unit * jnp.sqrt(squares)
+
+
+def _sum(
+    values: Callable[[jax.Array], jax.Array], array: jax.Array, axes: tuple[int, ...]
+) -> jax.Array:
+    """Returns the sum of `values(array)` along axes that are not empty and stay with size 1.
+
+    XLA on CPU stores what it sums up, in the dtype that it sums up in: for 8-bit images several
+    times their memory. So there a loop adds up parts of the array first.
+    """
+
+    def at_once(array: jax.Array) -> jax.Array:
+        return values(array).sum(axes, keepdims=True)
+
+    def in_parts(array: jax.Array) -> jax.Array:
+        axis, length = _parts(array.shape, axes)
+        count = array.shape[axis] // length
+        bits = _as_bits(array)
+
+        def rows(start: Any, length: int) -> jax.Array:
+            part = jax.lax.dynamic_slice_in_dim(bits, start, length, axis)
+            return values(_from_bits(part, array.dtype))
+
+        def add(part: Any, total: jax.Array) -> jax.Array:
+            return total + rows(part * length, length)
+
+        total = jax.lax.fori_loop(1, count, add, rows(0, length)).sum(axes, keepdims=True)
+        rest = array.shape[axis] - count * length
+        if rest:
+            total = total + rows(count * length, rest).sum(axes, keepdims=True)
+        return total
+
+    if not axes or not array.size:
+        return at_once(array)
+    return jax.lax.platform_dependent(array, cpu=in_parts, default=at_once)
+
+
+def _parts(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int]:
+    """Returns which axis to cut so that 32 parts or fewer take turns, and the length of a part."""
+    axis = max(axes, key=lambda axis: shape[axis])
+    return axis, -(shape[axis] // -32)
+
+
+def _as_bits(array: jax.Array) -> jax.Array:
+    """Returns 16-bit floats as words: XLA on CPU widens all of them to cut out a part."""
+    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize == 2:
+        return jax.lax.bitcast_convert_type(array, jnp.uint16)
+    return array
+
+
+def _from_bits(bits: jax.Array, dtype: Any) -> jax.Array:
+    return bits if bits.dtype == dtype else jax.lax.bitcast_convert_type(bits, dtype)
+
+
+def _is_finite(array: jax.Array) -> Any:
+    return not jnp.issubdtype(array.dtype, jnp.inexact) or jnp.isfinite(widened(array))
+
+
+def _is_long(dtype: Any) -> bool:
+    """Says whether a dtype is of integers that the dtype which is computed in does not hold."""
+    return jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits >= 32
+
+
+def _half_apart(array: jax.Array, pivot: jax.Array) -> jax.Array:
+    """Returns half the signed distance of values from a pivot, exact as long as it is short."""
+    if not _is_long(array.dtype):
+        return widened(array) / 2 - widened(pivot) / 2
+    # The distance of two integers may not fit their dtype, but always the unsigned one. Subtraction
+    # wraps around, so that its bits are right either way.
+    distance = jnp.maximum(array, pivot) - jnp.minimum(array, pivot)
+    half = widened(jax.lax.bitcast_convert_type(distance, _word_of(array.dtype))) / 2
+    return jnp.where(array < pivot, -half, half)
+
+
+def _moved(pivot: jax.Array, half: jax.Array) -> jax.Array:
+    """Returns pivot + 2 * half in the pivot's dtype: rounded in integers, and in its range."""
+    dtype = pivot.dtype
+    if not _is_long(dtype):
+        # The pivot and the sum are finite, and the pivot plus one half is between them.
+        return in_dtype(widened(pivot) + half + half, dtype)
+    # Ties go to the even sum, not to the even distance.
+    is_odd = (pivot & 1).astype(half.dtype)
+    distance = jnp.round(2 * half + is_odd) - is_odd
+    # How far it is to the end of the range, which fits the unsigned dtype.
+    word, (least, most) = _word_of(dtype), _integer_range(dtype)
+    below, above = pivot - np.asarray(least, dtype), np.asarray(most, dtype) - pivot
+    room = jnp.where(distance < 0, below, above)
+    room = jax.lax.bitcast_convert_type(room, word)
+    # What is less than the room, rounded to a float, is at most the room, and safe to convert.
+    fits = jnp.abs(distance) < room.astype(half.dtype)
+    steps = jnp.where(fits, jnp.where(fits, jnp.abs(distance), 0).astype(word), room)
+    start = jax.lax.bitcast_convert_type(pivot, word)
+    # Unsigned arithmetic wraps around, so that the bits are those of the signed sum.
+    moved = jnp.where(distance < 0, start - steps, start + steps)
+    return jax.lax.bitcast_convert_type(moved, dtype)
+
+
+def _words_from(
+    key: jax.Array, shape: tuple[int, ...], axis: int, start: Any, length: int
+) -> jax.Array:
+    """Returns `sample_words(key, shape)` from a start along an axis, and draws no others."""
+    part = (*shape[:axis], length, *shape[axis + 1 :])
+    coordinates = [jax.lax.broadcasted_iota(jnp.uint32, part, at) for at in range(len(shape))]
+    coordinates[axis] = coordinates[axis] + jnp.asarray(start, jnp.uint32)
+    first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
+    return first ^ second
+
+
+def _normal(words: jax.Array) -> jax.Array:
+    """Turns random words into normal numbers, as `jax.random.normal` does."""
+    # The upper 23 bits as the digits of a float32 in [1, 2), then shifted to [0, 1).
+    exponent_of_one = np.uint32(0x3F800000)
+    unit = jax.lax.bitcast_convert_type(words >> np.uint32(9) | exponent_of_one, jnp.float32) - 1
+    # Uniform in (-1, 1): at -1 the inverse of the error function is infinite.
+    least = np.nextafter(np.float32(-1), np.float32(0))
+    uniform = jnp.maximum(least, unit * (np.float32(1) - least) + least)
+    return np.float32(np.sqrt(2)) * jax.lax.erf_inv(uniform)
 
 
 def _integer_range(dtype: Any) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dropax.bits import GRID, drop_units
 from dropax.config import DropoutOperatorConfig
 from dropax.kit.errors import is_array, must, require_kind
 from dropax.layout import Layout
@@ -52,14 +53,18 @@ def expected_dropped_fraction(
     shape = Layout.of(element_shape, config.channel_axis).channel_last_shape
     rate = config.dropout_rate
     if isinstance(rate, tuple):
-        # Along a range the expectation is smooth; these points are its mean to float32.
-        low, high = (jnp.asarray(bound, jnp.float32) for bound in rate)
+        # Rates are drawn from the multiples of 1 / GRID between the bounds. Each bound saturates,
+        # and a higher bound below the lower one counts as the lower one. The expectation is smooth
+        # in the rate: 256 rates in the middles of equal parts have its mean to float32.
+        low, high = (drop_units(bound).astype(jnp.float32) / GRID for bound in rate)
         steps = (jnp.arange(256, dtype=jnp.float32) + 0.5) / 256
         each = jax.vmap(lambda at: expected_fraction(config.region, shape, at))
-        fraction = each(low + (high - low) * steps).mean()
+        fraction = each(low + jnp.maximum(high - low, 0) * steps).mean()
     else:
         fraction = expected_fraction(config.region, shape, rate)
-    return fraction * jnp.clip(jnp.asarray(config.apply_probability, jnp.float32), 0, 1)
+    # As many records are left alone as `sample_bernoulli` drops at 1 - apply_probability.
+    skipped = drop_units(1 - jnp.asarray(config.apply_probability).astype(jnp.float32))
+    return fraction * ((np.uint32(GRID) - skipped).astype(jnp.float32) / GRID)
 
 
 def dropped_fraction(

@@ -56,6 +56,100 @@ def test_a_mean_is_rounded_in_whole_dtypes_and_ties_go_to_the_even():
     assert mean_fill(jnp.asarray([True, False, False]), (0,)).tolist() == [False]
 
 
+INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32"]
+
+
+def constants(dtype):
+    """Numbers of a dtype that sums and conversions to float32 would round."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        least, most = int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max)
+        numbers = {least, least + 1, -(2**24) - 1, -1, 0, 3, 2**24 + 1, most // 2, most - 1, most}
+        return sorted(number for number in numbers if least <= number <= most)
+    largest, tiny = float(jnp.finfo(dtype).max), float(jnp.finfo(dtype).tiny)
+    return [-largest, -0.3, tiny, 0.1, 1 / 3, largest / 3, largest]
+
+
+def assert_constants_stay(dtype):
+    for number in constants(dtype):
+        array = jnp.asarray(np.full((77, 33), number).astype(dtype))
+        assert array.dtype == dtype
+        np.testing.assert_array_equal(mean_fill(array, (0, 1)), array[:1, :1])
+        noise = noise_fill(jax.random.key(0), array, (0, 1), "fill")
+        np.testing.assert_array_equal(noise, array)
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS])
+def test_equal_values_are_their_own_mean_and_have_no_noise(dtype):
+    assert_constants_stay(jnp.dtype(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "float64"])
+def test_equal_values_of_64_bits_are_their_own_mean_and_have_no_noise(dtype):
+    with jax.enable_x64(True):
+        assert_constants_stay(jnp.dtype(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint32"])
+def test_means_of_long_integers_are_exact_where_values_lie_close(dtype):
+    least, most = int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max)
+    for middle in (least + 1, 2**24 + 2, 2**30 + 1, most - 1):
+        array = jnp.asarray(np.asarray([middle - 1, middle + 1] * 50).astype(dtype))
+        assert int(mean_fill(array, (0,))[0]) == middle
+    for pair, mean in (([1, 2], 2), ([2, 3], 2), ([2, 1], 2), ([3, 2], 2)):
+        assert int(mean_fill(jnp.asarray(np.asarray(pair, dtype)), (0,))[0]) == mean
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint32"])
+def test_noise_of_long_integers_ends_at_the_range(dtype):
+    least, most = int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max)
+    array = jnp.asarray(np.asarray([least, most] * 500).astype(dtype))
+    noise = np.asarray(noise_fill(jax.random.key(0), array, (0,), "fill"))
+    # The ends are one deviation from the mean: of 1,000 numbers 159 are due at each.
+    for end in (least, most):
+        assert_counts((noise == end).sum(), 1000, 0.158655)
+
+
+@pytest.mark.parametrize("shape", [(67, 5, 3), (3, 67), (1000, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("dtype", ["uint8", "bfloat16", "float32", "int32"])
+def test_every_value_counts_once_and_noise_is_that_of_jax(dtype, shape):
+    array = jnp.asarray(np.random.default_rng(0).normal(60, 15, shape)).astype(dtype)
+    key, axes = jax.random.key(0), tuple(range(len(shape) - 1))
+    exact = np.asarray(array, np.float64)
+    mean, deviation = (of(axis=axes, keepdims=True) for of in (exact.mean, exact.std))
+    spacing = 0.5 if jnp.issubdtype(dtype, jnp.integer) else 100 * float(jnp.finfo(dtype).eps)
+    off = np.abs(np.asarray(mean_fill(array, axes), np.float64) - mean)
+    assert off.max() <= spacing * (1 + 1e-6)
+    expected = mean + deviation * np.asarray(jax.random.normal(key, shape), np.float64)
+    off = np.abs(np.asarray(noise_fill(key, array, axes, "fill"), np.float64) - expected)
+    assert off.max() <= spacing + 1e-3
+
+
+@pytest.mark.parametrize("kind", ["mean", "noise"])
+def test_a_second_eager_call_compiles_nothing(kind, caplog):
+    compiles = []
+    for image in (image_of((4, 7, 3)), image_of((4, 7, 3)) + 1):
+        caplog.clear()
+        with jax.log_compiles():
+            if kind == "mean":
+                mean_fill(image, (0, 1))
+            else:
+                noise_fill(jax.random.key(0), image, (0, 1), "fill")
+        compiles.append(sum("Compiling" in record.getMessage() for record in caplog.records))
+    assert compiles[0] > 0
+    assert compiles[1] == 0
+
+
+@pytest.mark.parametrize("kind", ["mean", "noise"])
+@pytest.mark.parametrize("dtype", ["uint8", "bfloat16", "float16", "float32"])
+def test_computed_fills_take_at_most_twice_the_memory_of_the_images(dtype, kind):
+    config = config_of(Pixel(per_channel=False), fill=kind)
+    images = jnp.zeros((8, 128, 128, 3), dtype)
+    state = init_state(config, jax.random.key(0))
+    batch = jax.jit(lambda state, x: apply_batch(config, state, {"image": x}))
+    memory = batch.lower(state, images).compile().memory_analysis()
+    assert memory.temp_size_in_bytes <= 2 * images.nbytes
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_what_is_not_finite_does_not_count_and_nothing_overflows(dtype):
     largest = float(jnp.finfo(dtype).max)
@@ -177,6 +271,14 @@ def test_a_cacheable_operator_keeps_its_noise():
     np.testing.assert_array_equal(first, second)
     plain = DropoutOperator(config.replace(cacheable=False), rngs=None).apply_batch(data)["image"]
     np.testing.assert_array_equal(first, plain)
+
+
+@pytest.mark.parametrize("kind", ["mean", "noise"])
+def test_computed_fills_are_never_nan_in_a_dtype_without_zero(kind):
+    for first in (1, np.nan):
+        image = jnp.ones((4, 6, 3), jnp.float8_e8m0fnu).at[0, 0].set(first).at[0, 1].set(4)
+        out = np.asarray(fill(image, fill=kind), np.float32)
+        assert np.isfinite(out[~np.asarray(HALF)[..., 0]]).all()
 
 
 def test_a_half_is_true_in_bools():

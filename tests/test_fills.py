@@ -100,6 +100,44 @@ def test_a_fill_past_the_range_of_a_floating_point_dtype_is_refused(dtype, large
     require_in_range(1e300, jnp.dtype("int32"), "Config.fill")
 
 
+SMALL_FLOATS = [
+    "float8_e3m4",
+    "float8_e4m3",
+    "float8_e4m3b11fnuz",
+    "float8_e4m3fn",
+    "float8_e4m3fnuz",
+    "float8_e5m2",
+    "float8_e5m2fnuz",
+    "float8_e8m0fnu",
+    "float4_e2m1fn",
+]
+
+
+@pytest.mark.parametrize("dtype", SMALL_FLOATS)
+def test_no_finite_fill_becomes_nan_in_silence(dtype):
+    array = jnp.ones(3, dtype)
+    for value in (0, -1, 1, 0.5, 1e-30, -1e9, 1e9):
+        with np.errstate(all="ignore"):
+            held = np.float64(value).astype(array.dtype)
+        if np.isnan(np.float64(held)):
+            with pytest.raises(ValueError, match=rf"must be a number that dtype {dtype} has; got"):
+                fill(array, value)
+        else:
+            np.testing.assert_array_equal(np.asarray(fill(array, value), np.float64)[1], held)
+    least, most = (float(bound) for bound in (jnp.finfo(dtype).min, jnp.finfo(dtype).max))
+    for value in (least, most):
+        assert float(fill(array, value)[1]) == value
+
+
+def test_a_dtype_without_zero_says_so():
+    with pytest.raises(ValueError, match="must be a number") as refused:
+        fill(jnp.ones(3, jnp.float8_e8m0fnu), 0)
+    assert str(refused.value) == (
+        "Config.fill must be a number that dtype float8_e8m0fnu has; got 0. Pass a number from "
+        "5.877471754111438e-39 to 1.7014118346046923e+38, or an image of another dtype."
+    )
+
+
 # Clipping.
 
 
@@ -189,6 +227,14 @@ def test_gradients_pass_within_the_range_and_at_its_bounds_and_nowhere_else():
     values = jnp.asarray([-1, 0, 0.5, 1, 2, math.inf, math.nan])
     slopes = jax.grad(lambda x: clip(x, (0.0, 1.0)).sum())(values)
     np.testing.assert_array_equal(slopes, [0, 1, 1, 1, 0, 0, 1])
+
+
+def test_a_dtype_without_a_sign_is_clipped_as_its_numbers_are():
+    array = jnp.asarray([0.5, 1, 2], jnp.float8_e8m0fnu)
+    np.testing.assert_array_equal(np.asarray(clip(array, (-1, 1)), np.float32), [0.5, 1, 1])
+    np.testing.assert_array_equal(np.asarray(clip(array, (1, math.inf)), np.float32), [1, 1, 2])
+    with pytest.raises(ValueError, match="must hold a value of dtype float8_e8m0fnu"):
+        clip(array, (-2, 0))
 
 
 def test_complex_numbers_have_no_order():

@@ -56,6 +56,48 @@ def test_a_traced_rate_is_taken():
     assert fraction._cache_size() == 1
 
 
+@pytest.mark.parametrize(
+    ("rates", "mean"),
+    [
+        ((-1.0, 0.5), 0.25),
+        ((0.5, 3.0), 0.75),
+        ((-2.0, 2.0), 0.5),
+        ((0.6, 0.2), 0.6),
+        ((-2.0, -1.0), 0.0),
+        ((1.5, 2.0), 1.0),
+        ((math.nan, 0.5), 1.0),
+        ((0.5, math.nan), 0.75),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("probability", "share"), [(0.5, 0.5), (-1.0, 0), (2.0, 1), (math.nan, 0)])
+def test_traced_ranges_that_saturate_or_are_reversed_are_expected_as_they_are_drawn(
+    rates, mean, probability, share, key
+):
+    config = config_of("pixel", dropout_rate=(0.1, 0.2), apply_probability=0.5)
+    children, tree = jax.tree.flatten(config)
+
+    @jax.jit
+    def expected_and_drawn(children):
+        config = jax.tree.unflatten(tree, children)
+        drawn = generate_random_params(config, key, {"image": (20_000, 1, 4, 1)})
+        return expected_dropped_fraction(config, (1, 4, 1)), drawn
+
+    names = {0.1: rates[0], 0.2: rates[1], 0.5: probability}
+    values = [names[round(float(child), 6)] for child in children]
+    expected, drawn = expected_and_drawn([jnp.float32(value) for value in values])
+    assert float(expected) == pytest.approx(mean * share, abs=2**-22)
+    assert_mean(drawn["rate"], mean)
+    assert_mean(drawn["applied"], share)
+    assert_mean(dropped_fraction(drawn["keep_mask"]), float(expected))
+
+
+def assert_mean(fractions, mean):
+    """Asserts the mean of independent draws in [0, 1]; a false alarm has a probability of 1e-6."""
+    bound = math.sqrt(math.log(2 / 1e-6) / (2 * len(fractions)))  # Hoeffding's inequality
+    assert abs(np.asarray(fractions, np.float64).mean() - mean) <= min(bound, mean, 1 - mean)
+
+
 def test_what_came_is_counted_for_each_record_and_each_channel(key):
     for mode in ("pixel", "channel", Pixel(per_channel=False), "box"):
         mask = generate_random_params(config_of(mode), key, {"image": (8, 6, 5, 3)})["keep_mask"]
