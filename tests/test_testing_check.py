@@ -95,7 +95,8 @@ def test_a_transform_may_call_its_things_as_it_likes():
         )
 
     held = check(lambda config, shape: config.odds / (1 + config.odds))
-    assert set(PROPERTIES) - set(held) == {"rate_1_drops_all", "target_key_is_honored"}
+    none_there = {"other_fields_stay", "state_is_independent", "target_key_is_honored"}
+    assert set(PROPERTIES) - set(held) == {"rate_1_drops_all", *none_there}
     with pytest.raises(PropertyError, match=r"the dropped fraction must be 0\.7 up") as caught:
         check(lambda config, shape: 0.7, only=["dropped_fraction_is_the_rate"])
     assert caught.value.property == "dropped_fraction_is_the_rate"

@@ -162,9 +162,8 @@ def deterministic(trial: Trial) -> None:
     transform = trial.transform
     if trial.config.stochastic:
         keys = trial.keys(trial.size)
-        eager = transform.draw_eagerly(trial.config, keys, trial.data)
-        what = "two draws from the same keys, the first of them under jit,"
-        require_same(trial.params, eager, what, exact=False)
+        draws = [transform.draw_eagerly(trial.config, keys, trial.data) for _ in range(2)]
+        require_same(*draws, "two draws from the same keys")
     record, state, params = (row(tree, 0) for tree in (trial.data, trial.states, trial.params))
     last = [row(tree, -1) for tree in (trial.data, trial.states, trial.params)]
     first = transform.apply_one(trial.config, record, state, params)
@@ -338,7 +337,7 @@ def no_tracer_leaks(trial: Trial) -> None:
         text = str(error).partition("\n")[0]
         if not text.startswith("Leaked trace"):
             raise
-        raise BrokenError(text.rstrip(".")) from error
+        raise BrokenError(text.rstrip(".:")) from error
 
 
 def _drops(trial: Trial) -> bool:
