@@ -32,7 +32,8 @@ def check(draw, apply, config=CONFIG, **options):
 
 
 def test_a_sound_transform_has_every_property():
-    assert check(faulty.sound_draw, faulty.sound_apply) == tuple(PROPERTIES)
+    held = check(faulty.sound_draw, faulty.sound_apply, max_examples=3)
+    assert held == tuple(PROPERTIES)
 
 
 @pytest.mark.parametrize("name", faulty.FAULTS)

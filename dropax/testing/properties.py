@@ -162,8 +162,8 @@ def deterministic(trial: Trial) -> None:
     transform = trial.transform
     if trial.config.stochastic:
         keys = trial.keys(trial.size)
-        draws = [transform.draw_eagerly(trial.config, keys, trial.data) for _ in range(2)]
-        require_same(*draws, "two draws from the same keys")
+        one, other = (transform.draw_eagerly(trial.config, keys, trial.data) for _ in range(2))
+        require_same(one, other, "two draws from the same keys")
     record, state, params = (row(tree, 0) for tree in (trial.data, trial.states, trial.params))
     last = [row(tree, -1) for tree in (trial.data, trial.states, trial.params)]
     first = transform.apply_one(trial.config, record, state, params)
