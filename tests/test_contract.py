@@ -105,6 +105,7 @@ def test_the_public_names_for_tests_are_these():
         "PropertyError",
         "assert_dropped_fraction",
         "batches",
+        "check_operator",
         "check_transform",
         "configs",
         "data_shapes",

@@ -29,7 +29,7 @@ from dropax.testing import (
     operator_states,
     regions,
 )
-from dropax.testing.arrays import LAYOUTS
+from dropax.testing.strategies import LAYOUTS
 
 
 def finds(strategy, wanted, *, shrink=True):

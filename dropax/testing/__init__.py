@@ -2,7 +2,8 @@
 
 Strategies draw configs, keys and data that go together, and shrink to what can be read.
 `check_transform` runs two functions, in the sense of `dropax.batched`, through what any sound
-transform does. `assert_dropped_fraction` is a statistical assertion whose false alarms are bounded.
+transform does; `check_operator` does the same for an operator class. `assert_dropped_fraction` is a
+statistical assertion whose false alarms are bounded.
 
 Needs Hypothesis, and is never imported by `import dropax`.
 """
@@ -12,15 +13,25 @@ try:
 except ImportError:
     raise ImportError("dropax.testing needs Hypothesis; pip install 'dropax[test]'") from None
 
-from dropax.testing.arrays import batches, data_shapes, elements, images
+
 from dropax.testing.bounds import assert_dropped_fraction
-from dropax.testing.strategies import configs, keys, operator_states, regions
-from dropax.testing.transforms import PropertyError, check_transform
+from dropax.testing.strategies import (
+    batches,
+    configs,
+    data_shapes,
+    elements,
+    images,
+    keys,
+    operator_states,
+    regions,
+)
+from dropax.testing.transforms import PropertyError, check_operator, check_transform
 
 __all__ = [
     "PropertyError",
     "assert_dropped_fraction",
     "batches",
+    "check_operator",
     "check_transform",
     "configs",
     "data_shapes",

@@ -1,14 +1,14 @@
 """Two functions under test, and one example to run them on.
 
-Given the two functions of a transform, a `Transform` runs them as `dropax.batched` and users do:
-eagerly, under jit, on one record or many. A `Trial` is such a transform with a config, a batch and
-a key, and says what came out and which values were kept.
+A `Transform` runs the two functions of a transform as `dropax.batched` and users do: eagerly, under
+jit, on one record or many. A `Trial` is a transform with a config, a batch and a key; it holds the
+outputs and says which values were kept.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,27 +23,37 @@ from dropax.kit.config import OperatorConfig
 from dropax.kit.fields import get_field, set_field
 from dropax.kit.keys import record_keys
 from dropax.kit.state import OperatorState, new_state
+from dropax.kit.trees import summarize
 from dropax.layout import Layout, broadcast_rank
 from dropax.measures import expected_dropped_fraction
+from dropax.regions import Pixel, expected_fraction
 
 Tree = Any
-_VALUES, _FEWEST, _MOST = 2**22, 2**8, 2**15  # values and pairs of records, for statistics
+MANY = 67
+"""How many records a batch has that masks are drawn for: more than most."""
+# For statistics: how many values to draw, in how many pairs of records; records drawn at a time,
+# of which both are a multiple; and how far apart values are compared.
+_VALUES, _FEWEST, _MOST, _AT_ONCE, _STEPS = 2**21, 2**8, 2**15, 256, 8
 
 
 class Tally(NamedTuple):
-    """What many records drew, in pairs.
+    """Statistics of many pairs of records, whose keys differ in one bit.
 
     Attributes:
       differ: whether the two records of a pair drew anything different, bool (pairs,).
-      fractions: dropped fraction of each record, float32 (2 pairs,); None where nothing drops.
-      covariances: half the product of two channels' differences within a pair of records, on
-        average over positions, float32 (pairs, pairs of channels): its expectation is their
-        covariance. None where there are not two channels that drop on their own.
+      fractions: dropped fraction of each record, (records,); None if nothing drops.
+      covariances: for each axis along which values drop independently, and each number of steps
+        along it, half the product of the differences within a pair of two values so many steps
+        apart, averaged over positions, (pairs,). Its expectation is their covariance.
+      mask_shape: the element's shape, but 1 along axes that a mask does not depend on.
+      varies: for each axis of a mask, whether any mask varies along it.
     """
 
     differ: np.ndarray
     fractions: np.ndarray | None
-    covariances: np.ndarray | None
+    covariances: dict[tuple[int, int], np.ndarray]
+    mask_shape: tuple[int, ...]
+    varies: tuple[bool, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,31 +63,60 @@ class Transform:
     Attributes:
       draw: `generate_random_params(config, keys, data_shapes)`.
       apply: `apply(config, data, state, metadata, random_params, stats)`.
-      keep_mask: `(config, random_params) -> mask` of one record, or None for the entry "keep_mask"
-        where there is one.
+      keep_mask: `(config, random_params) -> mask` of one record, or None for the entry
+        "keep_mask".
+      kept_value: `(config, image, random_params) -> image` of one record: what kept values become.
+        None for what the config says.
       expected_fraction: `(config, element_shape) -> fraction`, or None for what the config says.
       field: the field that is worked on, or None for the config's `field_key` or the only one.
       rate_field: the config's field that is the rate.
       stats: what `apply` gets as stats.
+      fill_reads: which part of the image the fill is computed from, or None for what the config
+        says.
+      new_fields: fields that `apply` adds or changes beside those that the config names.
     """
 
     draw: Callable[..., Any]
     apply: Callable[..., Any]
     keep_mask: Callable[[Any, Any], Any] | None = None
+    kept_value: Callable[[Any, Any, Any], Any] | None = None
     expected_fraction: Callable[[Any, tuple[int, ...]], Any] | None = None
     field: str | None = None
     rate_field: str = "dropout_rate"
     stats: dict[str, Any] | None = None
+    fill_reads: str | None = None
+    new_fields: tuple[str, ...] = ()
     traces: list[str] = dataclasses.field(default_factory=list)
     """Grows with each trace of `run_batch`."""
 
-    def draw_each(self, config: OperatorConfig, keys: jax.Array, data: Tree) -> Tree:
-        """Draws for records of the data's shapes, under jit."""
-        return self._draw(config, keys, _without_dtypes(data))
+    @functools.cached_property
+    def draw_together(self) -> Callable[..., Any]:
+        """`(config, keys, data) -> (params, masks)` of one batch, under jit.
+
+        `data` has the records' shapes, for as many records as there are keys.
+        """
+
+        def draw_together(config: OperatorConfig, keys: jax.Array, data: Tree) -> Tree:
+            params = self.draw_eagerly(config, keys, data)
+            shape = get_field(data, self.field_of(config, data)).shape[1:]
+            return params, jax.vmap(lambda one: self.mask_of(config, one, shape))(params)
+
+        return jax.jit(draw_together)
 
     @functools.cached_property
-    def _draw(self) -> Callable[..., Any]:
-        return jax.jit(self.draw_eagerly)
+    def draw_alone(self) -> Callable[..., Any]:
+        """The same, but each record is drawn in a batch of one. `data` has one record."""
+
+        def draw_alone(config: OperatorConfig, keys: jax.Array, data: Tree) -> Tree:
+            shape = get_field(data, self.field_of(config, data)).shape[1:]
+
+            def one(key: jax.Array) -> Tree:
+                params = row(self.draw_eagerly(config, key[None], data), 0)
+                return params, self.mask_of(config, params, shape)
+
+            return jax.lax.map(one, keys, batch_size=min(len(keys), _AT_ONCE))
+
+        return jax.jit(draw_alone)
 
     def draw_eagerly(self, config: OperatorConfig, keys: jax.Array, data: Tree) -> Tree:
         """Draws for records of the data's shapes."""
@@ -142,40 +181,6 @@ class Transform:
 
         return gradient
 
-    def tally(self, config: OperatorConfig, keys: jax.Array, data: Tree) -> Any:
-        """Returns a `Tally` of many pairs of keys, shape (pairs, 2), for records like the first."""
-        return self._tally(config, keys, _without_dtypes(jax.tree.map(lambda x: x[:1], data)))
-
-    @functools.cached_property
-    def _tally(self) -> Callable[..., Any]:
-        return jax.jit(self._tally_eagerly)
-
-    def _tally_eagerly(self, config: OperatorConfig, keys: jax.Array, data: Tree) -> Any:
-        shape = get_field(data, self.field_of(config, data)).shape[1:]
-
-        def one(key: jax.Array) -> Any:
-            return row(self.draw_eagerly(config, key[None], data), 0)
-
-        def pair(keys: jax.Array) -> Any:
-            both = jax.vmap(one)(keys)
-            leaves = [_words(leaf) for leaf in jax.tree.leaves(both)]
-            differ = jnp.stack([jnp.any(leaf[0] != leaf[1]) for leaf in leaves] or [False]).any()
-            masks = [self.mask_of(config, row(both, at), shape) for at in range(2)]
-            if masks[0] is None:
-                return differ, None, None
-            fractions = jnp.stack([1 - mask.mean(dtype=jnp.float32) for mask in masks])
-            axis = channel_axis_of(config, shape)
-            if axis is None or masks[0].shape[axis] < 2:
-                return differ, fractions, None
-            apart = masks[0].astype(jnp.int8) - masks[1].astype(jnp.int8)
-            apart = jnp.moveaxis(apart, axis, -1)
-            count = apart.shape[-1] if apart.shape[-1] > 2 else 1
-            products = apart[..., :count] * jnp.roll(apart, -1, axis=-1)[..., :count]
-            covariances = products.reshape(-1, count).mean(axis=0, dtype=jnp.float32) / 2
-            return differ, fractions, covariances
-
-        return jax.lax.map(pair, keys, batch_size=min(len(keys), 256))
-
     def mask_of(self, config: OperatorConfig, params: Tree, shape: tuple[int, ...]) -> Any:
         """Returns one record's mask with the image's axes, or None where there is none."""
         if self.keep_mask is not None:
@@ -195,13 +200,13 @@ class Transform:
             (field,) = data
         if field is None:
             raise ValueError(
-                "check_transform.field must be given where the config has no field_key and the "
-                f"batch several fields; got None. Pass one of {', '.join(map(repr, data))}."
+                "check_transform.field must be given if the config has no field_key and the batch "
+                f"several fields; got None. Pass one of {', '.join(map(repr, data))}."
             )
         return str(field)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Trial:
     """A transform on one example.
 
@@ -242,12 +247,13 @@ class Trial:
         """Returns a trial of other images."""
         return self.replace(data=set_field(self.data, self.field, images))
 
-    def in_float(self) -> "Trial":
-        """Returns a trial whose images are floating-point and finite."""
-        images = np.asarray(self.images)
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            images = images.astype(np.float32)
-        return self.with_images(np.where(np.isfinite(images), images, images.dtype.type(1)))
+    def with_wide_images(self, dtype: Any, seed: int, *, finite: bool = False) -> "Trial":
+        """Returns a trial of images of a dtype whose values are as varied as the dtype has them."""
+        return self.with_images(wide_values(self.images.shape, jnp.dtype(dtype), seed, finite))
+
+    def __repr__(self) -> str:
+        parts = f"{self.config!r}, {summarize(self.data)}, {summarize(self.states)}"
+        return f"Trial({parts}, seed={self.seed})"
 
     @property
     def field(self) -> str:
@@ -287,50 +293,126 @@ class Trial:
         """Returns an operator state for `apply_batch`."""
         return new_state(self.key, self.transform.stats_of(self.config))
 
+    def draw_together(self, keys: jax.Array) -> tuple[Tree, Any]:
+        """Returns what records like the first draw in one batch, and their masks."""
+        return self.transform.draw_together(self.config, keys, _shapes(self.data, len(keys)))
+
     @functools.cached_property
+    def draws(self) -> tuple[Tree, Any]:
+        """What the records drew, and their masks, in a batch that may be larger."""
+        params, masks = self.draw_together(self.keys(max(MANY, self.size)))
+        return jax.tree.map(lambda leaf: leaf[: self.size], (params, masks))
+
+    @property
     def params(self) -> Tree:
         """What the records drew; None of a deterministic config."""
-        if not self.config.stochastic:
-            return None
-        return self.transform.draw_each(self.config, self.keys(self.size), self.data)
+        return self.draws[0] if self.config.stochastic else None
 
     @functools.cached_property
+    def many_keys(self) -> jax.Array:
+        """Many keys, of which 2 i and 2 i + 1 differ in one bit."""
+        values = max(math.prod(self.images.shape[1:]), 1)
+        pairs = min(_MOST, max(_FEWEST, _VALUES // (2 * values) // _AT_ONCE * _AT_ONCE))
+        return flipped_keys(pairs, self.seed)
+
+    @functools.cached_property
+    def many_draws(self) -> tuple[Tree, Any]:
+        """What records draw from these, each in a batch of its own, and their masks."""
+        return self.transform.draw_alone(self.config, self.many_keys, _shapes(self.data, 1))
+
+    @functools.cached_property
+    def output(self) -> tuple[Tree, Tree]:
+        """The data and the states that come back, under jit."""
+        return jax.tree.map(
+            np.asarray,
+            self.transform.apply_each(self.config, self.data, self.states, self.params),
+        )
+
+    @property
     def result(self) -> np.ndarray:
-        """What became of the images."""
-        data, _ = self.transform.apply_each(self.config, self.data, self.states, self.params)
-        return np.asarray(get_field(data, self.target))
+        """The images that come back."""
+        return np.asarray(get_field(self.output[0], self.target))
 
     def uncompiled_result(self, at: int) -> np.ndarray:
-        """Returns what becomes of one image, one primitive after the other."""
+        """Returns one image that comes back if each primitive runs on its own."""
         parts = (row(tree, at) for tree in (self.data, self.states, self.params))
         with jax.disable_jit():
             data, _ = self.transform.apply_one(self.config, *parts)
         return np.asarray(get_field(data, self.target))
 
+    @property
+    def fill_reads(self) -> str:
+        """Which part of the image the fill is computed from."""
+        of_config = getattr(self.config, "fill", None)
+        computed = isinstance(of_config, str) and of_config in ("mean", "noise")
+        return self.transform.fill_reads or ("statistics" if computed else "nothing")
+
+    def kept_values(self) -> tuple[np.ndarray, bool]:
+        """Returns what the images become where they are kept, and whether that is exact.
+
+        Kept values stay, unless `kept_value` says otherwise, or the config: they are divided by the
+        expected kept fraction (`rescale`) and clipped (`clip_range`). Records that
+        `apply_probability` leaves alone stay as they are.
+        """
+        config, images, params = self.config, np.asarray(self.images), self.params
+        if self.transform.kept_value is not None:
+            kept_value = functools.partial(self.transform.kept_value, config)
+            each = [kept_value(images[at], row(params, at)) for at in range(self.size)]
+            return np.stack([np.asarray(value, images.dtype) for value in each]), False
+        values, rescale = images, bool(getattr(config, "rescale", False))
+        if rescale:
+            wide = images.astype(np.result_type(images.dtype, np.float32))
+            fractions = [self._kept_fraction(row(params, at)) for at in range(self.size)]
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = wide / np.reshape(fractions, (-1, *[1] * (images.ndim - 1)))
+                values = values.astype(images.dtype)
+        clip = getattr(config, "clip_range", None)
+        if clip is not None:
+            values = _clipped(values, *clip)
+        if isinstance(params, dict) and "applied" in params:
+            applied = np.asarray(params["applied"]).reshape(-1, *[1] * (images.ndim - 1))
+            values = np.where(applied, values, images)
+        return values, not rescale
+
+    def _kept_fraction(self, params: Tree) -> np.ndarray:
+        """Returns what `rescale` divides one record by."""
+        config = self.config
+        rate = params.get("rate") if isinstance(params, dict) else None
+        rate = getattr(config, self.transform.rate_field) if rate is None else rate
+        dropped = rate
+        if isinstance(config, DropoutOperatorConfig):
+            shape = Layout.of(tuple(self.images.shape[1:]), config.channel_axis).channel_last_shape
+            dropped = expected_fraction(config.region, shape, rate)
+        kept = np.float32(1) - np.asarray(dropped, np.float32)
+        return np.where(kept > 0, kept, np.float32(1))
+
     @functools.cached_property
     def masks(self) -> Any:
-        """The keep masks, bool, of the images' shape; None where nothing says what is kept."""
-        if self.params is None:
+        """The keep masks, bool, of the images' shape; None if nothing says what is kept."""
+        if not self.config.stochastic or self.draws[1] is None:
             return None
-        shape = tuple(self.images.shape[1:])
-        masks = [
-            self.transform.mask_of(self.config, row(self.params, at), shape)
-            for at in range(self.size)
-        ]
-        return None if masks[0] is None else np.stack([np.broadcast_to(m, shape) for m in masks])
+        return np.broadcast_to(self.draws[1], self.images.shape)
 
     @functools.cached_property
     def tally(self) -> Tally:
-        """What many records draw."""
-        values = math.prod(self.images.shape[1:])
-        pairs = min(_MOST, max(_FEWEST, _VALUES // (2 * max(values, 1))))
-        keys = self.keys(2 * pairs).reshape(pairs, 2)
-        differ, fractions, covariances = self.transform.tally(self.config, keys, self.data)
-        return Tally(
-            np.asarray(differ),
-            None if fractions is None else np.asarray(fractions).reshape(-1),
-            None if covariances is None else np.asarray(covariances),
-        )
+        """Statistics of what many records draw."""
+        params, masks = self.many_draws
+        leaves = [words_of(leaf).reshape(len(leaf), -1) for leaf in jax.tree.leaves(params)]
+        differ = np.any([(leaf[::2] != leaf[1::2]).any(axis=1) for leaf in leaves], axis=0)
+        if masks is None:
+            return Tally(differ, None, {}, (), ())
+        masks = np.asarray(masks)
+        fractions = 1 - masks.reshape(len(masks), -1).mean(axis=1)
+        shape = masks.shape[1:]
+        varies = tuple(bool((masks != np.roll(masks, 1, 1 + at)).any()) for at in range(len(shape)))
+        # Of two independent records, E[(x - x')(y - y')] / 2 is the covariance of x and y.
+        apart = masks[::2].astype(np.int8) - masks[1::2].astype(np.int8)
+        covariances = {}
+        for axis in independent_axes(self.config, self.images.shape[1:]):
+            for step in range(1, min(shape[axis] // 2, _STEPS) + 1):
+                products = apart * np.roll(apart, step, 1 + axis)
+                covariances[axis, step] = products.reshape(len(apart), -1).mean(axis=1) / 2
+        return Tally(differ, fractions, covariances, shape, varies)
 
     def expected_fraction(self) -> float | None:
         """Returns the fraction that should be dropped, or None where nothing says so."""
@@ -348,9 +430,9 @@ def row(tree: Tree, at: int) -> Tree:
     return jax.tree.map(lambda leaf: leaf[at], tree)
 
 
-def _without_dtypes(data: Tree) -> Tree:
-    """Returns arrays of the same shapes: a draw must not be compiled for each dtype."""
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.bool_), data)
+def _shapes(data: Tree, count: int) -> Tree:
+    """Returns arrays of the shapes of `count` records: what a draw sees has no dtypes."""
+    return jax.tree.map(lambda leaf: np.zeros((count, *leaf.shape[1:]), np.bool_), data)
 
 
 def channel_axis_of(config: OperatorConfig, shape: tuple[int, ...]) -> int | None:
@@ -360,5 +442,63 @@ def channel_axis_of(config: OperatorConfig, shape: tuple[int, ...]) -> int | Non
     return len(shape) - 1 if len(shape) > 2 else None
 
 
-def _words(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+def independent_axes(config: OperatorConfig, shape: tuple[int, ...]) -> Iterable[int]:
+    """Returns the axes along which a mask of the image's size drops each value on its own."""
+    if isinstance(config, DropoutOperatorConfig) and isinstance(config.region, Pixel):
+        return range(len(shape))
+    axis = channel_axis_of(config, shape)
+    return () if axis is None else (axis,)
+
+
+def flipped_keys(pairs: int, seed: int) -> jax.Array:
+    """Returns pairs of keys that differ in one bit: those of pair i in bit i % 64."""
+    words = np.random.default_rng(seed).integers(0, 2**32, (pairs, 2), np.uint32)
+    at = np.arange(pairs)
+    flipped = words.copy()
+    flipped[at, at % 64 // 32] ^= np.uint32(1) << (at % 32).astype(np.uint32)
+    both = np.stack([words, flipped], axis=1).reshape(-1, 2)
+    return jax.random.wrap_key_data(jnp.asarray(both), impl="threefry2x32")
+
+
+def wide_values(
+    shape: tuple[int, ...], dtype: np.dtype[Any], seed: int, finite: bool
+) -> np.ndarray:
+    """Returns values from all of a dtype's range, drawn from a seed.
+
+    Integers are uniform over the dtype, so that those of 32 bits are not exact in float32. Floats
+    are of both signs and many magnitudes, with full mantissas; unless `finite`, one in four is
+    NaN, infinite, -0.0 or nearly the largest number.
+    """
+    rng = np.random.default_rng(seed)
+    if dtype == np.bool_:
+        return rng.random(shape) < 0.5
+    if jnp.issubdtype(dtype, jnp.integer):
+        info = jnp.iinfo(dtype)
+        return rng.integers(info.min, info.max, shape, info.dtype, endpoint=True)
+    values = np.asarray(rng.normal(size=shape) * 2.0 ** rng.integers(-6, 11, shape))
+    if not finite:
+        largest = float(jnp.finfo(dtype).max) / 4
+        odd = rng.choice([np.nan, np.inf, -np.inf, -0.0, largest, -largest], shape)
+        values = np.where(rng.random(shape) < 0.25, odd, values)
+    return values.astype(dtype)
+
+
+def _clipped(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Clips as on the real numbers; values within the range and NaN stay bit for bit."""
+    dtype = values.dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+        info: Any = None if dtype == np.bool_ else jnp.iinfo(dtype)
+        least, most = (0, 1) if info is None else (int(info.min), int(info.max))
+        low = least if low <= least else math.ceil(low)
+        high = most if high >= most else math.floor(high)
+    with np.errstate(over="ignore"):
+        low_value, high_value = np.asarray(low).astype(dtype), np.asarray(high).astype(dtype)
+    with np.errstate(invalid="ignore"):
+        clipped = np.where(values < low_value, low_value, values)
+        return np.where(clipped > high_value, high_value, clipped)
+
+
+def words_of(leaf: Any) -> np.ndarray:
+    """Returns an array, or the words of an array of keys, as NumPy's."""
+    is_key = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
