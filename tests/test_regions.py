@@ -94,18 +94,15 @@ SETTINGS = {
     "bfloat16 products": lambda: jax.default_matmul_precision("bfloat16"),
     "rbg by default": lambda: jax.default_prng_impl("rbg"),
     "implicit promotion": lambda: jax.numpy_dtype_promotion("standard"),
-    "no jit": lambda: jax.disable_jit(),
 }
 
 
-@implementations
 @pytest.mark.parametrize(
     "region",
     [*(as_region(mode, "a") for mode in CASES.values()), Grid(unit=3, rotate=20)],
     ids=repr,
 )
-def test_a_mask_depends_on_its_key_and_on_no_setting_of_jax(region, impl):
-    key = jax.random.key(7, impl=impl)
+def test_a_mask_depends_on_its_key_and_on_no_setting_of_jax(region, key):
     masks = {}
     for name, setting in SETTINGS.items():
         with setting():
