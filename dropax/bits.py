@@ -57,9 +57,9 @@ def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.A
       >>> bool((mask == jax.random.bernoulli(key, np.float32(0.75), (4, 5))).all())
       True
     """
-    if not _is_threefry(key):
+    if str(jax.random.key_impl(key)) != "threefry2x32":
         draw = functools.partial(jax.random.bernoulli, shape=shape)
-        return draw_alone(draw, key, _keep_probability(rate))
+        return draw_alone(draw, key, jnp.float32(1) - jnp.asarray(rate).astype(jnp.float32))
     return sample_words(key, shape) >> np.uint32(9) < keep_threshold(rate)
 
 
@@ -79,12 +79,18 @@ def store(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
     """
     drawn = jax.eval_shape(draw, key)
 
-    def never(key: jax.Array) -> Any:
-        # Made of the key, so that under `vmap` and on a mesh both branches are of one type.
-        none = jax.random.key_data(key).ravel()[0] < 0
-        return jax.tree.map(lambda a: jnp.broadcast_to(none, a.shape).astype(a.dtype), drawn)
-
-    return jax.lax.cond(jax.lax.optimization_barrier(jnp.bool_(True)), draw, never, key)
+    return jax.lax.cond(
+        jax.lax.optimization_barrier(jnp.bool_(True)),
+        draw,
+        # Computed from the key too: under `vmap` and on a mesh both branches are of one type.
+        lambda key: jax.tree.map(
+            lambda leaf: jnp.broadcast_to(
+                jax.random.key_data(key).ravel()[0] < 0, leaf.shape
+            ).astype(leaf.dtype),
+            drawn,
+        ),
+        key,
+    )
 
 
 def store_on_cpu(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
@@ -118,7 +124,7 @@ def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     Returns:
       uint32, of that shape.
     """
-    if not _is_threefry(key):
+    if str(jax.random.key_impl(key)) != "threefry2x32":
         return draw_alone(lambda key: jax.random.bits(key, shape, jnp.uint32), key)
     coordinates = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(len(shape))]
     first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
@@ -143,22 +149,24 @@ def split_in_two(key: jax.Array) -> tuple[jax.Array, jax.Array]:
     return first, second
 
 
-@functools.partial(jax.jit, static_argnames="shape", inline=True)
-def sample_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draws normal numbers.
+def sample_words_from(
+    key: jax.Array, shape: tuple[int, ...], axis: int, start: Any, length: int
+) -> jax.Array:
+    """Returns `sample_words(key, shape)` from a start along an axis, and draws no others."""
+    part = (*shape[:axis], length, *shape[axis + 1 :])
+    coordinates = [jax.lax.broadcasted_iota(jnp.uint32, part, at) for at in range(len(shape))]
+    coordinates[axis] = coordinates[axis] + jnp.asarray(start, jnp.uint32)
+    first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
+    return first ^ second
 
-    Args:
-      key: one typed key. Consumed; do not reuse.
-      shape: of the result.
 
-    Returns:
-      float32, of mean 0 and variance 1: `jax.random.normal(key, shape, float32)` of the
-      partitionable stream, to rounding.
-    """
-    words = store_on_cpu(lambda key: sample_words(key, shape), key)
+def normal_from(words: jax.Array) -> jax.Array:
+    """Turns random words into normal numbers, as `jax.random.normal` does."""
+    # The upper 23 bits as the digits of a float32 in [1, 2), then shifted to [0, 1).
     exponent_of_one = np.uint32(0x3F800000)
     unit = jax.lax.bitcast_convert_type(words >> np.uint32(9) | exponent_of_one, jnp.float32) - 1
-    least = np.nextafter(np.float32(-1), np.float32(0))  # or the inverse would be infinite
+    # Uniform in (-1, 1): at -1 the inverse of the error function is infinite.
+    least = np.nextafter(np.float32(-1), np.float32(0))
     uniform = jnp.maximum(least, unit * (np.float32(1) - least) + least)
     return np.float32(np.sqrt(2)) * jax.lax.erf_inv(uniform)
 
@@ -199,7 +207,8 @@ def keep_threshold(rate: Any) -> jax.Array:
       uint32 scalar: `ceil((float32(1) - float32(rate)) * 2^23)` within [0, 2^23], so that
       comparing integers is comparing `uniform(key) < 1 - rate` exactly. NaN gives 0.
     """
-    scaled = jnp.ceil(_keep_probability(rate) * np.float32(GRID))
+    keep = jnp.float32(1) - jnp.asarray(rate).astype(jnp.float32)
+    scaled = jnp.ceil(keep * np.float32(GRID))
     # NaN compares as false, so that it drops all, as JAX's own `uniform < nan` does.
     saturated = jnp.where(scaled > 0, jnp.minimum(scaled, np.float32(GRID)), np.float32(0))
     return saturated.astype(jnp.uint32)
@@ -233,7 +242,11 @@ def counter_words(
     if is_symbolic or math.prod(shape) <= 2**32:
         stride: Any = 1
         for coordinate, size in zip(reversed(coordinates), reversed(shape), strict=True):
-            low = low + coordinate * _as_word(stride)
+            # A stride of symbolic sizes is an array that JAX computes at run time.
+            word = (
+                jnp.asarray(stride).astype(jnp.uint32) if is_symbolic else np.uint32(stride % 2**32)
+            )
+            low = low + coordinate * word
             stride = stride * size
         return high, low
     if max(shape) > 2**32:
@@ -241,13 +254,6 @@ def counter_words(
     for coordinate, size in zip(coordinates, shape, strict=True):
         high, low = _multiply_add(high, low, size, coordinate)
     return high, low
-
-
-def _as_word(number: Any) -> Any:
-    """Returns the lower word of an int, or of an expression of symbolic sizes."""
-    if isinstance(number, int):
-        return np.uint32(number % 2**32)
-    return jnp.asarray(number).astype(jnp.uint32)
 
 
 def _multiply_add(high: Any, low: Any, factor: int, term: jax.Array) -> tuple[Any, Any]:
@@ -286,11 +292,3 @@ def _threefry(key_words: jax.Array, high: Any, low: Any) -> tuple[jax.Array, jax
         first = first + schedule[(group + 1) % 3]
         second = second + schedule[(group + 2) % 3] + np.uint32(group + 1)
     return first, second
-
-
-def _is_threefry(key: jax.Array) -> bool:
-    return str(jax.random.key_impl(key)) == "threefry2x32"
-
-
-def _keep_probability(rate: Any) -> jax.Array:
-    return jnp.float32(1) - jnp.asarray(rate).astype(jnp.float32)

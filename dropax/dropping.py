@@ -17,7 +17,6 @@ from dropax.fills import (
     in_dtype,
     mean_fill,
     noise_fill,
-    require_in_range,
     widened,
 )
 from dropax.kit.errors import must
@@ -87,9 +86,9 @@ def _drop_auxiliary(
     field_mask = layout.follow(mask, field.shape, f"auxiliary {owner}")
     value = fill[number] if isinstance(fill, tuple) else fill
     owner = f"{config.owner('auxiliary_fill')} of {owner}"
-    if config.validate_domain_constraints:
-        require_in_range(value, field.dtype, owner)
-    return fill_dropped(field, field_mask, exact_fill(value, field.dtype, owner))
+    in_range = config.validate_domain_constraints
+    filling = exact_fill(value, field.dtype, owner, in_range=in_range)
+    return fill_dropped(field, field_mask, filling)
 
 
 def _fill_of(
@@ -109,9 +108,7 @@ def _fill_of(
         owner, mean = "apply.stats['mean']", jnp.asarray(stats["mean"])  # type: ignore[index]
         mean = layout.spread(mean, owner) if mean.ndim == 1 else mean
         return in_dtype(widened(broadcast_rank(mean, image.shape, owner)), image.dtype)
-    if config.validate_domain_constraints:
-        require_in_range(fill, image.dtype, owner)
-    value = exact_fill(fill, image.dtype, owner)
+    value = exact_fill(fill, image.dtype, owner, in_range=config.validate_domain_constraints)
     return layout.spread(value, owner) if isinstance(fill, tuple) else value
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.bits import _threefry, counter_words, sample_words
+from dropax.bits import normal_from, sample_words, sample_words_from
 from dropax.kit.errors import must
 from dropax.kit.keys import is_counter_based
 
@@ -42,33 +42,40 @@ def fill_dropped(array: jax.Array, keep_mask: jax.Array, fill: Any) -> jax.Array
     return select(jnp.asarray(keep_mask).astype(jnp.bool_), array, fill)
 
 
-def exact_fill(fill: Number | tuple[Number, ...], dtype: Any, owner: str) -> np.ndarray:
+def exact_fill(
+    fill: Number | tuple[Number, ...], dtype: Any, owner: str, *, in_range: bool = False
+) -> np.ndarray:
     """Returns numbers in a dtype that can hold them.
 
     Args:
       fill: a finite number, or several.
       dtype: of the array that they go into.
       owner: the argument's name for the error.
+      in_range: whether a number past the range of a floating-point dtype is refused too.
 
     Returns:
       An array of that dtype, of shape () or (numbers,).
 
     Raises:
       ValueError: if an integer or bool dtype cannot hold a number exactly, or if a number becomes
-        NaN, as 0 and negative numbers do in float8_e8m0fnu.
+        NaN, as 0 and negative numbers do in float8_e8m0fnu, or infinite, if `in_range`.
     """
     numbers = np.asarray(fill, object)
     if not jnp.issubdtype(dtype, jnp.inexact):
         least, most = _integer_range(dtype)
         if not all(least <= number <= most and number == int(number) for number in numbers.flat):
-            cure = f"Pass a whole number from {least} to {most}, or a floating-point image."
+            cure = (
+                f"Pass a whole number from {least} to {most}, or convert to a floating-point dtype."
+            )
             raise ValueError(must(owner, f"be exact in dtype {dtype}", fill, cure))
         return (
             np.asarray([int(number) for number in numbers.flat])
             .astype(dtype)
             .reshape(numbers.shape)
         )
-    # Numbers past the range come here only if the user switched `require_in_range` off.
+    real = jnp.issubdtype(dtype, jnp.floating)
+    if in_range and real and max(map(abs, numbers.flat)) > float(jnp.finfo(dtype).max):
+        raise ValueError(must(owner, f"be within the range of dtype {dtype}", fill))
     with np.errstate(over="ignore", invalid="ignore"):
         converted = numbers.astype(np.float64).astype(dtype)
     if np.isnan(converted.astype(np.complex128)).any():
@@ -76,22 +83,6 @@ def exact_fill(fill: Number | tuple[Number, ...], dtype: Any, owner: str) -> np.
         cure = f"Pass a number from {info.min} to {info.max}, or an image of another dtype."
         raise ValueError(must(owner, f"be a number that dtype {dtype} has", fill, cure))
     return converted
-
-
-def require_in_range(fill: Number | tuple[Number, ...], dtype: Any, owner: str) -> None:
-    """Refuses a fill that would overflow a floating-point dtype.
-
-    Args:
-      fill: a finite number, or several.
-      dtype: of the array that it would go into.
-      owner: the argument's name for the error.
-
-    Raises:
-      ValueError: if the dtype's largest number is smaller.
-    """
-    for number in fill if isinstance(fill, tuple) else (fill,):
-        if jnp.issubdtype(dtype, jnp.floating) and abs(number) > float(jnp.finfo(dtype).max):
-            raise ValueError(must(owner, f"be within the range of dtype {dtype}", fill))
 
 
 # Jitted with `inline=True`: one dispatch when called eagerly, where loops would be compiled in each
@@ -136,7 +127,7 @@ def noise_fill(key: jax.Array, array: jax.Array, axes: tuple[int, ...], owner: s
     pivot, offset, spread = _moments(array, axes)
 
     def noise_of(words: jax.Array) -> jax.Array:
-        return _moved(pivot, offset + spread * _normal(words).astype(offset.dtype))
+        return _moved(pivot, offset + spread * normal_from(words).astype(offset.dtype))
 
     def at_once(key: jax.Array) -> jax.Array:
         return noise_of(sample_words(key, shape))
@@ -149,7 +140,7 @@ def noise_fill(key: jax.Array, array: jax.Array, axes: tuple[int, ...], owner: s
             return jnp.clip(part * length, 0, shape[axis] - length)
 
         def words_of(part: Any) -> jax.Array:
-            return _words_from(key, shape, axis, start_of(part), length)
+            return sample_words_from(key, shape, axis, start_of(part), length)
 
         def add(part: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             noise, words = state
@@ -415,28 +406,6 @@ def _moved(pivot: jax.Array, half: jax.Array) -> jax.Array:
     # Unsigned arithmetic wraps around, so that the bits are those of the signed sum.
     moved = jnp.where(distance < 0, start - steps, start + steps)
     return jax.lax.bitcast_convert_type(moved, dtype)
-
-
-def _words_from(
-    key: jax.Array, shape: tuple[int, ...], axis: int, start: Any, length: int
-) -> jax.Array:
-    """Returns `sample_words(key, shape)` from a start along an axis, and draws no others."""
-    part = (*shape[:axis], length, *shape[axis + 1 :])
-    coordinates = [jax.lax.broadcasted_iota(jnp.uint32, part, at) for at in range(len(shape))]
-    coordinates[axis] = coordinates[axis] + jnp.asarray(start, jnp.uint32)
-    first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
-    return first ^ second
-
-
-def _normal(words: jax.Array) -> jax.Array:
-    """Turns random words into normal numbers, as `jax.random.normal` does."""
-    # The upper 23 bits as the digits of a float32 in [1, 2), then shifted to [0, 1).
-    exponent_of_one = np.uint32(0x3F800000)
-    unit = jax.lax.bitcast_convert_type(words >> np.uint32(9) | exponent_of_one, jnp.float32) - 1
-    # Uniform in (-1, 1): at -1 the inverse of the error function is infinite.
-    least = np.nextafter(np.float32(-1), np.float32(0))
-    uniform = jnp.maximum(least, unit * (np.float32(1) - least) + least)
-    return np.float32(np.sqrt(2)) * jax.lax.erf_inv(uniform)
 
 
 def _integer_range(dtype: Any) -> tuple[int, int]:

@@ -214,8 +214,8 @@ def apply_batch(
     if not isinstance(config, DropoutOperatorConfig):
         _refuse_config("apply_batch", config)
     out, new_state = drop_batch(config, op_state, batch, stats, record_ids, epoch)
-    if config.stochastic and record_ids is None:
-        warn_if_baked(op_state, new_state, batch)
+    if config.stochastic and not isinstance(op_state.step, jax.core.Tracer):
+        warn_if_baked(new_state, batch, record_ids)
     return out, new_state
 
 

@@ -26,7 +26,7 @@ from dropax.cli.arguments import PRESETS, parse
 from dropax.cli.pictures import require_pillow
 from dropax.cli.programs import Programs, file_key
 from dropax.config import DropoutOperatorConfig
-from dropax.fills import exact_fill, require_in_range
+from dropax.fills import exact_fill
 from dropax.images import sample_picture
 from dropax.regions import MODES, Pixel
 
@@ -138,8 +138,7 @@ class _Run:
         if options.fill == "noise" and array.dtype.kind == "c":
             raise ValueError("--fill noise is not supported for complex dtypes")
         if not isinstance(options.fill, str):
-            require_in_range(options.fill, array.dtype, "--fill")
-            exact_fill(options.fill, array.dtype, "--fill")
+            exact_fill(options.fill, array.dtype, "--fill", in_range=True)
         config = _config(options, array.shape)
         key = file_key(options.seed + draw, name)
         after, mask, milliseconds = self.programs.drop(config, key, array)

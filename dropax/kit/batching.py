@@ -104,8 +104,8 @@ def batched(
         epoch: Any = None,
     ) -> tuple[Any, OperatorState]:
         out, new_state = run(config, op_state, batch, stats, record_ids, epoch)
-        if config.stochastic and record_ids is None:
-            warn_if_baked(op_state, new_state, batch)
+        if config.stochastic and not isinstance(op_state.step, jax.core.Tracer):
+            warn_if_baked(new_state, batch, record_ids)
         return out, new_state
 
     return apply_batch
@@ -266,20 +266,20 @@ class RecordEngine:
         records = jax.tree.map(jnp.asarray, records)
         one_by_one = config.batch_strategy == "scan"
 
-        def work(record: Any, params: Params) -> Any:
-            return self.work(config, record, params, stats)
+        work = functools.partial(self.work, config, stats=stats)
 
         def draw_and_work(record_and_key: tuple[Any, jax.Array]) -> Any:
             record, key = record_and_key
             params = _first(self.draw(config, key[None], records))
-            return work(record, params), self.is_active(config, params)
+            return work(record, params=params), self.is_active(config, params)
 
         # Of no record, none is the first.
         if keys is not None and not (self.is_shared(config) and keys.shape[0]):
             if one_by_one:
                 return jax.lax.map(draw_and_work, (records, keys))
             params = self.draw(config, keys, records)
-            return jax.vmap(work)(records, params), self.is_active(config, params)
+            done = jax.vmap(lambda record, own: work(record, params=own))(records, params)
+            return done, self.is_active(config, params)
         # Every record gets the same.
         if keys is not None:
             params = _first(self.draw(config, keys[:1], records))
@@ -290,10 +290,13 @@ class RecordEngine:
         return done, self.is_active(config, params)
 
 
-def warn_if_baked(old: OperatorState, new: OperatorState, batch: Any) -> None:
-    """Warns if records without ids drew from a concrete state under `jit`, which keeps no step."""
-    traced = isinstance(new.step, jax.core.Tracer) and not isinstance(old.step, jax.core.Tracer)
-    if traced and getattr(batch, "record_ids", None) is None:
+def warn_if_baked(new_state: OperatorState, batch: Any, record_ids: Any) -> None:
+    """Warns if records without ids drew from a concrete state under `jit`, where it is a constant.
+
+    There, and not under `grad` or an eager `vmap`, the next step of a concrete state is traced.
+    """
+    has_ids = record_ids is not None or getattr(batch, "record_ids", None) is not None
+    if isinstance(new_state.step, jax.core.Tracer) and not has_ids:
         warnings.warn(
             "a concrete op_state was captured under jit, scan or the like: every run will draw the "
             "same. Pass the state as an argument and return the new one, or pass record_ids and "

@@ -88,7 +88,7 @@ def draw_alone(draw: Callable[..., Out], key: jax.Array, *arguments: Any) -> Out
       key: one typed key.
       *arguments: arrays or numbers that may be batched too.
     """
-    if is_counter_based(key):
+    if str(jax.random.key_impl(key)) in _COUNTER_BASED:
         return draw(key, *arguments)
     return sequential_vmap(draw)(key, *jax.lax.stop_gradient(arguments))
 

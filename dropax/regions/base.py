@@ -1,13 +1,12 @@
 """What a mode is: the protocol of regions, and what they share."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
-from dropax.bits import GRID, drop_units, store_on_cpu
+from dropax.bits import GRID, drop_units
 from dropax.kit.errors import must, require_whole
 
 _Sample = TypeVar("_Sample", bound=Callable[..., jax.Array])
@@ -18,7 +17,9 @@ class Region(Protocol):
     """Which values drop together: anything frozen and hashable by value with `sample` is a mode.
 
     A region that cannot always reach its rate also has a method
-    `expected_dropped_fraction(element_shape, rate)`, which returns what it does reach.
+    `expected_dropped_fraction(element_shape, rate)`, which returns what it does reach. One whose
+    mask only repeats a few draws says so by an attribute `repeats = True`: such a mask is not
+    stored, but repeated where it is used.
     """
 
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
@@ -35,20 +36,10 @@ class Region(Protocol):
         ...
 
 
-def region_sampler(sample: _Sample) -> _Sample:
-    """Decorates the `sample` of every region: one dispatch, and one rule for what is stored.
-
-    On CPU each mask is stored, whatever its region, by a loop of its own: one that also selects
-    values is up to six times slower (`store_on_cpu`). Elsewhere a mask is drawn where it is used,
-    but for the part of it that many values share, which `sample` itself puts into `store`.
-    """
-
-    @functools.wraps(sample)
-    def stored(self: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        return store_on_cpu(lambda key: sample(self, key, element_shape, rate), key)
-
+def one_dispatch(sample: _Sample) -> _Sample:
+    """Compiles a region's `sample` for eager calls; inlined under an outer jit."""
     # What jit returns is called as before, but knows no arguments by type.
-    return cast(_Sample, jax.jit(stored, static_argnums=(0, 2), inline=True))
+    return cast(_Sample, jax.jit(sample, static_argnums=(0, 2), inline=True))
 
 
 def expected_fraction(region: Region, element_shape: tuple[int, ...], rate: Any) -> jax.Array:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from dropax.kit.errors import require_kind
 from dropax.kit.serialization import Plain
 from dropax.regions.base import (
     known_sizes,
-    region_sampler,
+    one_dispatch,
     require_sizes,
     sizes_along,
     spatial_shape,
@@ -61,7 +61,7 @@ class Block(Plain):
         require_sizes("Block.size", self.size)
         require_kind("Block.per_channel", self.per_channel, bool, "a bool")
 
-    @region_sampler
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 
@@ -117,10 +117,12 @@ class Patch(Plain):
 
     size: int | tuple[int, ...] = 16
 
+    repeats: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         require_sizes("Patch.size", self.size)
 
-    @region_sampler
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 

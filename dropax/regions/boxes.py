@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from dropax.bits import sample_words, store, whole_below
 from dropax.kit.errors import is_number, must, require_choice, require_kind, require_whole
 from dropax.kit.serialization import Plain
-from dropax.regions.base import known_sizes, region_sampler, spatial_shape
+from dropax.regions.base import known_sizes, one_dispatch, spatial_shape
 from dropax.regions.calibration import (
     Border,
     box_fractions,
@@ -70,7 +70,7 @@ class Box(Plain):
             raise ValueError(must("Box.aspect_ratio", "be from 1e-9 to 1e9", bounds))
         require_choice("Box.border", self.border, ("inside", "clip"))
 
-    @region_sampler
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 
@@ -115,11 +115,13 @@ class Band(Plain):
     axis: int = 0
     count: int = 1
 
+    repeats: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         require_kind("Band.axis", self.axis, int, "an int")
         require_whole("Band.count", self.count, 1, _MOST + 1)
 
-    @region_sampler
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 

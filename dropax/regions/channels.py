@@ -1,7 +1,7 @@
 """Channels that drop as a whole: `Channel`."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from dropax.bits import GRID, drop_units, keep_threshold, sample_words, store
 from dropax.kit.errors import must, require_whole
 from dropax.kit.serialization import Plain
-from dropax.regions.base import region_sampler
+from dropax.regions.base import one_dispatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +35,12 @@ class Channel(Plain):
 
     min_kept: int = 0
 
+    repeats: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         require_whole("Channel.min_kept", self.min_kept, 0)
 
-    @region_sampler
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 

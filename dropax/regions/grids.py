@@ -11,7 +11,7 @@ import numpy as np
 from dropax.bits import drop_units, sample_words, store, whole_below
 from dropax.kit.errors import is_number, must, require_whole
 from dropax.kit.serialization import Plain
-from dropax.regions.base import region_sampler, spatial_shape
+from dropax.regions.base import one_dispatch, spatial_shape
 from dropax.regions.calibration import fraction_units, pick_level
 
 _MOST = 256  # units that are told apart
@@ -62,7 +62,7 @@ class Grid(Plain):
         if not 0 <= self.rotate <= 360:
             raise ValueError(must("Grid.rotate", "be in [0, 360]", self.rotate))
 
-    @region_sampler
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 

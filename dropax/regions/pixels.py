@@ -8,7 +8,7 @@ import jax
 from dropax.bits import sample_bernoulli, store
 from dropax.kit.errors import require_kind
 from dropax.kit.serialization import Plain
-from dropax.regions.base import region_sampler
+from dropax.regions.base import one_dispatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Pixel(Plain):
     def __post_init__(self) -> None:
         require_kind("Pixel.per_channel", self.per_channel, bool, "a bool")
 
-    @region_sampler
+    @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 

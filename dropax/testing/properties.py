@@ -20,7 +20,6 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from dropax.config import DropoutOperatorConfig
 from dropax.kit.fields import get_field, set_field
 from dropax.regions import Channel
-from dropax.sampling import may_skip
 from dropax.testing.bounds import assert_mean, mean_bound
 from dropax.testing.strategies import DTYPES
 from dropax.testing.trials import MANY, Trial, channel_axis_of, row, words_of
@@ -636,7 +635,7 @@ def _has_free_axes(trial: Trial) -> bool:
         return False
     if isinstance(config, DropoutOperatorConfig):
         least = isinstance(config.region, Channel) and config.region.min_kept
-        return not (may_skip(config) or least)
+        return not (config.apply_probability != 1 or least)
     return True
 
 
