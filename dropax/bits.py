@@ -150,13 +150,21 @@ def split_in_two(key: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def sample_words_from(
-    key: jax.Array, shape: tuple[int, ...], axis: int, start: Any, length: int
+    key_words: jax.Array, shape: tuple[int, ...], axis: int, start: Any, length: int
 ) -> jax.Array:
-    """Returns `sample_words(key, shape)` from a start along an axis, and draws no others."""
+    """Returns `sample_words(key, shape)` from a start along an axis, and draws no others.
+
+    Args:
+      key_words: `jax.random.key_data` of a `threefry2x32` key: a loop may use them in every step.
+      shape: of all words.
+      axis: the axis that is cut.
+      start: where along it, an int or a scalar that may be traced.
+      length: how many positions.
+    """
     part = (*shape[:axis], length, *shape[axis + 1 :])
     coordinates = [jax.lax.broadcasted_iota(jnp.uint32, part, at) for at in range(len(shape))]
     coordinates[axis] = coordinates[axis] + jnp.asarray(start, jnp.uint32)
-    first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
+    first, second = _threefry(key_words, *counter_words(coordinates, shape))
     return first ^ second
 
 

@@ -134,13 +134,14 @@ def noise_fill(key: jax.Array, array: jax.Array, axes: tuple[int, ...], owner: s
 
     def in_parts(key: jax.Array) -> jax.Array:
         axis, length = _parts(shape, axes)
+        key_words = jax.random.key_data(key)
 
         def start_of(part: Any) -> Any:
             # The last part overlaps the one before if it would be shorter, and repeats its numbers.
             return jnp.clip(part * length, 0, shape[axis] - length)
 
         def words_of(part: Any) -> jax.Array:
-            return sample_words_from(key, shape, axis, start_of(part), length)
+            return sample_words_from(key_words, shape, axis, start_of(part), length)
 
         def add(part: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             noise, words = state
@@ -152,7 +153,7 @@ def noise_fill(key: jax.Array, array: jax.Array, axes: tuple[int, ...], owner: s
         # draws and computes the noise as well is not vectorized, and takes ten times as long. The
         # first step has no words yet, and what it writes is written over by the second. It starts
         # from a word, not from zeros, so that on a mesh the state is of one type throughout.
-        word = sample_words(key, (1,) * len(shape))
+        word = sample_words_from(key_words, (1,) * len(shape), 0, 0, 1)
         words = jnp.broadcast_to(word, (*shape[:axis], length, *shape[axis + 1 :]))
         noise = jnp.broadcast_to(_as_bits(noise_of(word)), shape)
         noise, _ = jax.lax.fori_loop(0, 1 - shape[axis] // -length, add, (noise, words))

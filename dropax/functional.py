@@ -7,6 +7,7 @@ kept or changed, so every function goes into the user's own `jit`, `vmap`, `scan
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -214,7 +215,8 @@ def apply_batch(
     if not isinstance(config, DropoutOperatorConfig):
         _refuse_config("apply_batch", config)
     out, new_state = drop_batch(config, op_state, batch, stats, record_ids, epoch)
-    if config.stochastic and not isinstance(op_state.step, jax.core.Tracer):
+    randomness = (op_state.key, op_state.step)
+    if config.stochastic and not any(isinstance(one, jax.core.Tracer) for one in randomness):
         warn_if_baked(new_state, batch, record_ids)
     return out, new_state
 
@@ -226,9 +228,9 @@ def drop_batch(
     stats: dict[str, Any] | None,
     record_ids: Any,
     epoch: Any,
-    params: dict[str, Any] | None = None,
+    constant: Callable[[tuple[int, ...]], dict[str, Any] | None] | None = None,
 ) -> tuple[Any, OperatorState]:
-    """`apply_batch`, with random params that every record gets, if any are given."""
+    """`apply_batch`; `constant` returns the params that every record gets, or None to draw."""
     records = records_of(batch)
     if records is None:
         return batch, op_state
@@ -240,6 +242,7 @@ def drop_batch(
         stats = select_stats(config, stats)
     else:
         stats = {}  # none are read
+    params = None if constant is None else constant(fields.image.shape[1:])
     identity = (batch, record_ids, epoch)
     fields, op_state = ENGINE(config, op_state, fields, stats, identity, params)
     data = merge_fields(config, data, fields)

@@ -92,7 +92,7 @@ class Layout:
             channels = self.channel_last_shape[-1]
             if mask.shape != (channels,):
                 raise ValueError(must(owner, f"have shape ({channels},), one per channel", mask))
-            return self.place(mask)
+            return self.place(jnp.asarray(mask).astype(jnp.bool_))
         return broadcast_rank(mask, self.shape, owner).astype(jnp.bool_)
 
     def follow(self, mask: jax.Array, shape: tuple[int, ...], owner: str) -> jax.Array:

@@ -14,7 +14,6 @@ from dropax import functional
 from dropax.config import DropoutOperatorConfig
 from dropax.dropping import Fields
 from dropax.kit.errors import is_traced, require_kind
-from dropax.kit.fields import get_field
 from dropax.kit.operator import ModalityOperator, atomic
 from dropax.kit.state import OperatorState
 from dropax.sampling import sample_constant
@@ -115,11 +114,10 @@ class DropoutOperator(ModalityOperator):
         record_ids: Any,
         epoch: Any,
     ) -> tuple[Any, OperatorState]:
-        params = None
-        if self.config.cacheable and not self.stochastic and len(batch):
-            data = batch if isinstance(batch, dict) else batch.data
-            params = self._constant(np.shape(get_field(data, self.config.field_key))[1:])
-        return functional.drop_batch(self.config, op_state, batch, stats, record_ids, epoch, params)
+        constant = self._constant if self.config.cacheable else None
+        return functional.drop_batch(
+            self.config, op_state, batch, stats, record_ids, epoch, constant
+        )
 
     def _constant(self, element_shape: tuple[int, ...]) -> dict[str, Any] | None:
         """Returns the fixed pattern of a cacheable operator, drawn once for each shape."""

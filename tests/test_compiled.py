@@ -37,7 +37,7 @@ def drop(config, state, images):
 
 def arguments_of(mode, shape, dtype=jnp.float32, **options):
     config = config_of(mode, **options)
-    state = init_state(config, jax.random.key(0))
+    state = init_state(config, jax.random.key(0) if config.stochastic else None)
     return config, state, jax.ShapeDtypeStruct(shape, dtype)
 
 

@@ -88,6 +88,7 @@ def test_fault_34_a_sharded_batch_meets_the_same_masks_and_stays_sharded(
 
 
 # Around shard_map every shard got the same masks in silence.
+@pytest.mark.filterwarnings("ignore:a concrete op_state was captured under jit")
 def test_fault_35_shards_draw_masks_of_their_own_or_none():
     mesh, over = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,)), PartitionSpec("b")
     config, op_state = sto().config, sto().state

@@ -53,6 +53,9 @@ def test_what_was_written_is_read_back_and_nothing_else_has_changed(data, path):
     if not all(way is ... or isinstance(way, dict) for way in ways):
         with pytest.raises(TypeError, match="must lead through dicts only"):
             set_field(data, path, "new")
+    elif isinstance(read(data, path), dict) and read(data, path):
+        with pytest.raises(ValueError, match="must not take the place of a dict with"):
+            set_field(data, path, "new")
     else:
         changed = set_field(data, path, "new")
         assert read(changed, path) == "new"

@@ -331,6 +331,7 @@ def test_only_documented_errors_come_out_and_nothing_changes(name):
         assert not list(faults_of(name, call, argument))
 
 
+@pytest.mark.filterwarnings("ignore:a concrete op_state was captured under jit")
 @pytest.mark.parametrize("name", CALLS)
 def test_tracers_give_results_or_documented_errors(name):
     function, sound = CALLS[name]

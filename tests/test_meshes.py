@@ -95,6 +95,7 @@ def test_the_one_liner_and_the_operator_work_on_every_mesh(mode, kind, key):
             assert out.sharding.is_equivalent_to(over, out.ndim)
 
 
+@pytest.mark.filterwarnings("ignore:a concrete op_state was captured under jit")
 def test_under_explicit_axes_gradients_and_maps_work_and_lie_as_the_images_do(key):
     config, over = config_of("box"), lying(*MESHES["both over 2 x 4"], AxisType.Explicit)
     images, state = jax.device_put(IMAGES, over), init_state(config, key)

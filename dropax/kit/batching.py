@@ -104,7 +104,8 @@ def batched(
         epoch: Any = None,
     ) -> tuple[Any, OperatorState]:
         out, new_state = run(config, op_state, batch, stats, record_ids, epoch)
-        if config.stochastic and not isinstance(op_state.step, jax.core.Tracer):
+        randomness = (op_state.key, op_state.step)
+        if config.stochastic and not any(isinstance(one, jax.core.Tracer) for one in randomness):
             warn_if_baked(new_state, batch, record_ids)
         return out, new_state
 

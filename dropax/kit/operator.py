@@ -189,19 +189,22 @@ class ModalityOperator:
         own = {name: part for name, part in vars(self).items() if name not in _OWN}
         known, run = self._engine
         if run is None or known.keys() != own.keys() or any(known[n] is not own[n] for n in own):
-            template = copy.copy(self)
-
-            def of(config: Any) -> Any:  # the operator, with a config that may be traced
-                twin = copy.copy(template)
-                twin.config = config
-                return twin
-
             run = apply_batch_of(
-                lambda config, keys, shapes: of(config).generate_random_params(keys, shapes),
-                lambda config, *arguments: of(config).apply(*arguments),
+                lambda config, *given: self._with_config(
+                    config, self.generate_random_params, given
+                ),
+                lambda config, *given: self._with_config(config, self.apply, given),
             )
             self._engine = own, run
         return run(self.config, op_state, batch, stats, record_ids, epoch)
+
+    def _with_config(self, config: Any, method: Callable[..., Any], arguments: Any) -> Any:
+        """Calls a method while the config is another one, which may be traced."""
+        before, self.config = self.config, config
+        try:
+            return method(*arguments)
+        finally:
+            self.config = before
 
     @overload
     def apply_batch(
