@@ -204,6 +204,7 @@ def test_an_image_without_pixels_has_a_mask_without_pixels(region, key):
 
 
 ORDERED = "Box.aspect_ratio must be (low, high) with 0 < low <= high; got "
+BOX_65 = "Box.count must be from 1 to 64; got 65. For more holes, take Patch."
 WRONG = [
     (lambda: Block(0), ValueError, "Block.size must be at least 1; got 0."),
     (lambda: Block(()), ValueError, "Block.size must not be empty; got ()."),
@@ -211,7 +212,8 @@ WRONG = [
     (lambda: Block(2.0), TypeError, "Block.size must be an int; got 2.0."),
     (lambda: Block(3, 1), TypeError, "Block.per_channel must be a bool; got 1."),
     (lambda: Patch("16"), TypeError, "Patch.size must be an int; got '16'."),
-    (lambda: Box(0), ValueError, "Box.count must be in [1, 65); got 0."),
+    (lambda: Box(0), ValueError, "Box.count must be from 1 to 64; got 0."),
+    (lambda: Box(65), ValueError, BOX_65),
     (
         lambda: Box(aspect_ratio=2),
         TypeError,
@@ -244,7 +246,7 @@ WRONG = [
     (lambda: Grid(rotate=-1), ValueError, "Grid.rotate must be in [0, 360]; got -1."),
     (lambda: Grid(rotate="x"), TypeError, "Grid.rotate must be a number of degrees; got 'x'."),
     (lambda: Band("x"), TypeError, "Band.axis must be an int; got 'x'."),
-    (lambda: Band(count=65), ValueError, "Band.count must be in [1, 65); got 65."),
+    (lambda: Band(count=65), ValueError, "Band.count must be from 1 to 64; got 65."),
 ]
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import sample_words, store, whole_below
-from dropax.kit.errors import is_number, must, require_choice, require_kind, require_whole
+from dropax.kit.errors import is_number, must, require_choice, require_kind
 from dropax.kit.serialization import Plain
 from dropax.regions.base import known_sizes, one_dispatch, spatial_shape
 from dropax.regions.calibration import (
@@ -58,7 +58,7 @@ class Box(Plain):
     border: Border = "inside"
 
     def __post_init__(self) -> None:
-        require_whole("Box.count", self.count, 1, _MOST + 1)
+        _require_count("Box.count", self.count)
         bounds: Any = self.aspect_ratio
         if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
             cure = "Pass a tuple such as (0.5, 2.0)."
@@ -119,7 +119,7 @@ class Band(Plain):
 
     def __post_init__(self) -> None:
         require_kind("Band.axis", self.axis, int, "an int")
-        require_whole("Band.count", self.count, 1, _MOST + 1)
+        _require_count("Band.count", self.count)
 
     @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
@@ -146,6 +146,13 @@ class Band(Plain):
         shape = [1] * (len(spatial) + 1)
         shape[axis] = spatial[axis]
         return ~covered.reshape(shape)
+
+
+def _require_count(owner: str, count: Any) -> None:
+    require_kind(owner, count, int, "an int")
+    if not 1 <= count <= _MOST:
+        cure = "For more holes, take Patch." if owner == "Box.count" and count > _MOST else ""
+        raise ValueError(must(owner, f"be from 1 to {_MOST}", count, cure))
 
 
 @functools.lru_cache(maxsize=64)
