@@ -196,7 +196,7 @@ def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> 
     """Clips values to a range, as on the real numbers.
 
     Values within the range are left untouched, bit for bit, and pass gradients on, also where they
-    are equal to a bound. NaN stays NaN.
+    are equal to a bound; but XLA on CPU flushes subnormal numbers to 0. NaN stays NaN.
 
     Args:
       array: any real dtype and any shape.

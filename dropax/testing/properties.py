@@ -466,6 +466,11 @@ def _require_kept(trial: Trial) -> None:
     if result.shape != expected.shape or result.dtype != expected.dtype:
         raise BrokenError(f"the result is {_show(result)} of images {_show(expected)}")
     off = trial.masks & ~(_same_bits(expected, result) if exact else _near(expected, result))
+    clips = getattr(trial.config, "clip_range", None) is not None
+    if clips and jnp.issubdtype(result.dtype, jnp.floating):
+        # XLA makes one instruction of a clip, which on CPU flushes subnormal numbers to 0.
+        tiny = np.abs(expected.astype(np.float64)) < float(jnp.finfo(result.dtype).tiny)
+        off &= ~(tiny & (result == 0))
     if off.any():
         at = first_of(off)
         given = np.asarray(trial.images)[at]
