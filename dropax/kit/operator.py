@@ -286,9 +286,16 @@ class ModalityOperator:
                 stacklevel=4,
             )
 
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """Works on a batch, as `apply_batch` does."""
-        return self.apply_batch(*arguments, **options)
+    def __call__(
+        self,
+        batch: AnyBatch,
+        stats: dict[str, Any] | None = None,
+        *,
+        record_ids: Any = None,
+        epoch: Any = None,
+    ) -> AnyBatch:
+        """Works on a batch, as `apply_batch(batch, stats)` does."""
+        return self.apply_batch(batch, stats, record_ids=record_ids, epoch=epoch)
 
     def get_output_structure(self, sample_data: Any, sample_state: Any) -> tuple[Any, Any]:
         """Returns the structure of what `apply` returns, with None for leaves.
