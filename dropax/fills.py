@@ -16,7 +16,6 @@ import numpy as np
 
 from dropax.bits import normal_from, sample_words, sample_words_from
 from dropax.kit.errors import must
-from dropax.kit.keys import is_counter_based
 
 Number = int | float
 Fill = Number | tuple[Number, ...] | Literal["mean", "noise", "stats_mean"]
@@ -159,7 +158,8 @@ def noise_fill(key: jax.Array, array: jax.Array, axes: tuple[int, ...], owner: s
         noise, _ = jax.lax.fori_loop(0, 1 - shape[axis] // -length, add, (noise, words))
         return _from_bits(noise, dtype)
 
-    if not is_counter_based(key) or not array.size or not axes:
+    # Parts are drawn by Threefry as it is written out here, which other keys do not follow.
+    if str(jax.random.key_impl(key)) != "threefry2x32" or not array.size or not axes:
         return at_once(key)
     return jax.lax.platform_dependent(key, cpu=in_parts, default=at_once)
 

@@ -288,3 +288,19 @@ def test_a_half_is_true_in_bools():
         True,
         True,
     ]
+
+
+@pytest.mark.parametrize(
+    "impl", ["threefry2x32", "threefry4x32", "philox2x32", "philox4x32", "rbg"]
+)
+def test_noise_is_that_of_jax_for_keys_of_every_implementation(impl):
+    try:
+        key = jax.random.key(0, impl=impl)
+    except ValueError:
+        pytest.skip(f"this JAX has no {impl} keys")
+    image = jnp.arange(2.0 * 40 * 3).reshape(2, 40, 3)
+    mean, spread = (part(image, axis=(0, 1), keepdims=True) for part in (jnp.mean, jnp.std))
+    expected = mean + spread * jax.random.normal(key, image.shape)
+    np.testing.assert_allclose(
+        noise_fill(key, image, (0, 1), "fill"), expected, rtol=1e-4, atol=1e-3
+    )

@@ -12,7 +12,8 @@ from dropax.kit.errors import must
 
 Out = TypeVar("Out")
 
-_COUNTER_BASED = ("threefry2x32", "threefry4x32", "philox2x32", "philox4x32")
+COUNTER_BASED = ("threefry2x32", "threefry4x32", "philox2x32", "philox4x32")
+"""Implementations for which `vmap` over keys equals a loop."""
 
 
 def as_keys(key: Any, owner: str) -> jax.Array:
@@ -88,14 +89,9 @@ def draw_alone(draw: Callable[..., Out], key: jax.Array, *arguments: Any) -> Out
       key: one typed key.
       *arguments: arrays or numbers that may be batched too.
     """
-    if str(jax.random.key_impl(key)) in _COUNTER_BASED:
+    if str(jax.random.key_impl(key)) in COUNTER_BASED:
         return draw(key, *arguments)
     return sequential_vmap(draw)(key, *jax.lax.stop_gradient(arguments))
-
-
-def is_counter_based(key: jax.Array) -> bool:
-    """Says whether `vmap` over keys of this implementation equals a loop."""
-    return str(jax.random.key_impl(key)) in _COUNTER_BASED
 
 
 def varying_axes(tree: Any) -> frozenset[str]:
