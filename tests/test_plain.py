@@ -141,7 +141,7 @@ BROKEN = [
         "Box.from_dict.values: a field must be one of 'count', 'aspect_ratio', 'border'; got "
         "'cuont'. Did you mean 'count'?",
     ),
-    ({"type": "Box", "count": 0}, ValueError, "Box.count must be in [1, 65); got 0."),
+    ({"type": "Box", "count": 0}, ValueError, "Box.count must be from 1 to 64; got 0."),
 ]
 
 
