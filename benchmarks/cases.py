@@ -26,11 +26,13 @@ MODES: dict[str, Any] = {
     "block": "block",
     "patch": "patch",
     "box": "box",
+    "three boxes": dropax.Box(count=3),
     "grid": "grid",
     "band": "band",
 }
 LARGE, SMALL = (32, 224, 224, 3), (256, 32, 32, 3)
 DTYPES = ("float32", "bfloat16", "uint8")
+APART = "drawn, then applied"
 
 Shape = tuple[int, ...]
 
@@ -85,8 +87,37 @@ def run_modes(shape: Shape, dtype: str, peers: Sequence[Peer]) -> list[Row]:
     contenders = floors(images)
     for mode in MODES:
         contenders += [dropax_contender(mode, strategy, images) for strategy in ("vmap", "scan")]
+        contenders.append(_apart_contender(mode, images))
         contenders += peer_contenders(peers, mode, RATE, images)
-    return measure(contenders, shape, dtype)
+    rows = measure(contenders, shape, dtype)
+    _compare_with_apart(rows)
+    return rows
+
+
+def _apart_contender(mode: str, images: jax.Array) -> Contender:
+    """Makes the contender that draws the masks in one compiled function and applies in another."""
+    config = make_config(mode)
+    key, shapes = jax.random.key(0), {"image": images.shape}
+    draw, _ = compile_function(
+        lambda key: dropax.generate_random_params(config, key, shapes), key, elements=images.size
+    )
+
+    def apply_all(images: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
+        def one(image: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
+            return dropax.apply(config, {"image": image}, {}, {}, params)[0]["image"]
+
+        return jax.vmap(one)(images, params)
+
+    apply_params, _ = compile_function(apply_all, images, draw(key), elements=images.size)
+    return Contender("dropax", f"{mode}, {APART}", lambda: apply_params(images, draw(key)))
+
+
+def _compare_with_apart(rows: list[Row]) -> None:
+    """Adds the ratio of `apply_batch` to drawing and applying apart."""
+    times = {row["case"]: row["median_ms"] for row in rows if row["contender"] == "dropax"}
+    for row in rows:
+        if row["case"].endswith(", vmap"):
+            row["ratio_to_apart"] = row["median_ms"] / times[f"{row['mode']}, {APART}"]
 
 
 def run_sizes(shape: Shape, peers: Sequence[Peer]) -> list[Row]:

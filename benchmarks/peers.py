@@ -3,6 +3,7 @@
 A peer keeps its own rules: most of them rescale what is kept, and some give another dtype.
 """
 
+import functools
 import importlib.metadata
 import os
 from collections.abc import Callable, Sequence
@@ -74,8 +75,12 @@ def peer_contenders(
     return contenders
 
 
-def _bernoulli() -> Make:
-    """`jax.random.bernoulli` and `where`, with a key for each record, as a user would write it."""
+def _bernoulli(one_key: bool = False) -> Make:
+    """`jax.random.bernoulli` and `where`, as a user would write it.
+
+    A key for each record is what dropax promises. `one_key` draws all masks from one key, so that
+    a record's mask depends on its place in the batch.
+    """
 
     def make(mode: str, rate: float, images: jax.Array) -> Contender | None:
         height, width, channels = images.shape[1:]
@@ -85,7 +90,7 @@ def _bernoulli() -> Make:
             "channel": (1, 1, channels),
             "patch": (-(-height // 16), -(-width // 16), 1),
         }.get(mode)
-        if shape is None:
+        if shape is None or (one_key and mode == "patch"):
             return None
 
         def mask(key: jax.Array) -> jax.Array:
@@ -95,11 +100,14 @@ def _bernoulli() -> Make:
             return kept
 
         def drop(key: jax.Array, images: jax.Array) -> jax.Array:
-            kept = jax.vmap(mask)(jax.random.split(key, images.shape[0]))
+            if one_key:
+                kept = jax.random.bernoulli(key, 1 - rate, (images.shape[0], *shape))
+            else:
+                kept = jax.vmap(mask)(jax.random.split(key, images.shape[0]))
             return jnp.where(kept, images, jnp.zeros((), images.dtype))
 
-        key = jax.random.key(0)
-        return compiled_contender("bernoulli", mode, drop, key, images, images=images, mode=mode)
+        key, name = jax.random.key(0), "bernoulli, one key" if one_key else "bernoulli"
+        return compiled_contender(name, mode, drop, key, images, images=images, mode=mode)
 
     return make
 
@@ -246,6 +254,7 @@ def _keras() -> Make:
 
 _LOADERS: dict[str, tuple[str, Callable[[], Make]]] = {
     "bernoulli": ("jax", _bernoulli),
+    "bernoulli, one key": ("jax", functools.partial(_bernoulli, one_key=True)),
     "flax": ("flax", _flax),
     "equinox": ("equinox", _equinox),
     "datarax": ("datarax", _datarax),

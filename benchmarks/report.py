@@ -13,19 +13,21 @@ import jaxlib
 import numpy as np
 
 import dropax
+from benchmarks import bars
 from benchmarks.peers import Peer
 from benchmarks.timing import Row
 
 Report = dict[str, Any]
 
 NOTES = """\
-Medians, with 10th to 90th percentile, of at least 20 repetitions. Contenders took turns (A B C A B
-C ...) after warm-up. "x floor" is the time beside that of the faster of a jitted `x + 1` and a
-jitted `where(x > 2, 0, x)` in the same run. GB/s counts the image, read and written.
-Temporaries (bytes) and operations are XLA's own figures, an element of the image; the body of a
-loop, so one record of a scan, is counted once. Compiling was timed apart from running, with nothing
-cached. What ran in turn, alone, has a floor that did so too. Only ratios within one run mean
-anything.
+Medians, with 10th to 90th percentile, of at least 20 repetitions. Contenders took turns, in another
+order in each round, after warm-up. "x floor" is the time beside that of the faster of a jitted
+`x + 1` and a jitted `where(x > 2, 0, x)` in the same run, by medians; "its p10" the same by 10th
+percentiles. "x apart" is the time beside that of two compiled functions, of which one draws the
+masks and the other applies them. GB/s counts the image, read and written. Temporaries (bytes) and
+operations are XLA's own figures, an element of the image; the body of a loop, so one record of a
+scan, is counted once. Compiling was timed apart from running, with nothing cached. What ran in
+turn, alone, has a floor that did so too. Only ratios within one run mean anything.
 """
 
 
@@ -87,6 +89,8 @@ def to_markdown(report: Report) -> str:
     names = dict.fromkeys(row["experiment"] for row in report["rows"])
     for name in names:
         parts.append(section([row for row in report["rows"] if row["experiment"] == name]))
+    if any(name.startswith("modes/") for name in names):
+        parts.append("## Bars\n\n" + bars.to_markdown(report["rows"], table))
     return "\n".join(parts)
 
 
@@ -159,6 +163,7 @@ _COLUMNS = (
     _Column("median ms", _number("median_ms")),
     _Column("p10 to p90", _spread),
     _Column("x floor", _number("ratio_to_floor")),
+    _Column("its p10", _number("p10_ratio_to_floor")),
     _Column("GB/s", _number("gb_per_s")),
     _Column("temp B/el", _number("temporaries_per_element")),
     _Column("ops/el", _number("operations_per_element")),

@@ -1,9 +1,11 @@
 """How things are timed: side by side, after warm-up, beside a copy.
 
-Contenders take turns (A B C A B C ...), so that whatever else the machine does falls on all of
-them alike. Only ratios within one such run mean anything.
+Contenders take turns, in another order in each round, so that whatever else the machine does falls
+on all of them alike, and each finds the caches as another one left them. Only ratios within one
+such run mean anything.
 """
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -128,8 +130,10 @@ def interleave(
             jax.block_until_ready(call())
     taken: dict[Any, list[float]] = {name: [] for name in calls}
     end, rounds = time.perf_counter() + seconds, 0
+    turns, shuffle = list(calls.items()), random.Random(0).shuffle
     while rounds < REPETITIONS or (time.perf_counter() < end and rounds < MOST_REPETITIONS):
-        for name, call in calls.items():
+        shuffle(turns)
+        for name, call in turns:
             prepare()
             start = time.perf_counter()
             result = jax.block_until_ready(call())
@@ -160,10 +164,10 @@ def measure(
     copies = [n for n in calls if contenders[n].name == "copy"]
     alone = [n for n in calls if contenders[n].in_turn]
     timings = interleave({n: call for n, call in calls.items() if n not in alone}, **options)
-    floor = dict.fromkeys(timings, min(timings[n].median for n in copies))
+    floor = dict.fromkeys(timings, _faster([timings[n] for n in copies]))
     if alone:
         # Alone, caches stay warm; so does the copy's that these are compared with.
-        copy_alone = min(interleave({n: calls[n]}, **options)[n].median for n in copies)
+        copy_alone = _faster([interleave({n: calls[n]}, **options)[n] for n in copies])
         for n in alone:
             timings |= interleave({n: calls[n]}, **options)
             floor[n] = copy_alone
@@ -185,12 +189,18 @@ def measure(
                 "median_ms": timing.median * 1e3,
                 "p10_ms": timing.p10 * 1e3,
                 "p90_ms": timing.p90 * 1e3,
-                "ratio_to_floor": timing.median / floor[n],
+                "ratio_to_floor": timing.median / floor[n].median,
+                "p10_ratio_to_floor": timing.p10 / floor[n].p10,
                 "gb_per_s": nbytes / timing.median / 1e9,
             }
         rows.append(row | dict(contender.facts))
     _compare_with_peers(rows)
     return rows
+
+
+def _faster(timings: Sequence[Timing]) -> Timing:
+    """Returns the least of each statistic."""
+    return Timing(*map(min, zip(*timings, strict=True)))
 
 
 def _compare_with_peers(rows: list[Row]) -> None:

@@ -288,6 +288,7 @@ def _multiply_high(left: Any, right: Any) -> Any:
     return left_high * right_high + (cross_a >> half) + (cross_b >> half) + (middle >> half)
 
 
+@jax.jit
 def _threefry(key_words: jax.Array, high: Any, low: Any) -> tuple[jax.Array, jax.Array]:
     """Encrypts counters by Threefry-2x32 with 20 rounds."""
     schedule = (key_words[0], key_words[1], key_words[0] ^ key_words[1] ^ _PARITY)

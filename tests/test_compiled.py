@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import config_of
+from cases import MODES, config_of
 from dropax import Pixel, apply_batch, init_state, regions
 
 SHAPES = [(32, 64, 64, 3), (1, 255, 33, 3), (64, 17, 19), (16, 4, 16, 16, 3), (8, 4001)]
@@ -96,6 +96,26 @@ def test_off_the_cpu_a_mask_of_regions_is_stored_only_as_far_as_values_share_it(
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     # One `store`, of what many pixels share; `store_on_cpu` would add another.
     assert text.count("stablehlo.optimization_barrier") == 1
+
+
+@pytest.mark.parametrize("mode", [*MODES.values(), dropax.Box(count=3), "block"], ids=str)
+def test_the_loop_that_writes_the_images_only_selects(mode):
+    shape = (16, 32, 32, 3)
+    text = jax.jit(drop).lower(*arguments_of(mode, shape, jnp.uint8)).compile().as_text()
+    written = "u8[{},{},{},{}]".format(*shape)
+    loops = [
+        body
+        for body in re.split(r"\n(?=%|ENTRY)", text)
+        if f"-> {written}" in body.partition("\n")[0]
+    ]
+    assert len(loops) == 1
+    operations = set(re.findall(r" = \S+ ([\w-]+)\(", loops[0]))
+    # A select by bits of images and a mask that was stored, or that repeats stored draws. A copy
+    # moves the mask's last axis, of size 1.
+    assert operations <= {
+        *("parameter", "constant", "broadcast", "bitcast", "reshape", "slice", "copy"),
+        *("convert", "negate", "not", "and", "xor"),
+    }
 
 
 def test_many_bands_on_a_long_axis_store_no_more_than_their_mask():
