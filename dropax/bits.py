@@ -1,6 +1,6 @@
 """Bernoulli masks: JAX's own bits at close to the speed of a copy.
 
-Given a key, a rate and a shape, returns where to keep. The stream is JAX's partitionable Threefry
+Given a key, a rate and a shape, returns a keep mask. The stream is JAX's partitionable Threefry
 stream, whatever the `jax_threefry_partitionable` flag says: a mask is, bit for bit,
 `jax.random.bernoulli(key, float32(1) - float32(rate), shape)`.
 
@@ -32,8 +32,8 @@ GRID = 2**23
 """Rates count on multiples of 1 / GRID, as float32 draws in [0, 1) do."""
 
 
-# Jitted: one dispatch where it is called eagerly, where a conditional (`store`) would be compiled
-# anew in every call, and nothing but its operations inside another jit.
+# Jitted with `inline=True`: one dispatch when called eagerly, without which a conditional (`store`)
+# would be compiled anew in every call; inlined under an outer jit.
 @functools.partial(jax.jit, static_argnames="shape", inline=True)
 def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.Array:
     """Draws a keep mask.
@@ -67,7 +67,7 @@ def store(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
     """Draws what many values will share, and makes XLA store it.
 
     Left alone, XLA draws a mask inside the loop that uses it: once for each value that shares it,
-    and in a loop that is no longer vectorised. What a conditional returns is stored, so the draw is
+    and in a loop that is no longer vectorized. What a conditional returns is stored, so the draw is
     put into one whose condition holds always, but not to the compiler's knowledge.
 
     Args:
@@ -94,11 +94,11 @@ def store(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
 
 
 def store_on_cpu(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
-    """Draws what is used once for each value: stored on CPU, and elsewhere drawn where it is used.
+    """Draws what is used once for each value: stored on CPU, fused into its use elsewhere.
 
-    A loop that also reads and writes the values is vectorised for their size, not for that of a
+    A loop that also reads and writes the values is vectorized for their size, not for that of a
     mask's bytes, which leaves the long chains of a draw waiting for each other. And around a short
-    last axis, such as that of three channels, it is vectorised at all only as long as its body is
+    last axis, such as that of three channels, it is vectorized only as long as its body is
     short: two draws, or a draw and whatever else a program does to its images, are too much.
 
     Args:
@@ -115,7 +115,7 @@ def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws words of 32 random bits.
 
     They are `jax.random.bits(key, shape, uint32)` of the partitionable stream. Shifted right by 9
-    they are `2^23 * jax.random.uniform(key, shape)`: kept where below `keep_threshold(rate)`.
+    they are `2^23 * jax.random.uniform(key, shape)`: kept if below `keep_threshold(rate)`.
 
     Args:
       key: one typed key. Consumed; do not reuse.
@@ -158,7 +158,7 @@ def sample_words_from(
       key_words: `jax.random.key_data` of a `threefry2x32` key: a loop may use them in every step.
       shape: of all words.
       axis: the axis that is cut.
-      start: where along it, an int or a scalar that may be traced.
+      start: the first position along it, an int or a scalar that may be traced.
       length: how many positions.
     """
     part = (*shape[:axis], length, *shape[axis + 1 :])
@@ -187,7 +187,7 @@ def whole_below(words: jax.Array, bound: Any) -> jax.Array:
       bound: how many integers there are, uint32; may be traced and broadcasts to the words.
 
     Returns:
-      `floor(words * bound / 2^32)`, uint32 in [0, bound); 0 where the bound is 0. Each integer has
+      `floor(words * bound / 2^32)`, uint32 in [0, bound); 0 if the bound is 0. Each integer has
       its equal share of the words, to within one word.
     """
     return _multiply_high(words, jnp.asarray(bound, jnp.uint32))
@@ -213,7 +213,7 @@ def keep_threshold(rate: Any) -> jax.Array:
 
     Returns:
       uint32 scalar: `ceil((float32(1) - float32(rate)) * 2^23)` within [0, 2^23], so that
-      comparing integers is comparing `uniform(key) < 1 - rate` exactly. NaN gives 0.
+      comparing integers is comparing `uniform(key) < 1 - rate` exactly. 0 for NaN.
     """
     keep = jnp.float32(1) - jnp.asarray(rate).astype(jnp.float32)
     scaled = jnp.ceil(keep * np.float32(GRID))
@@ -232,7 +232,7 @@ def counter_words(
       shape: of the array that the coordinates lie in.
 
     Returns:
-      (high, low), uint32. `high` is a plain 0 where `shape` is symbolic (`jax.export`), or has no
+      (high, low), uint32. `high` is a plain 0 if `shape` is symbolic (`jax.export`), or has no
       more than 2^32 elements.
 
     Raises:

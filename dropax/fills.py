@@ -27,7 +27,7 @@ def fill_dropped(array: jax.Array, keep_mask: jax.Array, fill: Any) -> jax.Array
 
     Args:
       array: any dtype and shape.
-      keep_mask: bool or number, kept where not 0; broadcasts to the array.
+      keep_mask: bool or number, kept if not 0; broadcasts to the array.
       fill: what dropped values become, of the array's dtype; broadcasts to the array.
 
     Returns:
@@ -84,13 +84,13 @@ def exact_fill(
     return converted
 
 
-# Jitted with `inline=True`: one dispatch when called eagerly, where loops would be compiled in each
-# call, and inlined under an outer jit.
+# Jitted with `inline=True`: one dispatch when called eagerly, without which
+# loops would be compiled anew in each call; inlined under an outer jit.
 @functools.partial(jax.jit, static_argnames="axes", inline=True)
 def mean_fill(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """Returns the mean along some axes, as a constant to gradients.
 
-    Exact where all values are equal, in every dtype.
+    Exact if all values are equal, in every dtype.
 
     Args:
       array: any dtype. NaN and infinities do not count.
@@ -165,7 +165,7 @@ def noise_fill(key: jax.Array, array: jax.Array, axes: tuple[int, ...], owner: s
 
 
 def in_dtype(values: jax.Array, dtype: Any) -> jax.Array:
-    """Returns computed values in a dtype: rounded where it is one of integers, and in its range.
+    """Returns computed values in a dtype: rounded for integer dtypes, and clipped to its range.
 
     Args:
       values: floating-point or complex numbers.
@@ -187,7 +187,7 @@ def in_dtype(values: jax.Array, dtype: Any) -> jax.Array:
     bounds = []
     for bound in _integer_range(dtype):
         near = np.asarray(bound).astype(values.dtype)
-        # The nearest float may lie outside, where converting is undefined.
+        # The nearest float may lie outside the range; converting it is undefined.
         bounds.append(near if abs(int(near)) <= abs(bound) else np.nextafter(near, 0 * near))
     return jnp.clip(jnp.round(values), *bounds).astype(dtype)
 
@@ -195,7 +195,7 @@ def in_dtype(values: jax.Array, dtype: Any) -> jax.Array:
 def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> jax.Array:
     """Clips values to a range, as on the real numbers.
 
-    Values within the range are left untouched, bit for bit, and pass gradients on, also where they
+    Values within the range are left untouched, bit for bit, and pass gradients on, even if they
     are equal to a bound; but XLA on CPU flushes subnormal numbers to 0. NaN stays NaN.
 
     Args:
@@ -235,7 +235,7 @@ def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> 
 
 
 def widened(array: jax.Array) -> jax.Array:
-    """Returns an array in the dtype that is computed in: float32, or more where it holds more."""
+    """Returns an array in the dtype that is computed in: float32, or float64 for 64-bit dtypes."""
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         return array
     return array.astype(jnp.float64 if array.dtype.itemsize == 8 else jnp.float32)
@@ -255,8 +255,8 @@ def _word_of(dtype: Any) -> Any:
 def _select_words(keep_mask: jax.Array, array: jax.Array, fill: jax.Array) -> jax.Array:
     """Selects as `where` does, by logic on bits.
 
-    XLA on CPU makes a branch of a `where` whose mask is shared by a few channels, and of one in a
-    dtype that a backend lacks it makes conversions: up to sixteen copies where this takes one.
+    XLA on CPU compiles a `where` whose mask is shared by a few channels to a branch, and converts
+    dtypes that the CPU lacks: up to sixteen copies of time, for which this takes one.
     """
     word = _word_of(array.dtype)
     bits, fill_bits = (jax.lax.bitcast_convert_type(values, word) for values in (array, fill))

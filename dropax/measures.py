@@ -1,4 +1,4 @@
-"""How much is dropped: what to expect, what came, and what is left to see of boxes and points."""
+"""How much is dropped: expected, measured, and what stays visible of boxes and points."""
 
 import functools
 import math
@@ -20,8 +20,8 @@ def expected_dropped_fraction(
 ) -> jax.Array:
     """Returns the fraction of an element that is dropped in expectation.
 
-    That is the rate, with two exceptions: where `Channel(min_kept=...)` keeps more channels than
-    the rate would, it is less, and where `apply_probability` leaves records alone, these count. Of
+    That is the rate, with two exceptions: if `Channel(min_kept=...)` keeps more channels than
+    the rate would, it is less, and if `apply_probability` leaves records alone, these count. Of
     a range of rates it is the mean.
 
     Args:
@@ -33,7 +33,7 @@ def expected_dropped_fraction(
       float32 scalar in [0, 1].
 
     Raises:
-      TypeError: if the config or the shape is of another kind.
+      TypeError: if the config or the shape is of the wrong type.
       ValueError: if the element lacks the `channel_axis`.
 
     Example:
@@ -81,7 +81,7 @@ def dropped_fraction(
       float32, shape (B,), or (B, C).
 
     Raises:
-      TypeError: if the mask is no array of bools, or another argument is of another kind.
+      TypeError: if the mask is no array of bools, or another argument is of the wrong type.
       ValueError: if it lacks the batch axis or the channel axis.
 
     Example:
@@ -121,8 +121,8 @@ def visible_fraction(keep_mask: Any, boxes: Any, *, channel_axis: int | None = -
         axes, as `generate_random_params` draws it or `mask_key` writes it; or, of images with two
         spatial axes or more, (B, C).
       boxes: real numbers, of shape (B, N, 4); or (B, ..., 2 * axes) for images with another number
-        of spatial axes: first the corner where the box starts along each of them, then the other.
-      channel_axis: which axis of the mask the channels are; None where it has none, as (B, H, W).
+        of spatial axes: first the corner at which the box starts, then the one at which it ends.
+      channel_axis: which axis of the mask the channels are; None if it has none, as (B, H, W).
 
     Returns:
       float32 in [0, 1], shape (B, N), or (B, ...): the shape of `boxes` without its last axis.
@@ -150,17 +150,17 @@ def visible_points(keep_mask: Any, points: Any, *, channel_axis: int | None = -1
     """Says for each point whether masks keep the pixel that it lies on, such as for keypoints.
 
     A point is (y, x), in pixels: it lies on pixel (floor(y), floor(x)). Where whole numbers stand
-    for the middles of pixels, add 0.5. A pixel is visible where at least one of its channels is
+    for the middles of pixels, add 0.5. A pixel is visible if at least one of its channels is
     kept. Points outside the image are not visible, nor are those with a NaN.
 
     An axis of size 1 holds for every position along it, and has no border. So does a mask in
-    channel mode, which has no positions: its points are visible where a channel is kept.
+    channel mode, which has no positions: its points are visible if a channel is kept.
 
     Args:
       keep_mask: as for `visible_fraction`.
       points: real numbers, of shape (B, N, 2); or (B, ..., axes) for images with another number of
         spatial axes, or for several points to an object.
-      channel_axis: which axis of the mask the channels are; None where it has none, as (B, H, W).
+      channel_axis: which axis of the mask the channels are; None if it has none, as (B, H, W).
 
     Returns:
       bool, shape (B, N), or (B, ...): the shape of `points` without its last axis.
@@ -216,7 +216,7 @@ def _together(
     if mask.ndim != axes + 2:
         has = "no channel axis" if channel_axis is None else "a channel axis"
         constraint = f"have a batch axis, {axes} spatial axes as the {name} have, and {has}"
-        cure = "" if channel_axis is None else "Pass channel_axis=None where it has no channels."
+        cure = "" if channel_axis is None else "Pass channel_axis=None if it has no channels."
         raise ValueError(must(owner, constraint, keep_mask, cure))
     places = jnp.asarray(places).astype(jnp.float32)
     return mask, places.reshape(shape[0], math.prod(shape[1:-1]), shape[-1])
@@ -244,7 +244,7 @@ def _kept_of_boxes(kept: jax.Array, boxes: jax.Array, *, channels: int) -> jax.A
     covered = jnp.einsum("...s,ns->...n", kept, weights[-1], precision=exactly)
     for weight in reversed(weights[:-1]):
         covered = jnp.einsum("...sn,ns->...n", covered, weight, precision=exactly)
-    some = total > 0  # not where it is NaN
+    some = total > 0  # False for NaN
     return jnp.where(some, jnp.minimum(covered / jnp.where(some, total, 1), 1), 0)
 
 

@@ -30,7 +30,7 @@ class DropoutOperator(ModalityOperator):
       name: for people to read.
 
     Raises:
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if the config is stochastic and `rngs` is None.
       KeyError: if `rngs` has neither the config's stream nor a default one.
 

@@ -54,7 +54,7 @@ def sample_record(
     if not isinstance(probability, float) or probability != 1:  # some records are left alone
         skip = 1 - jnp.asarray(probability, jnp.float32)
         params["applied"] = sample_bernoulli(fold_in(key, _APPLIED), skip, ())
-        # A rate of 0 keeps all, and costs nothing where the mask is used.
+        # A rate of 0 keeps all, and costs nothing when the mask is used.
         rate = jnp.where(params["applied"], jnp.asarray(rate).astype(jnp.float32), 0)
     if config.fill == "noise":
         params["fill_key"] = fold_in(key, _FILL)
@@ -91,7 +91,7 @@ def sample_constant(
 
 
 def is_active(config: DropoutOperatorConfig, params: dict[str, Any]) -> Any:
-    """Says whether anything is dropped at all, of all records or of each.
+    """Says whether anything is dropped: for all records, or for each.
 
     Args:
       config: what is dropped.

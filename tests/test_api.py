@@ -364,7 +364,7 @@ def draw_depth():
         (
             lambda: DropoutOperator(stochastic().config, rngs=None),
             ValueError,
-            "DropoutOperator.rngs must be given where the config is stochastic; got None.",
+            "DropoutOperator.rngs must be given if the config is stochastic; got None.",
         ),
         (
             lambda: DropoutOperator(OperatorConfig(), rngs=Rngs(0)),
@@ -387,7 +387,7 @@ def test_an_error_is_of_its_kind_and_says_what_was_expected_and_what_came(call, 
         ("mode", "pixle", ValueError, "must be one of 'pixel', 'channel'"),
         ("batch_strategy", "pmap", ValueError, "must be one of 'vmap', 'scan'; got 'pmap'."),
         ("field_key", "", ValueError, "must not be empty; got ''."),
-        ("stream_name", "a", ValueError, "must be None where stochastic is False; got 'a'."),
+        ("stream_name", "a", ValueError, "must be None if stochastic is False; got 'a'."),
         ("clip_range", (1.0, 0.0), ValueError, "must be (low, high) with low < high"),
     ],
 )

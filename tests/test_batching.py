@@ -81,7 +81,7 @@ def test_a_batch_sharded_over_explicit_axes_runs_at_once_or_not_at_all(key):
         images = {"image": jax.device_put(IMAGES["image"], jax.P("shard"))}
         out, _ = scale_batch(config, state, images)
         np.testing.assert_array_equal(out["image"], expected["image"])
-        text = r"batch_strategy must be 'vmap' where the batch axis is sharded over explicit mesh"
+        text = r"batch_strategy must be 'vmap' if the batch axis is sharded over explicit mesh"
         with pytest.raises(ValueError, match=text):
             scale_batch(OperatorConfig(stochastic=True, batch_strategy="scan"), state, images)
 

@@ -85,7 +85,7 @@ COMMON = {
     "stream_name": (
         "augment",
         ValueError,
-        "be None where stochastic is False; got 'augment'. "
+        "be None if stochastic is False; got 'augment'. "
         "A deterministic operator draws no keys; pass stochastic=True to draw some.",
     ),
     "batch_stats_fn": (3, TypeError, "be callable or None; got 3."),
@@ -113,7 +113,7 @@ def test_a_stream_must_have_a_name_and_statistics_one_source():
         assert str(refused.value) == f"OperatorConfig.stream_name must {text}"
     with pytest.raises(ValueError, match="batch_stats_fn") as refused:
         OperatorConfig(batch_stats_fn=mean_of, precomputed_stats={})
-    text = "OperatorConfig.precomputed_stats must be None where batch_stats_fn is given; got {}."
+    text = "OperatorConfig.precomputed_stats must be None if batch_stats_fn is given; got {}."
     assert str(refused.value) == text
 
 

@@ -268,10 +268,10 @@ def test_shards_that_share_their_ids_are_refused(key):
 
 # What is refused.
 
-ALONE = "apply_batch.epoch must be given where record_ids are; got None. Without it, records would"
+ALONE = "apply_batch.epoch must be given if record_ids are; got None. Without it, records would"
 REFUSED = [
-    ({"record_ids": IDS}, ValueError, ALONE + " have the same masks in every epoch."),
-    ({"epoch": 0}, ValueError, "apply_batch.record_ids must be given where an epoch is; got None."),
+    ({"record_ids": IDS}, ValueError, ALONE + " draw the same in every epoch."),
+    ({"epoch": 0}, ValueError, "apply_batch.record_ids must be given if epoch is; got None."),
     (
         {"record_ids": IDS[:2], "epoch": 0},
         ValueError,
@@ -297,7 +297,7 @@ REFUSED = [
     (
         {"record_ids": jnp.arange(6), "epoch": 0},
         TypeError,
-        "record_ids must be unsigned where they are a JAX array; got an array of shape (6,) and "
+        "record_ids must be unsigned if they are a JAX array; got an array of shape (6,) and "
         "dtype int32. What is traced cannot be looked at; if none is negative: "
         "ids.astype('uint32').",
     ),
@@ -338,7 +338,7 @@ def test_wrong_ids_and_epochs_are_refused_and_nothing_changes(given, error, text
 
 
 def test_ids_have_no_part_in_a_shared_mask(key):
-    text = "record_ids must be None where share_mask is True.* All records share one mask"
+    text = "record_ids must be None if all records share a draw"
     with pytest.raises(ValueError, match=text):
         run(config_of("pixel", share_mask=True), key, IMAGES, IDS)
 

@@ -220,7 +220,7 @@ def test_copies_keep_the_state_unless_new_keys_are_given():
 
 def test_a_copy_that_becomes_stochastic_needs_a_key():
     fixed = operator_of(stochastic=False, rngs=None)
-    with pytest.raises(ValueError, match=r"DropoutOperator\.rngs must be given where the"):
+    with pytest.raises(ValueError, match=r"DropoutOperator\.rngs must be given if the"):
         fixed.copy(config=config_of("pixel"))
     drawing = fixed.copy(config=config_of("pixel"), rngs=3)
     assert not np.array_equal(step(drawing), step(drawing))

@@ -37,7 +37,7 @@ def test_contradiction_1_channel_masks_have_shape_batch_by_channels_and_apply_ta
 
 def test_contradiction_2_only_a_deterministic_config_refuses_a_stream_name():
     assert run(sto()).any()
-    with pytest.raises(ValueError, match="stream_name must be None where stochastic is False"):
+    with pytest.raises(ValueError, match="stream_name must be None if stochastic is False"):
         det(stream_name="augment")
 
 
@@ -327,7 +327,7 @@ def test_the_function_for_statistics_is_called_only_by_compute_statistics():
     assert operator.compute_statistics(ONES) == {"n": 1}
     run(operator)
     assert operator.get_statistics() == {"n": 1}
-    with pytest.raises(ValueError, match="precomputed_stats must be None where batch_stats_fn"):
+    with pytest.raises(ValueError, match="precomputed_stats must be None if batch_stats_fn"):
         det(batch_stats_fn=len, precomputed_stats={})
 
 

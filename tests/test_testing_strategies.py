@@ -229,7 +229,7 @@ def test_operator_states_shrink_to_the_first_and_reach_the_last():
         ),
         (lambda: regions(modes=()), r"regions\.modes must name a mode; got \(\)"),
         (lambda: keys(implementations=("fry",)), r"keys\.implementations must be one of"),
-        (lambda: keys(implementations=()), r"keys\.implementations must name one where legacy"),
+        (lambda: keys(implementations=()), r"keys\.implementations must name one if legacy"),
         (lambda: images(dtypes=("uint7",)).example(), r"images\.dtypes must be one of"),
         (lambda: images(layouts=("G",)).example(), r"images\.layouts must be one of"),
         (lambda: batches(kinds=("list",)).example(), r"batches\.kinds must be one of"),

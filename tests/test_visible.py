@@ -258,7 +258,7 @@ WRONG = [
         (MASK[..., 0], BOXES),
         ValueError,
         f"keep_mask must {HAS} boxes have, and a channel axis; got an array of shape (2, 5, 7) and "
-        "dtype bool. Pass channel_axis=None where it has no channels.",
+        "dtype bool. Pass channel_axis=None if it has no channels.",
     ),
     (
         visible_points,

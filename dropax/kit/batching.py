@@ -354,13 +354,13 @@ def identify(record_ids: Any, epoch: Any, *, size: int, shared: bool) -> tuple[A
     """
     owner = "apply_batch.record_ids"
     if record_ids is None:
-        raise ValueError(must(owner, "be given where an epoch is", None))
+        raise ValueError(must(owner, "be given if epoch is", None))
     if epoch is None:
-        cure = "Without it, records would have the same masks in every epoch."
-        raise ValueError(must("apply_batch.epoch", "be given where record_ids are", None, cure))
+        cure = "Without it, records would draw the same in every epoch."
+        raise ValueError(must("apply_batch.epoch", "be given if record_ids are", None, cure))
     if shared:
-        cure = "All records share one mask, which ids have no part in."
-        raise ValueError(must(owner, "be None where share_mask is True", record_ids, cure))
+        cure = "That draw follows from the state's key and step."
+        raise ValueError(must(owner, "be None if all records share a draw", record_ids, cure))
     ids = as_record_ids(record_ids)
     if ids.shape[0] != size:
         raise ValueError(must(owner, f"have {size} ids, one per record", ids))
@@ -404,5 +404,5 @@ def _refuse_sharded_scan(records: Any) -> None:
     specs = [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(records)]
     if any(spec and spec[0] is not None for spec in specs) and explicit_axes(records):
         owner = "OperatorConfig.batch_strategy"
-        constraint = "be 'vmap' where the batch axis is sharded over explicit mesh axes"
+        constraint = "be 'vmap' if the batch axis is sharded over explicit mesh axes"
         raise ValueError(must(owner, constraint, "scan"))

@@ -115,7 +115,7 @@ class OperatorConfig(Plain):
         masks are the same.
 
     Raises:
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if a deterministic config names a stream, `batch_strategy` is unknown, or both
         `batch_stats_fn` and `precomputed_stats` are given.
     """
@@ -160,9 +160,7 @@ class OperatorConfig(Plain):
         if self.stream_name is not None and not self.stochastic:
             owner = self.owner("stream_name")
             cure = "A deterministic operator draws no keys; pass stochastic=True to draw some."
-            raise ValueError(
-                must(owner, "be None where stochastic is False", self.stream_name, cure)
-            )
+            raise ValueError(must(owner, "be None if stochastic is False", self.stream_name, cure))
         function: Any = self.batch_stats_fn
         if function is not None and not callable(function):
             raise TypeError(must(self.owner("batch_stats_fn"), "be callable or None", function))
@@ -171,7 +169,7 @@ class OperatorConfig(Plain):
             owner = self.owner("precomputed_stats")
             require_kind(owner, stats, dict, "a dict or None")
             if self.batch_stats_fn is not None:
-                raise ValueError(must(owner, "be None where batch_stats_fn is given", stats))
+                raise ValueError(must(owner, "be None if batch_stats_fn is given", stats))
 
     def replace(self, **changes: Any) -> Self:
         """Returns a new config, checked again, with some attributes replaced."""
@@ -241,10 +239,10 @@ class ModalityOperatorConfig(OperatorConfig):
       clip_range: lowest and highest value of the result, or None. May be infinite.
       preserve_auxiliary: whether auxiliary fields are in the output; if so, shape and dtype stay.
       validate_domain_constraints: whether to check what can be checked without values: that a
-        floating-point dtype can hold the fill. What cannot work at all is refused either way.
+        floating-point dtype can hold the fill. What cannot work is refused either way.
 
     Raises:
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if a name is empty, an auxiliary field is named twice or is `field_key` or
         `target_key` itself, or `clip_range` is not low < high.
     """

@@ -22,7 +22,7 @@ _IDS = np.uint32(2**32 - 1)
 def as_record_ids(ids: Any) -> Any:
     """Returns record ids in the form that goes through `jit` whole.
 
-    JAX makes 64-bit integers 32-bit ones without a word. Ids that come as such are split here
+    JAX silently truncates 64-bit integers to 32 bits. Ids that come as such are split here
     before they reach it. `apply_batch` and `Batch.from_parts` do so by themselves; call this for
     ids that are an argument of a jitted function of your own.
 
@@ -52,7 +52,7 @@ def as_record_ids(ids: Any) -> Any:
     if jnp.issubdtype(ids.dtype, jnp.signedinteger):
         if not on_host:
             cure = "What is traced cannot be looked at; if none is negative: ids.astype('uint32')."
-            raise TypeError(must(owner, "be unsigned where they are a JAX array", ids, cure))
+            raise TypeError(must(owner, "be unsigned if they are a JAX array", ids, cure))
         if ids.size and ids.min() < 0:
             raise ValueError(must(owner, "not be negative", int(ids.min())))
     words = ids.ndim == 2 and ids.shape[1] == 2 and ids.dtype == np.uint32
@@ -67,7 +67,7 @@ def as_record_ids(ids: Any) -> Any:
 
 
 def _array_of(ids: Any, owner: str) -> np.ndarray:
-    """Returns a list of ints as an array. NumPy alone would make floats of small and large ones."""
+    """Returns a list of ints as an array; NumPy would turn small and large ints into floats."""
     try:
         numbers = [operator.index(number) for number in ids]
         return np.array(numbers, np.int64 if min(numbers, default=0) < 0 else np.uint64)

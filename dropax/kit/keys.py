@@ -102,7 +102,7 @@ def varying_axes(tree: Any) -> frozenset[str]:
 
 
 def refuse_shared_key(key: jax.Array, data: Any, owner: str, cure: str = "") -> None:
-    """Raises a ValueError if every shard of a manual axis would draw the same, where JAX shows it.
+    """Raises a ValueError if JAX shows that every shard of a manual axis would draw the same.
 
     Args:
       key: what is drawn from.

@@ -1,4 +1,4 @@
-"""Meshes with explicit axes: what lies over them is worked on as over automatic ones.
+"""Meshes with explicit axes: records sharded over them are processed as over automatic axes.
 
 Given a function of records and the records, calls it so that each device draws its own part of the
 masks. Where axes are explicit, JAX asks each operation how its result lies over the mesh, and a
@@ -21,7 +21,7 @@ def explicit_axes(tree: Any) -> tuple[str, ...]:
 
 
 def call_over_mesh(function: Callable[..., tuple[Any, Any]], records: Any, *rest: Any) -> Any:
-    """Calls a function of records; explicit axes are automatic ones in it.
+    """Calls a function of records; inside it, explicit axes are automatic.
 
     Args:
       function: `(records, *rest) -> (records, summary)`. Where axes are explicit it is compiled,

@@ -72,7 +72,7 @@ class ModalityOperator:
     Args:
       config: what is fixed.
       rngs: where a stochastic operator gets its key from: a `dropax.Rngs`, an int seed, a key, or
-        anything that gives a key when its stream is called. A deterministic one needs none.
+        any object whose streams return a key when called. A deterministic one needs none.
       name: for people to read.
 
     Attributes:
@@ -81,7 +81,7 @@ class ModalityOperator:
       name: as given.
 
     Raises:
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if the config is stochastic and `rngs` is None.
       KeyError: if `rngs` has neither the config's stream nor a default one.
     """
@@ -120,7 +120,7 @@ class ModalityOperator:
         owner = f"{type(self).__name__}.rngs"
         if self.rngs is None:
             cure = "Pass rngs=dropax.Rngs(0)."
-            raise ValueError(must(owner, "be given where the config is stochastic", None, cure))
+            raise ValueError(must(owner, "be given if the config is stochastic", None, cure))
         return draw_key(self.rngs, self.stream_name, owner)
 
     @property
@@ -149,7 +149,7 @@ class ModalityOperator:
           data_shapes: the shape of each field, (B, ...).
 
         Returns:
-          Arrays of shape (B, ...), or None where the operator is deterministic.
+          Arrays of shape (B, ...), or None if the operator is deterministic.
 
         Raises:
           NotImplementedError: if the operator is stochastic and its class does not define this.
@@ -263,9 +263,9 @@ class ModalityOperator:
         """
         if metadata is not _MISSING:
             owner = f"{type(self).__name__}.apply_batch"
-            require_kind(f"{owner}.batch", batch, dict, "a dict of arrays where metadata is given")
+            require_kind(f"{owner}.batch", batch, dict, "a dict of arrays if metadata is given")
             if stats is not None:
-                noun = "the records' states where metadata is given"
+                noun = "the records' states if metadata is given"
                 require_kind(f"{owner}.stats", stats, dict, noun)
             whole = Batch.unchecked(batch, stats or {})
             out = self.apply_batch(whole, record_ids=record_ids, epoch=epoch)
@@ -455,8 +455,8 @@ class ModalityOperator:
           A new operator that shares no state with this one.
 
         Raises:
-          TypeError: if an argument is of another kind.
-          ValueError: if a key is to be drawn and there is nothing to draw it from.
+          TypeError: if an argument is of the wrong type.
+          ValueError: if a key is needed and there are no `rngs` to draw it from.
         """
         twin = copy.copy(self)
         twin._configure(

@@ -14,9 +14,10 @@ from dropax.kit.keys import as_key
 class Rngs:
     """Named streams of random keys, each a seed key and a count.
 
-    With operators the only mutable object of the package. Each call of a stream gives a fresh key,
-    `fold_in(stream key, count)`, and adds one to its count. A stream that was not named falls back
-    to the default one, which `rngs()` draws from. Threads may share it: no key comes twice.
+    `Rngs` and operators are the only mutable objects of the package. Each call of a stream returns
+    a fresh key, `fold_in(stream key, count)`, and adds one to its count. A stream that was not
+    named falls back to the default one, which `rngs()` draws from. Threads may share it: no key is
+    returned twice.
 
     Args:
       default: an int seed or a key for the default stream, or None for no such stream.

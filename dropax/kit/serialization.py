@@ -52,7 +52,7 @@ class Plain:
           An equal object.
 
         Raises:
-          TypeError: if `values` is no dict, or a field is of another kind.
+          TypeError: if `values` is no dict, or a field is of the wrong type.
           ValueError: if `type` is another class, a field is unknown, or a value is out of range.
         """
         owner = f"{cls.__name__}.from_dict.values"

@@ -115,7 +115,7 @@ def _copy_leaf(leaf: Any) -> Any:
     if not is_array(leaf) or not hasattr(leaf, "copy"):
         return leaf
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        # A key's own `copy` fails where the key is concrete and something else is being traced.
+        # A key's own `copy` fails if the key is concrete while something else is traced.
         data = jnp.array(jax.random.key_data(leaf), copy=True)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     return leaf.copy()

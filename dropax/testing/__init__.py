@@ -1,4 +1,4 @@
-"""Property tests for transforms: dropax's own, and anybody's.
+"""Property tests for transforms: dropax's own and any other.
 
 Strategies draw configs, keys and data that go together, and shrink to what can be read.
 `check_transform` runs two functions, in the sense of `dropax.batched`, through what any sound

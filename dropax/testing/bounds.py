@@ -27,7 +27,7 @@ def assert_dropped_fraction(
     Bernstein bound of Maurer and Pontil at most, with V their sample variance and
     L = log(4 / false_alarm): sqrt(2 L V / n) + 7 L / (3 (n - 1)). Where each value drops on its own
     they are far more draws, of a known variance, and Bernstein's inequality says more. Expectations
-    of 0 and 1 leave no room at all.
+    of 0 and 1 leave no room.
 
     Args:
       keep_mask: bool, True where kept, of shape (n, ...): one record a row.
@@ -38,7 +38,7 @@ def assert_dropped_fraction(
 
     Raises:
       AssertionError: if the masks drop more or less than the bound allows.
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if an argument is out of range, or there are so few records that no mask could
         fail.
 

@@ -55,7 +55,7 @@ def always(trial: Trial) -> bool:
 
 
 def is_stochastic(trial: Trial) -> bool:
-    """Says whether records draw at all."""
+    """Says whether records draw anything."""
     return bool(trial.config.stochastic)
 
 
@@ -158,7 +158,7 @@ def input_untouched(trial: Trial) -> None:
 
 @property_of("something kept from call to call, such as a global, a default argument or np.random")
 def deterministic(trial: Trial) -> None:
-    """The same arguments give the same result, whatever was called in between."""
+    """The same arguments return the same result, whatever was called in between."""
     transform = trial.transform
     if trial.config.stochastic:
         keys = trial.keys(trial.size)
@@ -267,7 +267,7 @@ def _draws(trial: Trial) -> bool:
     "a constant key, a part of the key alone, or randomness not drawn from the keys given", _draws
 )
 def keys_matter(trial: Trial) -> None:
-    """Different keys give different draws, also if they differ in one bit only."""
+    """Different keys draw differently, even if they differ in one bit only."""
     differ = trial.tally.differ
     if not differ.any():
         raise BrokenError(f"{2 * len(differ)} different keys all gave the same draw")

@@ -33,7 +33,7 @@ _KINDS = ("dict", "Batch")
 
 # What a check goes through, whatever its batches draw: few shapes, as each compiles anew, of large
 # and small batches, odd, even and short sides, every rank and one to five channels.
-# (records, rank, sides, channels), the rank where the config and the caller leave a choice.
+# (records, rank, sides, channels), the rank if the config and the caller leave a choice.
 _PLANS = (
     (9, 3, (7, 5), 3),
     (2, 3, (4, 6), 5),
@@ -209,7 +209,7 @@ def keys(
     if legacy:
         makers.append(jax.random.PRNGKey)
     if not makers:
-        raise ValueError(must("keys.implementations", "name one where legacy is False", ()))
+        raise ValueError(must("keys.implementations", "name one if legacy is False", ()))
     seeds = st.integers(0, 2**32 - 1)
     return st.builds(lambda make, seed: make(np.uint32(seed)), st.sampled_from(makers), seeds)
 

@@ -182,7 +182,7 @@ class Transform:
         return gradient
 
     def mask_of(self, config: OperatorConfig, params: Tree, shape: tuple[int, ...]) -> Any:
-        """Returns one record's mask with the image's axes, or None where there is none."""
+        """Returns one record's mask with the image's axes, or None if there is none."""
         if self.keep_mask is not None:
             mask = jnp.asarray(self.keep_mask(config, params))
         elif isinstance(params, dict) and "keep_mask" in params:
@@ -415,7 +415,7 @@ class Trial:
         return Tally(differ, fractions, covariances, shape, varies)
 
     def expected_fraction(self) -> float | None:
-        """Returns the fraction that should be dropped, or None where nothing says so."""
+        """Returns the fraction that should be dropped, or None if nothing says so."""
         shape = tuple(self.images.shape[1:])
         if self.transform.expected_fraction is not None:
             return float(self.transform.expected_fraction(self.config, shape))
