@@ -6,6 +6,7 @@ import pytest
 
 import dropax
 
+absl_flags = pytest.importorskip("absl.flags", reason="grain brings absl along")
 grain = pytest.importorskip("grain", reason="grain is not installed: pip install '.[interop]'")
 
 RATE, SHAPE = 0.5, (4, 4, 3)
@@ -84,4 +85,73 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_meets_the_same_masks(key):
     resumed.set_state(saved)
     _, again = dropped_by_id(state, resumed, epoch=0)
     assert len(rest) == 9
+    jax.tree.map(np.testing.assert_array_equal, again, rest)
+
+
+class Source:
+    """Random access; each record holds its own number.
+
+    Without a `__repr__` that names no address, grain refuses to resume from its own checkpoint.
+    """
+
+    def __repr__(self):
+        return "Source()"
+
+    def __len__(self):
+        return len(IMAGES)
+
+    def __getitem__(self, row):
+        return {"row": np.uint32(row), "image": IMAGES[row]}
+
+
+def loader(operations, workers, seed=1):
+    # Outside of absl's `app.run`, grain's workers do not start until its flags count as parsed.
+    absl_flags.FLAGS.mark_as_parsed()
+    sampler = grain.samplers.IndexSampler(
+        num_records=12,
+        shuffle=True,
+        seed=seed,
+        num_epochs=1,
+        shard_options=grain.sharding.NoSharding(),
+    )
+    return grain.DataLoader(
+        data_source=Source(), sampler=sampler, operations=operations, worker_count=workers
+    )
+
+
+class DropInWorker(grain.transforms.Map):
+    """Without ids, the copies of the operator in all workers would draw the same masks."""
+
+    def __init__(self, operator):
+        self.operator = operator
+
+    def map(self, batch):
+        image = {"image": batch["image"]}
+        dropped = self.operator.apply_batch(image, record_ids=batch["row"], epoch=0)
+        return {**batch, "image": np.asarray(dropped["image"])}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_operator_in_each_worker_drops_by_id(key, workers):
+    operator = dropax.DropoutOperator(CONFIG, rngs=key)
+    operations = [grain.transforms.Batch(3), DropInWorker(operator)]
+    got = {}
+    for batch in loader(operations, workers):
+        got |= dict(zip(batch["row"].tolist(), batch["image"], strict=True))
+    _, expected = dropped_by_id(operator.state, elements().batch(12), epoch=0)
+    assert sorted(got) == sorted(expected)
+    for record, image in expected.items():
+        np.testing.assert_array_equal(got[record], image)
+
+
+def test_workers_load_and_the_step_drops_resumed_in_the_middle(key):
+    state = dropax.init_state(CONFIG, key)
+    iterator = iter(loader([grain.transforms.Batch(2)], workers=2))
+    next(iterator)
+    saved = iterator.get_state()
+    _, rest = dropped_by_id(state, iterator, epoch=3)
+    resumed = iter(loader([grain.transforms.Batch(2)], workers=2))
+    resumed.set_state(saved)
+    _, again = dropped_by_id(state, resumed, epoch=3)
+    assert len(rest) == 10
     jax.tree.map(np.testing.assert_array_equal, again, rest)

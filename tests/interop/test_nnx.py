@@ -33,6 +33,46 @@ class Network(nnx.Module):
         return self.dense(batch["image"].reshape(len(batch["image"]), -1)), batch
 
 
+class Dropout(nnx.Module):
+    """A layer to copy; without the name `deterministic`, `model.eval()` would not switch it off."""
+
+    def __init__(self, rate, mode="pixel", *, rngs, deterministic=False):
+        self.rate, self.mode, self.deterministic = rate, mode, deterministic
+        self.rngs = rngs.dropout.fork()
+
+    def __call__(self, features):
+        if self.deterministic:
+            return features
+        return dropax.dropout(self.rngs(), features, rate=self.rate, mode=self.mode, rescale=True)
+
+
+def test_eval_switches_a_layer_off_and_train_on_again(key):
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.conv = nnx.Conv(3, 8, (3, 3), rngs=rngs)
+            self.drop = Dropout(0.4, dropax.Block(size=2), rngs=rngs)
+
+        def __call__(self, images):
+            return self.drop(nnx.relu(self.conv(images)) + 1)
+
+    network, images = Network(nnx.Rngs(0, dropout=1)), make_batch(key)["image"]
+    run = nnx.jit(lambda network, images: network(images))
+    network.eval()
+    whole = run(network, images)
+    assert (whole >= 1).all()
+    np.testing.assert_array_equal(run(network, images), whole)
+    network.train()
+    first, second = run(network, images), run(network, images)
+    assert (first == 0).any()
+    assert ((first == 0) != (second == 0)).any()
+    stream = nnx.Rngs(dropout=1).dropout.fork()
+    for dropped in (first, second):
+        expected = dropax.dropout(
+            stream(), whole, rate=0.4, mode=dropax.Block(size=2), rescale=True
+        )
+        np.testing.assert_allclose(dropped, expected, rtol=1e-6)
+
+
 def test_the_operator_takes_nnx_rngs_as_they_are():
     rngs = nnx.Rngs(0, augment=1)
     operator = dropax.DropoutOperator(CONFIG, rngs=rngs)
