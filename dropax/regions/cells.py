@@ -136,7 +136,7 @@ class Blocks(Plain):
             top = whole_below(top_word, np.uint32(rows + 1) - height)
             left = whole_below(left_word, np.uint32(columns + 1) - width)
             # A difference of unsigned numbers is large if it would be negative.
-            inside = (row - top < height)[:, None] & (column - left < width)
+            inside = (row - top < height)[:, None] & (column - left < width)[None]
             return jnp.where(inside, jnp.minimum(ranks, rank), ranks), None
 
         # Each cell is ranked by the first rectangle that covers it. The start is computed from the
