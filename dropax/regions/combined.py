@@ -37,9 +37,8 @@ class OneOf(Plain):
         each mode.
 
     Example:
-      >>> OneOf(("box", Block(size=3)), weights=(3, 1)).sample(
-      ...     jax.random.key(0), (8, 8, 3), 0.2
-      ... ).shape
+      >>> region = OneOf(("box", Blocks(size=2)), weights=(3, 1))
+      >>> region.sample(jax.random.key(0), (8, 8, 3), 0.2).shape
       (8, 8, 1)
     """
 
