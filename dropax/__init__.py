@@ -29,14 +29,19 @@ The same as an object:
 
 Modes, which say what drops together:
     Pixel                      each value, or each whole pixel
-    Channel                    whole channels
+    Channel                    whole channels, or groups of them
     Block                      overlapping blocks around random seeds (DropBlock)
-    Patch                      cells of a fixed grid (Hide-and-Seek)
+    Patch                      cells of a fixed grid (Hide-and-Seek, MAE)
+    Blocks                     an exact number of cells, in rectangles (BEiT)
     Box                        rectangles (Cutout, Random Erasing)
     Grid                       a lattice of squares (GridMask)
     Band                       strips across an axis (SpecAugment)
+    Record                     whole records (DropPath)
+    OneOf                      what one of several modes drops
+    Shared                     the same along some axes (tubes)
+    Inverted                   all but what a mode would drop
     Region                     the protocol of a mode of your own
-    presets                    four papers' own parameters, each as a config
+    presets                    papers' own parameters, each as a config
 
 What goes in and out:
     Batch                      records, stacked
@@ -74,7 +79,21 @@ from dropax.measures import (
     visible_points,
 )
 from dropax.operator import DropoutOperator
-from dropax.regions import Band, Block, Box, Channel, Grid, Patch, Pixel, Region
+from dropax.regions import (
+    Band,
+    Block,
+    Blocks,
+    Box,
+    Channel,
+    Grid,
+    Inverted,
+    OneOf,
+    Patch,
+    Pixel,
+    Record,
+    Region,
+    Shared,
+)
 
 __version__ = "0.1.0"
 
@@ -83,20 +102,25 @@ __all__ = [
     "Band",
     "Batch",
     "Block",
+    "Blocks",
     "Box",
     "Channel",
     "DropoutOperator",
     "DropoutOperatorConfig",
     "Element",
     "Grid",
+    "Inverted",
     "ModalityOperator",
     "ModalityOperatorConfig",
+    "OneOf",
     "OperatorConfig",
     "OperatorState",
     "Patch",
     "Pixel",
+    "Record",
     "Region",
     "Rngs",
+    "Shared",
     "apply",
     "apply_batch",
     "as_record_ids",

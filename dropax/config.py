@@ -20,7 +20,7 @@ from dropax.kit.errors import (
 from dropax.layout import ChannelAxis
 from dropax.regions import TYPES, Region, as_region
 
-Mode = Literal["pixel", "channel", "block", "patch", "box", "grid", "band"] | Region
+Mode = Literal["pixel", "channel", "block", "patch", "box", "grid", "band", "record"] | Region
 Rate = float | jax.Array
 
 
@@ -40,8 +40,9 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
       dropout_rate: expected fraction of the element that is dropped, in [0.0, 1.0], in every mode.
         A Python or NumPy number, or a JAX scalar; a JAX scalar is not checked and saturates: 0 and
         below keeps all, 1 and above drops all. A tuple (low, high) lets each record draw its own.
-      mode: "pixel", "channel", "block", "patch", "box", "grid" or "band", or a region object such
-        as `Pixel(per_channel=False)` or `Box(count=3)`. A name stands for the object's defaults.
+      mode: "pixel", "channel", "block", "patch", "box", "grid", "band" or "record", or a region
+        object such as `Pixel(per_channel=False)` or `Box(count=3)`. A name stands for the object's
+        defaults.
       fill: what dropped values become: a finite number; a tuple of one for each channel; "mean",
         the mean of the element's own channel; "noise", normal with the mean and spread of that
         channel; or "stats_mean", what `stats["mean"]` holds. An integer dtype must hold a number

@@ -1,8 +1,14 @@
-"""Four papers' own parameters, as configs.
+"""Papers' own parameters, as configs, and rates for holes of a side in pixels.
 
-Each function takes what its paper takes and returns a config whose `dropout_rate` and mode do the
-same. They are stochastic unless told otherwise, and take every other option of
-`DropoutOperatorConfig` as well.
+Each function but the last takes what its paper takes and returns a config whose `dropout_rate` and
+mode do the same; `spec_augment` returns several. They are stochastic unless told otherwise, and
+take every other option of `DropoutOperatorConfig` as well.
+
+    cutout, random_erasing, gridmask, dropblock     augmentation and regularization
+    mae, simmim, beit, videomae                     masked image and video modeling
+    drop_path, spec_augment                         residual branches, spectrograms
+
+Hide-and-Seek is `mode="patch"`, SpatialDropout `mode="channel"` with `rescale=True`.
 """
 
 from typing import Any
@@ -10,9 +16,20 @@ from typing import Any
 import numpy as np
 
 from dropax.config import DropoutOperatorConfig
-from dropax.kit.errors import is_number, must, require_kind, require_whole
-from dropax.regions import Block, Box, Grid
-from dropax.regions.calibration import box_fractions
+from dropax.kit.errors import is_number, must, require_kind, require_number, require_whole
+from dropax.regions import (
+    Band,
+    Block,
+    Blocks,
+    Box,
+    Grid,
+    Patch,
+    Record,
+    Shared,
+    as_region,
+)
+from dropax.regions.base import spatial_shape
+from dropax.regions.calibration import Border, box_fractions, largest_side
 
 
 def cutout(
@@ -169,6 +186,314 @@ def dropblock(
       True
     """
     return _config(field_key, rate, Block(size=block_size), {"rescale": True, **options})
+
+
+def mae(
+    field_key: str, *, rate: Any = 0.75, patch_size: int = 16, **options: Any
+) -> DropoutOperatorConfig:
+    """Masked autoencoders: an exact number of patches, chosen at random.
+
+    He et al., 2021, arXiv:2111.06377. Differs: the paper's code keeps
+    `int(patches * (1 - rate))` patches; here, if that is not whole, a record keeps the next lower
+    or higher number, such that `rate` drops in expectation. (Its masks are 1 where removed.)
+
+    Args:
+      field_key: the image's field.
+      rate: fraction of the patches that drops; may be traced.
+      patch_size: side of a patch, in pixels.
+      **options: further options of the config.
+
+    Returns:
+      A stochastic config in `Patch` mode.
+
+    Raises:
+      TypeError: if an argument is of the wrong type.
+      ValueError: if an argument is out of range.
+
+    Example:
+      >>> mae("image").mode, mae("image").dropout_rate
+      (Patch(size=16, exact=True), 0.75)
+    """
+    return _config(field_key, rate, Patch(size=patch_size, exact=True), options)
+
+
+def simmim(
+    field_key: str, *, rate: Any = 0.6, patch_size: int = 32, **options: Any
+) -> DropoutOperatorConfig:
+    """SimMIM: an exact number of large patches, chosen at random.
+
+    Xie et al., 2021, arXiv:2111.09886. Differs: the paper's code drops `ceil(patches * rate)`
+    patches; here, if that is not whole, a record drops the next lower or higher number, such that
+    `rate` drops in expectation. The paper puts a learned token in their place, after the embedding.
+
+    Args:
+      field_key: the image's field.
+      rate: fraction of the patches that drops; may be traced.
+      patch_size: side of a patch, in pixels.
+      **options: further options of the config.
+
+    Returns:
+      A stochastic config in `Patch` mode.
+
+    Raises:
+      TypeError: if an argument is of the wrong type.
+      ValueError: if an argument is out of range.
+
+    Example:
+      >>> simmim("image").mode, simmim("image").dropout_rate
+      (Patch(size=32, exact=True), 0.6)
+    """
+    return _config(field_key, rate, Patch(size=patch_size, exact=True), options)
+
+
+def beit(
+    field_key: str,
+    *,
+    rate: Any = 0.4,
+    patch_size: int = 16,
+    min_patches: int = 16,
+    ratio: tuple[float, float] = (0.3, 1 / 0.3),
+    **options: Any,
+) -> DropoutOperatorConfig:
+    """BEiT: patches in rectangles, about 40 percent of them.
+
+    Bao et al., 2021, arXiv:2106.08254. iBOT (arXiv:2111.07832) and DINOv2 (arXiv:2304.07193) hide
+    patches by the same rule, with `min_patches=4` and a rate from (0.1, 0.5). Differs: the paper's
+    code hides at most 75 of 196 patches, and now and then fewer; here just the rate drops. What
+    else differs is said at `Blocks`.
+
+    Args:
+      field_key: the image's field.
+      rate: fraction of the patches that drops, or (least, largest); may be traced.
+      patch_size: side of a patch, in pixels. It must divide the image.
+      min_patches: least area of a rectangle, as long as so many patches are missing.
+      ratio: (lowest, highest) height / width of a rectangle, log-uniform.
+      **options: further options of the config.
+
+    Returns:
+      A stochastic config in `Blocks` mode.
+
+    Raises:
+      TypeError: if an argument is of the wrong type.
+      ValueError: if an argument is out of range.
+
+    Example:
+      >>> beit("image", ratio=(0.3, 3.3)).mode
+      Blocks(size=16, aspect_ratio=(0.3, 3.3), min_cells=16)
+    """
+    mode = Blocks(size=patch_size, aspect_ratio=ratio, min_cells=min_patches)
+    return _config(field_key, rate, mode, options)
+
+
+def videomae(
+    field_key: str, *, rate: Any = 0.9, patch_size: int = 16, **options: Any
+) -> DropoutOperatorConfig:
+    """VideoMAE: tubes, an exact number of patches that is the same in every frame.
+
+    Tong et al., 2022, arXiv:2203.12602. Videos are (time, height, width, channels). Differs: the
+    paper's code drops `int(patches * rate)` patches of a frame; here, if that is not whole, a
+    record drops the next lower or higher number, such that `rate` drops in expectation.
+
+    Args:
+      field_key: the video's field.
+      rate: fraction of the patches that drops; may be traced.
+      patch_size: side of a patch, in pixels.
+      **options: further options of the config.
+
+    Returns:
+      A stochastic config in `Shared` mode.
+
+    Raises:
+      TypeError: if an argument is of the wrong type.
+      ValueError: if an argument is out of range.
+
+    Example:
+      >>> videomae("video").mode
+      Shared(mode=Patch(size=16, exact=True), axes=0)
+    """
+    return _config(field_key, rate, Shared(Patch(size=patch_size, exact=True), axes=0), options)
+
+
+def drop_path(field_key: str, *, rate: Any = 0.1, **options: Any) -> DropoutOperatorConfig:
+    """DropPath: whole records of a residual branch, the others divided by what is kept.
+
+    Larsson et al., 2016, arXiv:1605.07648; as stochastic depth, Huang et al., 2016,
+    arXiv:1603.09382. Differs: stochastic depth draws once for a batch (pass `share_mask=True`) and
+    rescales when evaluating; here each record draws, and rescaling is done while training.
+
+    Args:
+      field_key: the field of the branch's output.
+      rate: fraction of the records that drops; may be traced, and grows with the layer in the
+        paper.
+      **options: further options of the config.
+
+    Returns:
+      A stochastic config in `Record` mode that rescales.
+
+    Raises:
+      TypeError: if an argument is of the wrong type.
+      ValueError: if an argument is out of range.
+
+    Example:
+      >>> drop_path("branch").mode, drop_path("branch").rescale
+      (Record(), True)
+    """
+    return _config(field_key, rate, Record(), {"rescale": True, **options})
+
+
+def spec_augment(
+    field_key: str,
+    *,
+    spectrogram_shape: tuple[int, int],
+    freq_mask_count: int = 2,
+    freq_mask_max_bins: int = 27,
+    time_mask_count: int = 2,
+    time_mask_max_frames: int = 100,
+    time_mask_max_share: float = 1.0,
+    **options: Any,
+) -> tuple[DropoutOperatorConfig, ...]:
+    """SpecAugment: bands of frequency and of time, each of a width of its own.
+
+    Park et al., 2019, arXiv:1904.08779, with the parameters of its "LD" policy: 27 bins (F), twice,
+    and 100 frames (T), twice. The configs are to be applied one after the other, each with a state
+    of its own from a key of its own: two bands of one key would be the same band. Bands are of
+    these widths on spectrograms of `spectrogram_shape`; on others they grow with the axis.
+
+    Differs: time is not warped. A width is uniform on the real numbers from 0 to F and then rounded
+    at random, so that widths of 0 and F come half as often as those in between. With `where_key`
+    a band may lie in padding, where it drops nothing.
+
+    Args:
+      field_key: the field of the spectrogram, (time, frequency) or (time, frequency, channels).
+      spectrogram_shape: its size, (frames, bins).
+      freq_mask_count: how many bands of frequency.
+      freq_mask_max_bins: largest width of one, in bins.
+      time_mask_count: how many bands of time.
+      time_mask_max_frames: largest width of one, in frames.
+      time_mask_max_share: no band of time is wider than this part of all frames, in [0, 1].
+      **options: further options of the configs, such as `where_key` for padding or `fill="mean"`.
+        With a `target_key` the first config writes it, and the others work on it.
+
+    Returns:
+      Stochastic configs in `Band` mode, as many as bands.
+
+    Raises:
+      TypeError: if an argument is of the wrong type.
+      ValueError: if an argument is out of range, or there is a `mask_key`.
+
+    Example:
+      >>> import jax
+      >>> from dropax import apply_batch, init_state
+      >>> configs = spec_augment("audio", spectrogram_shape=(400, 80))
+      >>> keys = jax.random.split(jax.random.key(0), len(configs))
+      >>> states = [init_state(config, key) for config, key in zip(configs, keys)]
+      >>> batch = {"audio": jax.numpy.ones((8, 400, 80))}
+      >>> for n, config in enumerate(configs):
+      ...     batch, states[n] = apply_batch(config, states[n], batch)
+      >>> [config.mode for config in configs[::2]]
+      [Band(axis=1, count=1), Band(axis=0, count=1)]
+    """
+    owner = "spec_augment"
+    shape: tuple[int, ...] = spectrogram_shape
+    require_kind(f"{owner}.spectrogram_shape", shape, tuple, "a tuple of two sizes")
+    if len(shape) != 2:
+        raise ValueError(must(f"{owner}.spectrogram_shape", "be (frames, bins)", shape))
+    for position, size in enumerate(shape):
+        require_whole(f"{owner}.spectrogram_shape[{position}]", size, 1)
+    require_whole(f"{owner}.freq_mask_count", freq_mask_count, 0)
+    require_whole(f"{owner}.freq_mask_max_bins", freq_mask_max_bins, 0)
+    require_whole(f"{owner}.time_mask_count", time_mask_count, 0)
+    require_whole(f"{owner}.time_mask_max_frames", time_mask_max_frames, 0)
+    require_number(f"{owner}.time_mask_max_share", time_mask_max_share)
+    if not 0 <= time_mask_max_share <= 1:
+        constraint = "be in [0, 1]"
+        raise ValueError(must(f"{owner}.time_mask_max_share", constraint, time_mask_max_share))
+    if options.get("mask_key") is not None:
+        cure = "Each config has a mask of its own: use config.replace(mask_key=...)."
+        raise ValueError(must(f"{owner}.mask_key", "be None", options["mask_key"], cure))
+    frames, bins = spectrogram_shape
+    widest = min(freq_mask_max_bins / bins, 1.0)
+    bands = [(Band(axis=1), widest)] * freq_mask_count
+    widest = min(time_mask_max_frames / frames, time_mask_max_share)
+    bands += [(Band(axis=0), widest)] * time_mask_count
+    configs = []
+    for band, widest in bands:
+        configs.append(_config(field_key, (0.0, widest), band, options))
+        # What one config wrote is what the next one works on.
+        field_key = options.get("target_key") or field_key
+        options = {**options, "target_key": None}
+    return tuple(configs)
+
+
+def rate_for_side(
+    mode: Any, side: int | tuple[int, int], element_shape: tuple[int, ...]
+) -> float | tuple[float, float]:
+    """Returns the rate at which holes have a side in pixels, for those who think in pixels.
+
+    At this rate all holes have just that side. It is a rate as any other: on elements of another
+    size it stays, and the side adapts.
+
+    Args:
+      mode: "box", "grid" or "band", or such a region: a `Box` with `aspect_ratio=(1, 1)`, of which
+        the side is that of a square, a `Grid` of one `unit`, or a `Band`, of which it is the width.
+      side: in pixels; or (least, largest), for a range of rates.
+      element_shape: the element's, with its channels last: `(..., channels)`.
+
+    Returns:
+      The rate, or the range of rates, for `dropout_rate`. Within a range rates are uniform, so that
+      areas are, not sides.
+
+    Raises:
+      TypeError: if an argument is of the wrong type.
+      ValueError: if the mode is another, has holes of several shapes, or none with that side.
+
+    Example:
+      >>> round(rate_for_side("box", 8, (32, 32, 3)), 4)
+      0.0625
+      >>> rate_for_side("band", (0, 8), (32, 32, 3))
+      (0.0, 0.25)
+    """
+    owner = "rate_for_side"
+    region: Any = as_region(mode, f"{owner}.mode")
+    require_kind(f"{owner}.element_shape", element_shape, tuple, "a shape")
+    for position, size in enumerate(element_shape):
+        require_whole(f"{owner}.element_shape[{position}]", size, 1)
+    sides: Any = side
+    if isinstance(sides, tuple):
+        if len(sides) != 2:
+            raise ValueError(must(f"{owner}.side", "be a number or (least, largest)", sides))
+        least, largest = (
+            _rate_for_side(region, each, element_shape, f"{owner}.side[{n}]")
+            for n, each in enumerate(sides)
+        )
+        return least, largest
+    return _rate_for_side(region, sides, element_shape, f"{owner}.side")
+
+
+def _rate_for_side(region: Any, side: int, element_shape: tuple[int, ...], owner: str) -> float:
+    spatial, count = spatial_shape(region, element_shape), 1
+    border: Border = "inside"
+    if isinstance(region, Grid):
+        unit = region.unit
+        if isinstance(unit, tuple):
+            raise ValueError(must("rate_for_side.mode", "have one unit", region))
+        require_whole(owner, side, 0, unit + 1)
+        return float((side / unit) ** len(spatial))
+    if isinstance(region, Box):
+        if set(region.aspect_ratio) != {1}:
+            raise ValueError(must("rate_for_side.mode", "have aspect_ratio=(1, 1)", region))
+        count, border = region.count, region.border
+    elif isinstance(region, Band):
+        if not -len(spatial) <= region.axis < len(spatial):
+            constraint = f"have an axis that is one of {len(spatial)}"
+            raise ValueError(must("rate_for_side.mode", constraint, region))
+        spatial, count = (spatial[region.axis],), region.count
+    else:
+        cure = "The side of its holes is its size." if hasattr(region, "size") else ""
+        raise ValueError(must("rate_for_side.mode", "be a Box, a Grid or a Band", region, cure))
+    # The largest square that fits, or that an image can be covered by.
+    require_whole(owner, side, 0, min(largest_side(size, border) for size in spatial) + 1)
+    return float(box_fractions(np.array([[side] * len(spatial)]), spatial, count, border)[0])
 
 
 def _config(field_key: str, rate: Any, mode: Any, options: dict[str, Any]) -> DropoutOperatorConfig:

@@ -10,12 +10,16 @@ import pytest
 from dropax import (
     Band,
     Block,
+    Blocks,
     Box,
     Channel,
     DropoutOperatorConfig,
     Grid,
+    Inverted,
+    OneOf,
     Patch,
     Pixel,
+    Shared,
 )
 
 MODES = {
@@ -32,6 +36,13 @@ MODES = {
     "grid, units": Grid(unit=(2, 4)),
     "band": "band",
     "bands": Band(axis=-1, count=2),
+    "channel, exact": Channel(exact=True),
+    "patch, exact": Patch(size=2, exact=True),
+    "blocks": Blocks(size=1, min_cells=2),
+    "record": "record",
+    "one of": OneOf(("box", Channel()), weights=(2, 1)),
+    "shared": Shared(Pixel(), axes=0),
+    "inverted": Inverted(Box(count=2)),
 }
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"

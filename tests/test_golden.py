@@ -27,6 +27,13 @@ GOLDEN = {
     "grid, units": "fc98c0",
     "band": "90",
     "bands": "e1c0",
+    "channel, exact": "ac",
+    "patch, exact": "ce4e70",
+    "blocks": "6b43f0",
+    "record": "80",
+    "one of": "03fe07fff03fe070",
+    "shared": "c1b67fe8",
+    "inverted": "31b180",
 }
 
 

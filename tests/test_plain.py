@@ -15,9 +15,12 @@ from dropax import (
     Channel,
     DropoutOperatorConfig,
     Grid,
+    Inverted,
     ModalityOperatorConfig,
+    OneOf,
     OperatorConfig,
     Patch,
+    Shared,
 )
 
 
@@ -34,6 +37,8 @@ REGIONS = [
     Patch(size=(2, 3)),
     Grid(unit=(2, 9), rotate=4.5),
     Box(aspect_ratio=(0.5, 2)),
+    Channel(groups=((0, 2), (1,))),
+    OneOf((Inverted(Shared("patch", axes=(0, -1))), Channel(groups=((1,), (0,))))),
 ]
 
 
@@ -80,7 +85,12 @@ def test_the_configs_that_others_build_on_come_back_too():
 def test_plain_values_say_what_they_are():
     assert Band(axis=1).to_dict() == {"type": "Band", "axis": 1, "count": 1}
     plain = config_of(mode=Channel(min_kept=1)).to_dict()
-    assert plain["mode"] == {"type": "Channel", "min_kept": 1}
+    assert plain["mode"] == {
+        "type": "Channel",
+        "min_kept": 1,
+        "exact": False,
+        "groups": None,
+    }
     assert (
         DropoutOperatorConfig.from_dict({"type": plain["type"], "field_key": "image"})
         == config_of()

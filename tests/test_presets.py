@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from bounds import assert_counts
-from dropax import Block, Box, Grid, generate_random_params, presets
+from dropax import (
+    Band,
+    Block,
+    Blocks,
+    Box,
+    Grid,
+    Patch,
+    apply_batch,
+    generate_random_params,
+    init_state,
+    presets,
+)
 
 RECORDS = 4096
 
@@ -143,10 +154,216 @@ def test_dropblock_is_that_of_the_paper_with_overlaps_counted():
     assert_counts((~theirs.any(axis=1)).sum(), RECORDS, (1 - gamma) ** 64)
 
 
+# Masked image modeling.
+
+
+def tokens(config, spatial, patch):
+    """Which patches drop, bool of shape (RECORDS, patches); each drops as a whole."""
+    drops = dropped(config, spatial)
+    rows, columns = spatial[0] // patch, spatial[1] // patch
+    cells = drops.reshape(RECORDS, rows, patch, columns, patch)
+    assert (cells == cells[:, :, :1, :, :1]).all()
+    return cells[:, :, 0, :, 0].reshape(RECORDS, rows * columns)
+
+
+def shuffled(rng, tokens, dropped):
+    """The rule of MAE and SimMIM: sort noise, and drop what comes first."""
+    noise = rng.random((RECORDS, tokens))
+    return noise.argsort(axis=1).argsort(axis=1) < dropped
+
+
+def assert_same_sets(ours, theirs, dropped, count):
+    """Each patch drops as often, and so does each pair of neighbors."""
+    for masks in (ours, theirs):
+        assert set(masks.sum(axis=1)) == {dropped}
+        assert_counts(masks.sum(axis=0), RECORDS, dropped / count)
+        pairs = masks[:, :-1] & masks[:, 1:]
+        assert_counts(pairs.sum(axis=0), RECORDS, dropped * (dropped - 1) / count / (count - 1))
+
+
+def test_mae_is_that_of_the_paper():
+    # At a quarter of its 224 pixels: 36 patches, of which int(36 * (1 - 0.75)) = 9 are kept.
+    config = presets.mae("image")
+    ours = tokens(config, (96, 96), 16)
+    assert_same_sets(ours, shuffled(np.random.default_rng(0), 36, 36 - int(36 * 0.25)), 27, 36)
+
+
+def test_simmim_is_that_of_the_paper_but_for_rounding():
+    # Its 192 pixels have 36 patches of 32, of which the paper drops ceil(36 * 0.6) = 22.
+    ours = tokens(presets.simmim("image", patch_size=8), (48, 48), 8)
+    assert set(ours.sum(axis=1)) == {21, 22}
+    assert_counts((ours.sum(axis=1) == 22).sum(), RECORDS, 0.6)
+    assert presets.simmim("image").mode == Patch(size=32, exact=True)
+    most = tokens(presets.simmim("image", rate=22 / 36, patch_size=8), (48, 48), 8)
+    assert_same_sets(most, shuffled(np.random.default_rng(0), 36, math.ceil(36 * 0.6)), 22, 36)
+
+
+def beit_mask(rng, side, most, least, ratio):
+    """The masking generator of the paper's code: (side, side) patches, at most `most` of them."""
+    mask, count = np.zeros((side, side), bool), 0
+    while count < most:
+        added = 0
+        for _ in range(10):
+            area = least + (most - count - least) * rng.random()
+            aspect = math.exp(rng.uniform(*map(math.log, ratio)))
+            h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if w < side and h < side:
+                top, left = rng.integers(side - h + 1), rng.integers(side - w + 1)
+                part = mask[top : top + h, left : left + w]
+                if 0 < part.size - part.sum() <= most - count:
+                    added = part.size - part.sum()
+                    part[:] = True
+                    break
+        if added == 0:
+            break
+        count += added
+    return mask
+
+
+def test_beit_is_like_that_of_the_paper():
+    # 75 of 14 x 14 patches, as in its code; ours always, theirs at most.
+    ours = tokens(presets.beit("image", rate=75 / 196, patch_size=1), (14, 14), 1)
+    assert set(ours.sum(axis=1)) == {75}
+    ours = ours.reshape(-1, 14, 14)
+    rng = np.random.default_rng(0)
+    theirs = np.array([beit_mask(rng, 14, 75, 16, (0.3, 1 / 0.3)) for _ in range(RECORDS)])
+    assert theirs.sum(axis=(1, 2)).max() == 75
+    assert theirs.sum(axis=(1, 2)).mean() > 74
+    # How often each patch is hidden, from 0.04 in a corner to 0.7 in the middle: apart by 0.06 at
+    # most, as rectangles that do not fit give way here and are drawn again there. Standard errors
+    # are below 0.011 for the difference.
+    hidden, expected = ours.mean(axis=0), theirs.mean(axis=0)
+    assert np.abs(hidden - expected).max() < 0.06 + 5 * 0.011
+    assert np.abs(hidden - expected).mean() < 0.03
+    assert hidden.min() > 0.04
+    # Rectangles are as large: so many borders between hidden and shown patches there are.
+    for axis in (1, 2):
+        borders = [np.diff(masks, axis=axis).sum(axis=(1, 2)).mean() for masks in (ours, theirs)]
+        assert borders[0] == pytest.approx(borders[1], rel=0.15)
+    scattered = shuffled(rng, 196, 75).reshape(-1, 14, 14)
+    assert np.diff(scattered, axis=2).sum(axis=(1, 2)).mean() > 3 * borders[0]
+
+
+def test_videomae_is_that_of_the_paper_but_for_rounding():
+    config = presets.videomae("video", patch_size=2)
+    shapes = {"video": (RECORDS, 4, 14, 14, 3)}
+    drops = ~np.asarray(generate_random_params(config, jax.random.key(2), shapes)["keep_mask"])
+    assert drops.shape == (RECORDS, 1, 14, 14, 1)  # the same in every frame: a tube
+    cells = drops[:, 0, ::2, ::2, 0].reshape(RECORDS, 49)
+    # The paper drops int(49 * 0.9) = 44 patches of a frame, here it is 44.1 in the mean.
+    assert set(cells.sum(axis=1)) == {44, 45}
+    assert_counts((cells.sum(axis=1) == 45).sum(), RECORDS, 0.1)
+    fewer = presets.videomae("video", rate=44 / 49, patch_size=2)
+    drops = ~np.asarray(generate_random_params(fewer, jax.random.key(2), shapes)["keep_mask"])
+    cells = drops[:, 0, ::2, ::2, 0].reshape(RECORDS, 49)
+    assert_same_sets(cells, shuffled(np.random.default_rng(0), 49, int(49 * 0.9)), 44, 49)
+
+
+def test_drop_path_is_that_of_the_paper():
+    config = presets.drop_path("branch", rate=0.2)
+    branch = jnp.arange(1.0, RECORDS + 1)[:, None, None, None] * jnp.ones((1, 2, 2, 3))
+    step = jax.jit(lambda config, state, x: apply_batch(config, state, {"branch": x})[0]["branch"])
+    out = np.asarray(step(config, init_state(config, jax.random.key(0)), branch))
+    # The usual code: x / keep * bernoulli(keep), one draw a record.
+    kept = out[:, 0, 0, 0] != 0
+    expected = np.asarray(branch) / np.float32(0.8) * kept[:, None, None, None]
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+    assert_counts(kept.sum(), RECORDS, 0.8)
+
+
+# SpecAugment.
+
+
+def spec_band(rng, size, widest):
+    """The paper's rule for one band: a width from 0 to the largest, then a start where it fits."""
+    width = math.floor(rng.uniform(0, widest) + rng.random())
+    return int(rng.integers(size - width + 1)), width
+
+
+def test_spec_augment_is_that_of_the_paper():
+    configs = presets.spec_augment(
+        "image", spectrogram_shape=(20, 12), freq_mask_max_bins=6, time_mask_max_frames=10
+    )
+    assert [config.mode for config in configs] == [Band(axis=1)] * 2 + [Band(axis=0)] * 2
+    for config, axis, size, widest in ((configs[0], 2, 12, 6), (configs[2], 1, 20, 10)):
+        drops = dropped(config, (20, 12))
+        lines = drops.any(axis=3 - axis)
+        assert (drops == np.expand_dims(lines, 3 - axis)).all()
+        starts, widths = lines.argmax(axis=1), lines.sum(axis=1)
+        for width in range(widest + 1):
+            share = (1 if 0 < width < widest else 0.5) / widest
+            assert_counts((widths == width).sum(), RECORDS, share)
+        some = starts[widths == widest // 2]
+        counts = np.bincount(some, minlength=size - widest // 2 + 1)
+        assert_counts(counts, len(some), 1 / len(counts))
+        rng = np.random.default_rng(0)
+        theirs = np.array([spec_band(rng, size, widest) for _ in range(16 * RECORDS)])
+        compare(widths, theirs[:, 1], range(1, widest + 1))
+        compare(starts[widths > 0], theirs[theirs[:, 1] > 0, 0], range(1, size))
+
+
+def test_spec_augment_takes_the_bounds_of_the_paper_and_those_of_the_spectrogram():
+    options = {"spectrogram_shape": (50, 20), "freq_mask_count": 1, "time_mask_count": 1}
+    rates = [config.dropout_rate for config in presets.spec_augment("i", **options)]
+    assert rates == [(0, 1), (0, 1)]
+    options |= {"time_mask_max_share": 0.2, "freq_mask_max_bins": 5}
+    rates = [config.dropout_rate for config in presets.spec_augment("i", **options)]
+    assert rates == [(0, 0.25), (0, 0.2)]
+    assert (
+        presets.spec_augment("i", **{**options, "freq_mask_count": 0, "time_mask_count": 0}) == ()
+    )
+
+
+def test_the_configs_of_spec_augment_work_on_one_another():
+    configs = presets.spec_augment("a", spectrogram_shape=(30, 20), target_key="b", fill=-1.0)
+    assert [(c.field_key, c.target_key) for c in configs] == [("a", "b")] + [("b", None)] * 3
+    batch = {"a": jnp.ones((64, 30, 20))}
+    for key, config in zip(jax.random.split(jax.random.key(0), 4), configs, strict=True):
+        batch, _ = apply_batch(config, init_state(config, key), batch)
+    assert bool((batch["a"] == 1).all())
+    masked = np.asarray(batch["b"]) == -1
+    assert masked.all(axis=1).any()
+    assert masked.all(axis=2).any()
+
+
+# Sides in pixels.
+
+# How many rows or columns drop at least and at most: of one hole its side, unless it is cut off.
+SIDES = [
+    (Box(), 8, (32, 32, 3), (8, 8)),
+    (Box(border="clip"), 16, (32, 32, 3), (8, 16)),
+    (Box(count=3), 5, (9, 20, 1), (5, 9)),
+    (Band(axis=1), 7, (8, 30, 3), (7, 7)),
+    (Band(count=2), 3, (9, 4, 3), (3, 6)),
+    (Grid(unit=8), 5, (16, 24, 3), (10, 10)),  # two squares
+    (Grid(unit=8), 8, (16, 3), (16, 16)),
+]
+
+
+@pytest.mark.parametrize(("mode", "side", "shape", "bounds"), SIDES, ids=str)
+def test_at_the_rate_for_a_side_all_holes_have_that_side(mode, side, shape, bounds):
+    rate = presets.rate_for_side(mode, side, shape)
+    draw = jax.jit(jax.vmap(lambda key, rate: mode.sample(key, shape, rate), (0, None)))
+    drops = ~np.asarray(draw(jax.random.split(jax.random.key(0), 1024), rate))[..., 0]
+    along = 1 + getattr(mode, "axis", 0)
+    lines = drops.any(axis=tuple({1, 2} & set(range(drops.ndim)) - {along}))
+    assert (lines.sum(axis=1).min(), lines.sum(axis=1).max()) == bounds
+
+
+def test_rates_for_a_side_are_those_of_the_papers():
+    assert presets.rate_for_side("box", 16, (32, 32, 3)) == 0.25
+    assert presets.rate_for_side("band", (0, 8), (32, 32, 3)) == (0, 0.25)
+    assert presets.rate_for_side("grid", 16, (224, 224, 3)) == 0.25
+    cutout = presets.cutout("i", image_shape=(32, 32), length=16).dropout_rate
+    assert presets.rate_for_side(Box(border="clip"), 16, (32, 32, 3)) == cutout
+
+
 def test_options_of_the_config_are_taken_and_the_papers_own_can_be_changed():
     config = presets.random_erasing("a.b", fill="noise", apply_probability=1.0, seed=3)
     assert (config.field_key, config.fill, config.apply_probability) == ("a.b", "noise", 1.0)
     assert presets.gridmask("i").mode == Grid(unit=(96, 223), rotate=360)
+    assert presets.beit("i").mode == Blocks(16, (0.3, 1 / 0.3), min_cells=16)
+    assert presets.mae("i", fill="mean").fill == "mean"
     assert presets.dropblock("i", rate=jnp.float32(0.2), rescale=False).rescale is False
 
 
@@ -175,6 +392,74 @@ WRONG = [
         lambda: presets.cutout("i", image_shape=(32, 32), holes=65),
         ValueError,
         "cutout.holes must be in [1, 65); got 65.",
+    ),
+    (
+        lambda: presets.spec_augment("i", spectrogram_shape=80),
+        TypeError,
+        "spec_augment.spectrogram_shape must be a tuple of two sizes; got 80.",
+    ),
+    (
+        lambda: presets.spec_augment("i", spectrogram_shape=(80,)),
+        ValueError,
+        "spec_augment.spectrogram_shape must be (frames, bins); got (80,).",
+    ),
+    (
+        lambda: presets.spec_augment("i", spectrogram_shape=(80, 9), time_mask_max_share=2),
+        ValueError,
+        "spec_augment.time_mask_max_share must be in [0, 1]; got 2.",
+    ),
+    (
+        lambda: presets.spec_augment("i", spectrogram_shape=(80, 9), freq_mask_count=-1),
+        ValueError,
+        "spec_augment.freq_mask_count must be at least 0; got -1.",
+    ),
+    (
+        lambda: presets.spec_augment("i", spectrogram_shape=(80, 9), mask_key="kept"),
+        ValueError,
+        "spec_augment.mask_key must be None; got 'kept'. "
+        "Each config has a mask of its own: use config.replace(mask_key=...).",
+    ),
+    (
+        lambda: presets.rate_for_side("patch", 8, (32, 32, 3)),
+        ValueError,
+        "rate_for_side.mode must be a Box, a Grid or a Band; got Patch(size=16, exact=False). "
+        "The side of its holes is its size.",
+    ),
+    (
+        lambda: presets.rate_for_side("pixel", 8, (32, 32, 3)),
+        ValueError,
+        "rate_for_side.mode must be a Box, a Grid or a Band; got Pixel(per_channel=True).",
+    ),
+    (
+        lambda: presets.rate_for_side(Box(aspect_ratio=(1, 2)), 8, (32, 32, 3)),
+        ValueError,
+        "rate_for_side.mode must have aspect_ratio=(1, 1); "
+        "got Box(count=1, aspect_ratio=(1, 2), border='inside').",
+    ),
+    (
+        lambda: presets.rate_for_side(Grid(unit=(4, 8)), 4, (32, 32, 3)),
+        ValueError,
+        "rate_for_side.mode must have one unit; got Grid(unit=(4, 8), rotate=0).",
+    ),
+    (
+        lambda: presets.rate_for_side("box", (0, 33), (40, 32, 3)),
+        ValueError,
+        "rate_for_side.side[1] must be in [0, 33); got 33.",
+    ),
+    (
+        lambda: presets.rate_for_side("box", (1, 2, 3), (40, 32, 3)),
+        ValueError,
+        "rate_for_side.side must be a number or (least, largest); got (1, 2, 3).",
+    ),
+    (
+        lambda: presets.rate_for_side("box", 2.5, (40, 32, 3)),
+        TypeError,
+        "rate_for_side.side must be an int; got 2.5.",
+    ),
+    (
+        lambda: presets.rate_for_side(Band(axis=2), 2, (40, 32, 3)),
+        ValueError,
+        "rate_for_side.mode must have an axis that is one of 2; got Band(axis=2, count=1).",
     ),
     (
         lambda: presets.gridmask("i", ratio="x"),

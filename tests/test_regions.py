@@ -9,7 +9,7 @@ import pytest
 
 import dropax
 from cases import MODES as CASES
-from dropax import Band, Block, Box, Channel, Grid, Patch, Pixel, Region, regions
+from dropax import Band, Block, Blocks, Box, Channel, Grid, Patch, Pixel, Record, Region, regions
 from dropax.regions import as_region
 
 SHAPES = [(4, 5, 3), (7, 1), (2, 3, 4, 2), (1,), (0, 3), (5, 0)]
@@ -144,7 +144,7 @@ def test_a_region_without_a_table_for_its_sides_is_exported_for_any(region, key)
     assert_draws_the_same(exported(region, "height", "width", 3), region, key)
 
 
-@pytest.mark.parametrize("region", [Block(), Patch(), Box(), Band()], ids=repr)
+@pytest.mark.parametrize("region", [Block(), Patch(), Blocks(), Box(), Band()], ids=repr)
 def test_a_region_with_a_table_for_its_sides_refuses_symbolic_ones(region):
     owner = f"the spatial axes of {type(region).__name__} must have known sizes; got"
     with pytest.raises(ValueError, match=owner):
@@ -181,7 +181,7 @@ def test_regions_are_frozen_and_compare_and_hash_by_value(region):
 
 
 def test_a_name_stands_for_the_defaults_of_its_object():
-    defaults = [Pixel(), Channel(), Block(), Patch(), Box(), Grid(), Band()]
+    defaults = [Pixel(), Channel(), Block(), Patch(), Box(), Grid(), Band(), Record()]
     assert {type(region).__name__.lower(): region for region in defaults} == regions.MODES
     for name, region in regions.MODES.items():
         assert as_region(name, "a") is region

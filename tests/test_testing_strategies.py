@@ -11,9 +11,13 @@ from hypothesis.errors import NoSuchExample
 from cases import DTYPES
 from dropax import (
     Batch,
+    Blocks,
     Channel,
     DropoutOperatorConfig,
+    Inverted,
+    OneOf,
     OperatorConfig,
+    Shared,
     apply,
     generate_random_params,
     init_state,
@@ -118,6 +122,17 @@ def test_regions_of_every_mode(mode):
     others = tuple(set(MODES) - {mode})
     with pytest.raises(NoSuchExample):
         finds(regions(modes=others), lambda region: isinstance(region, kind))
+
+
+@pytest.mark.parametrize("kind", [Blocks, OneOf, Shared, Inverted])
+def test_regions_that_no_mode_is_named_after(kind):
+    assert isinstance(finds(regions(), lambda region: isinstance(region, kind)), kind)
+    assert isinstance(finds(regions(modes=(kind.__name__,)), lambda region: True), kind)
+
+
+def test_regions_with_exact_numbers():
+    for mode in ("patch", "channel"):
+        assert finds(regions(modes=(mode,)), lambda region: region.exact).exact
 
 
 @given(configs(mode=regions(modes=("channel",), min_kept=st.integers(0, 7))), st.data())

@@ -66,9 +66,14 @@ class Plain:
             if name != "type":
                 require_choice(f"{owner}: a field", name, types)
                 fields[name] = _from_plain(value, f"{cls.__name__}.{name}", cls.plain_types)
-                if isinstance(fields[name], list) and "list" not in str(types[name]):
-                    fields[name] = tuple(fields[name])
+                if "list" not in str(types[name]):
+                    fields[name] = _as_tuples(fields[name])
         return cls(**fields)
+
+
+def _as_tuples(value: Any) -> Any:
+    """Returns lists, and lists in them, as the tuples that they were."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 def _number(value: Any) -> Any:

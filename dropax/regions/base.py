@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dropax.bits import GRID, drop_units
-from dropax.kit.errors import must, require_whole
+from dropax.kit.errors import is_number, must, require_whole
 
 _Sample = TypeVar("_Sample", bound=Callable[..., jax.Array])
 
@@ -116,6 +116,26 @@ def require_sizes(owner: str, sizes: Any) -> None:
         raise ValueError(must(owner, "not be empty", sizes))
     for position, size in enumerate(sizes):
         require_whole(f"{owner}[{position}]", size, 1)
+
+
+def require_aspect_ratio(owner: str, bounds: Any) -> None:
+    """Refuses what is no range of aspect ratios.
+
+    Args:
+      owner: the argument's name for the error.
+      bounds: what came.
+
+    Raises:
+      TypeError: if it is no tuple of numbers.
+      ValueError: if it is not (low, high), or too extreme.
+    """
+    if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
+        cure = "Pass a tuple such as (0.5, 2.0)."
+        raise TypeError(must(owner, "be a tuple of two numbers", bounds, cure))
+    if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+        raise ValueError(must(owner, "be (low, high) with 0 < low <= high", bounds))
+    if not (bounds[0] >= 1e-9 and bounds[1] <= 1e9):
+        raise ValueError(must(owner, "be from 1e-9 to 1e9", bounds))
 
 
 def sizes_along(

@@ -9,9 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import sample_words, store, whole_below
-from dropax.kit.errors import is_number, must, require_choice, require_kind
+from dropax.kit.errors import must, require_choice, require_kind
 from dropax.kit.serialization import Plain
-from dropax.regions.base import known_sizes, one_dispatch, spatial_shape
+from dropax.regions.base import (
+    known_sizes,
+    one_dispatch,
+    require_aspect_ratio,
+    spatial_shape,
+)
 from dropax.regions.calibration import (
     Border,
     box_fractions,
@@ -59,15 +64,7 @@ class Box(Plain):
 
     def __post_init__(self) -> None:
         _require_count("Box.count", self.count)
-        bounds: Any = self.aspect_ratio
-        if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
-            cure = "Pass a tuple such as (0.5, 2.0)."
-            raise TypeError(must("Box.aspect_ratio", "be a tuple of two numbers", bounds, cure))
-        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-            constraint = "be (low, high) with 0 < low <= high"
-            raise ValueError(must("Box.aspect_ratio", constraint, bounds))
-        if not (bounds[0] >= 1e-9 and bounds[1] <= 1e9):
-            raise ValueError(must("Box.aspect_ratio", "be from 1e-9 to 1e9", bounds))
+        require_aspect_ratio("Box.aspect_ratio", self.aspect_ratio)
         require_choice("Box.border", self.border, ("inside", "clip"))
 
     @one_dispatch

@@ -8,37 +8,56 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import GRID, drop_units, keep_threshold, sample_words, store
-from dropax.kit.errors import must, require_whole
+from dropax.kit.errors import must, require_kind, require_whole
 from dropax.kit.serialization import Plain
 from dropax.regions.base import one_dispatch
+from dropax.regions.counts import expected_count, sample_exactly
 
 
 @dataclasses.dataclass(frozen=True)
 class Channel(Plain):
-    """Drops whole channels, each on its own.
+    """Drops whole channels, or groups of them, each on its own or an exact number of them.
 
-    Known elsewhere as SpatialDropout (Tompson et al., 2015, arXiv:1411.4280) and ChannelDropout.
+    Known elsewhere as SpatialDropout (Tompson et al., 2015, arXiv:1411.4280) and ChannelDropout;
+    with groups as modality dropout (Neverova et al., 2015, arXiv:1501.00102).
 
     Attributes:
-      min_kept: at least so many channels are kept in every record. Where the draw leaves fewer, the
-        channels that were nearest to being kept are kept too, so that less than the rate drops.
+      min_kept: at least so many channels, or groups, are kept in every record. Where the draw
+        leaves fewer, those that were nearest to being kept are kept too, so that less than the rate
+        drops.
+      exact: True drops rate x channels channels, or groups, of every record, each set of so many
+        equally likely. If that is not whole, a record drops the next lower or higher number, such
+        that the rate drops in expectation. What is whole to within the precision of rates,
+        1.5 * 2^-23, is whole.
+      groups: channels that drop together, such as ((0, 1, 2), (3,)) for color and depth. Each
+        channel is in one of them. None lets each drop by itself.
 
     Raises:
-      TypeError: if `min_kept` is no int.
-      ValueError: if it is negative; when sampling, if it exceeds the number of channels.
+      TypeError: if an option is of the wrong type.
+      ValueError: if `min_kept` is negative, or a channel is in no group or in several; when
+        sampling, if `min_kept` exceeds the number of channels or groups, or the groups are of
+        another number of channels.
 
     Example:
       >>> mask = Channel(min_kept=1).sample(jax.random.key(0), (4, 4, 3), 1.0)
       >>> mask.shape, int(mask.sum())
       ((1, 1, 3), 1)
+      >>> color_or_depth = Channel(min_kept=1, groups=((0, 1, 2), (3,)))
+      >>> int(color_or_depth.sample(jax.random.key(0), (4, 4, 4), 1.0).sum()) in (1, 3)
+      True
     """
 
     min_kept: int = 0
+    exact: bool = False
+    groups: tuple[tuple[int, ...], ...] | None = None
 
     repeats: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_whole("Channel.min_kept", self.min_kept, 0)
+        require_kind("Channel.exact", self.exact, bool, "a bool")
+        if self.groups is not None:
+            _require_partition(self.groups)
 
     @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
@@ -47,32 +66,39 @@ class Channel(Plain):
         Args:
           key: one typed key. Consumed; do not reuse.
           element_shape: `(..., channels)`.
-          rate: the fraction dropped in expectation, exactly where `min_kept` is 0.
+          rate: the fraction dropped in expectation, exactly if `min_kept` is 0; of groups of
+            different sizes, over the draw of the groups.
 
         Returns:
-          Keep mask, bool, of shape `(1, ..., channels)`: with `min_kept` 0, bit for bit
+          Keep mask, bool, of shape `(1, ..., channels)`: with the defaults, bit for bit
           `jax.random.bernoulli(key, float32(1) - float32(rate), (channels,))`.
 
         Raises:
-          ValueError: if there are fewer than `min_kept` channels.
+          ValueError: if there are fewer than `min_kept` channels or groups, or the groups are of
+            another number of channels.
         """
         channels = element_shape[-1]
-        if self.min_kept > channels:
-            raise ValueError(
-                must("Channel.min_kept", f"be at most the {channels} channels", self.min_kept)
-            )
+        units = self._units(channels)
 
         def draw(key: jax.Array) -> jax.Array:
-            draws = sample_words(key, (channels,)) >> np.uint32(9)
+            if self.exact:
+                return sample_exactly(key, rate, units, min_kept=self.min_kept)
+            draws = sample_words(key, (units,)) >> np.uint32(9)
             kept = draws < keep_threshold(rate)
             if self.min_kept == 0:
                 return kept
             return kept | (draws <= jnp.sort(draws)[self.min_kept - 1])
 
-        return store(draw, key).reshape((1,) * (len(element_shape) - 1) + (channels,))
+        kept = store(draw, key)
+        if self.groups is not None:
+            group_of = {channel: n for n, group in enumerate(self.groups) for channel in group}
+            kept = kept[np.array([group_of[channel] for channel in range(channels)])]
+        return kept.reshape((1,) * (len(element_shape) - 1) + (channels,))
 
     def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Returns the rate, or less where `min_kept` keeps more channels than it would.
+
+        Each group is as likely to drop as any other, so that their sizes make no difference.
 
         Args:
           element_shape: `(..., channels)`.
@@ -81,10 +107,43 @@ class Channel(Plain):
         Returns:
           float32 scalar.
         """
-        channels = element_shape[-1]
+        units = self._units(element_shape[-1])
         fraction = drop_units(rate).astype(jnp.float32) / GRID
         if self.min_kept == 0:
             return fraction
+        if self.exact:
+            return expected_count(rate, units, units - self.min_kept) / units
         # The mean of min(dropped, most) is the sum over n <= most of P(dropped >= n).
-        most = jnp.arange(1, channels - self.min_kept + 1, dtype=jnp.float32)
-        return jax.scipy.special.betainc(most, channels - most + 1, fraction).sum() / channels
+        most = jnp.arange(1, units - self.min_kept + 1, dtype=jnp.float32)
+        return jax.scipy.special.betainc(most, units - most + 1, fraction).sum() / units
+
+    def _units(self, channels: int) -> int:
+        """Returns how many channels or groups drop apart, of so many channels."""
+        if self.groups is None:
+            units, noun = channels, "channels"
+        else:
+            units, noun = len(self.groups), "groups"
+            grouped = sum(map(len, self.groups))
+            if grouped != channels:
+                constraint = f"hold each of the {channels} channels"
+                raise ValueError(must("Channel.groups", constraint, self.groups))
+        if self.min_kept > units:
+            raise ValueError(
+                must("Channel.min_kept", f"be at most the {units} {noun}", self.min_kept)
+            )
+        return units
+
+
+def _require_partition(groups: Any) -> None:
+    cure = "Pass a tuple such as ((0, 1, 2), (3,))."
+    if not isinstance(groups, tuple) or not all(isinstance(group, tuple) for group in groups):
+        raise TypeError(must("Channel.groups", "be a tuple of tuples of channels", groups, cure))
+    for at, group in enumerate(groups):
+        if not group:
+            raise ValueError(must(f"Channel.groups[{at}]", "hold a channel", group))
+        for place, channel in enumerate(group):
+            require_whole(f"Channel.groups[{at}][{place}]", channel, 0)
+    channels = [channel for group in groups for channel in group]
+    if not channels or sorted(channels) != list(range(len(channels))):
+        constraint = "hold each channel from 0 on once"
+        raise ValueError(must("Channel.groups", constraint, groups, cure))

@@ -24,7 +24,22 @@ from dropax.kit.config import ModalityOperatorConfig
 from dropax.kit.errors import must, require_choice
 from dropax.kit.fields import set_field
 from dropax.kit.state import OperatorState
-from dropax.regions import MODES, Band, Block, Box, Channel, Grid, Patch, Pixel, Region
+from dropax.regions import (
+    MODES,
+    Band,
+    Block,
+    Blocks,
+    Box,
+    Channel,
+    Grid,
+    Inverted,
+    OneOf,
+    Patch,
+    Pixel,
+    Record,
+    Region,
+    Shared,
+)
 
 DTYPES = ("float32", "uint8", "bfloat16", "int32", "float16", "int16", "bool")
 IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")
@@ -68,9 +83,12 @@ def _choice(draw: st.DrawFn, options: Sequence[Any], label: str) -> Any:
     return draw(st.sampled_from(list(options)), label=label)
 
 
+_OTHER_REGIONS = ("Blocks", "OneOf", "Shared", "Inverted")
+
+
 def regions(
     *,
-    modes: Sequence[str] = tuple(MODES),
+    modes: Sequence[str] = (*MODES, *_OTHER_REGIONS),
     max_size: int = 4,
     min_kept: Any = 0,
     rotate: Any = 0,
@@ -78,7 +96,8 @@ def regions(
     """Draws region objects of every mode, which fit elements of one to three spatial axes.
 
     Args:
-      modes: the names of the modes to draw from; the first is the simplest.
+      modes: the names of the modes to draw from, or of classes of regions that no mode is named
+        after; the first is the simplest.
       max_size: largest side of blocks and patches and largest unit of grids, in pixels, at least 1.
       min_kept: of `Channel`; a number or a strategy. An element must have as many channels.
       rotate: of `Grid`, in degrees; a number or a strategy. Above 0, an element must have two
@@ -99,21 +118,32 @@ def regions(
       >>> check()
     """
     for mode in modes:
-        require_choice("regions.modes", mode, MODES)
+        require_choice("regions.modes", mode, (*MODES, *_OTHER_REGIONS))
     sizes = st.integers(1, max_size)
     counts = st.integers(1, 3)
     aspects = st.sampled_from([(1.0, 1.0), (0.5, 2.0), (0.25, 0.25)])
     units = sizes | st.tuples(sizes, sizes).map(lambda pair: (min(pair), max(pair)))
     of_mode: dict[str, st.SearchStrategy[Any]] = {
         "pixel": st.builds(Pixel, per_channel=st.sampled_from([True, False])),
-        "channel": st.builds(Channel, min_kept=as_strategy(min_kept)),
+        "channel": st.builds(
+            Channel, min_kept=as_strategy(min_kept), exact=st.sampled_from([False, True])
+        ),
         "block": st.builds(Block, size=sizes, per_channel=st.booleans()),
-        "patch": st.builds(Patch, size=sizes),
+        "patch": st.builds(Patch, size=sizes, exact=st.sampled_from([False, True])),
         "box": st.builds(
             Box, count=counts, aspect_ratio=aspects, border=st.sampled_from(["inside", "clip"])
         ),
         "grid": st.builds(Grid, unit=units, rotate=as_strategy(rotate)),
         "band": st.builds(Band, axis=st.sampled_from([0, -1]), count=counts),
+        "record": st.just(Record()),
+        # A larger cell would not divide every image.
+        "Blocks": st.builds(Blocks, size=st.just(1), min_cells=sizes),
+    }
+    inner = st.one_of([of_mode[mode] for mode in ("pixel", "patch", "box", "band")])
+    of_mode |= {
+        "OneOf": st.builds(OneOf, st.lists(inner, min_size=1, max_size=2).map(tuple)),
+        "Shared": st.builds(Shared, inner, axes=st.just(-1)),
+        "Inverted": st.builds(Inverted, inner),
     }
     if not modes:
         raise ValueError(must("regions.modes", "name a mode", modes))

@@ -1,0 +1,110 @@
+"""Exact numbers: how many of several units are chosen, and which.
+
+A unit is whatever drops as a whole: a cell, a channel, a group of channels. All is done in
+integers, so it is the same on every device, and in static shapes, so that a rate may be traced.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dropax.bits import GRID, drop_units, sample_words, whole_below
+
+_SHIFT = np.uint32(9)  # from multiples of 2^-23, in which rates count, to multiples of 2^-32
+
+
+def sample_exactly(key: jax.Array, rate: Any, units: int, *, min_kept: int = 0) -> jax.Array:
+    """Draws which units are kept if the number of those that drop is exact.
+
+    Args:
+      key: one typed key. Consumed; do not reuse.
+      rate: fraction dropped, a float or a scalar array that may be traced.
+      units: how many there are.
+      min_kept: no fewer are kept.
+
+    Returns:
+      bool, shape (units,), True where kept: all but `draw_count` of them, each set of so many
+      equally likely.
+    """
+    words = sample_words(key, (1 + units,))
+    dropped = draw_count(words[0], rate, units)
+    kept = np.uint32(units) - jnp.minimum(dropped, np.uint32(units - min_kept))
+    return choose_lowest(words[1:], kept)
+
+
+def draw_count(word: jax.Array, rate: Any, units: int) -> jax.Array:
+    """Draws how many units drop: `rate * units`, rounded at random if it is not whole.
+
+    Args:
+      word: uint32 scalar, 32 random bits.
+      rate: a float or a scalar array that may be traced.
+      units: how many there are.
+
+    Returns:
+      uint32 scalar in [0, units], whose expectation is `rate * units`. If that is whole, as far as
+      a rate in multiples of 2^-23 can tell, it is always that number.
+    """
+    whole, part = _product(rate, units)
+    return whole + (word < part).astype(jnp.uint32)
+
+
+def expected_count(rate: Any, units: int, most: int) -> jax.Array:
+    """Returns the mean of `min(draw_count(word, rate, units), most)`, float32 scalar."""
+    whole, part = _product(rate, units)
+    share = part.astype(jnp.float32) / np.float32(2**32)
+    low, high = (jnp.minimum(count, np.uint32(most)) for count in (whole, whole + np.uint32(1)))
+    return low.astype(jnp.float32) * (1 - share) + high.astype(jnp.float32) * share
+
+
+def _product(rate: Any, units: int) -> tuple[jax.Array, jax.Array]:
+    """Returns `rate * units` as its whole part and what is left in multiples of 2^-32, uint32."""
+    steps = drop_units(rate)
+    # With rate = steps / 2^23 the product is (steps * 2^9) * units / 2^32: the upper word of a
+    # product of two words is whole, the lower one is the rest. (At rate 1 the factor is 2^32.)
+    scaled = steps << _SHIFT
+    whole, part = whole_below(scaled, units), scaled * np.uint32(units)
+    # A rate such as 0.6 is no multiple of 2^-23: from its rounding to float32, that of `1 - rate`
+    # and that to a multiple, it is off by up to 1.5 of them. What is as near to a whole number as
+    # that counts as whole. (Of millions of units every product is, and is rounded to the nearest.)
+    slack = np.uint32(min(max(3 * units << 8, 1), 2**31))
+    is_above = part >= np.uint32(2**32 - int(slack))
+    part = jnp.where(is_above | (part <= slack), np.uint32(0), part)
+    whole = whole + is_above.astype(jnp.uint32)
+    return jnp.where(steps == GRID, np.uint32(units), whole), part
+
+
+def choose_lowest(words: jax.Array, count: jax.Array) -> jax.Array:
+    """Chooses the units with the lowest words; of equal words the first come first.
+
+    If the words are random, all subsets of that size are equally likely, but for equal words.
+
+    Args:
+      words: uint32, shape (units,).
+      count: how many are chosen, uint32 scalar in [0, units]; may be traced.
+
+    Returns:
+      bool, shape (units,), True for exactly `count` of them.
+    """
+    # Sorting costs XLA ten times as much. Units are ordered by (word, position), which no two have
+    # in common: the bound below which `count` of them lie is found bit by bit, from the highest.
+    bits = int(words.shape[0]).bit_length()
+    position = jnp.arange(words.shape[0], dtype=jnp.uint32)
+
+    def is_below(bound: tuple[jax.Array, jax.Array]) -> jax.Array:
+        word, place = bound
+        return (words < word) | ((words == word) & (position < place))
+
+    def set_bit(step: jax.Array, bound: tuple[jax.Array, jax.Array]) -> Any:
+        at = np.uint32(31 + bits) - step.astype(jnp.uint32)
+        is_word = at >= bits
+        bit = np.uint32(1) << jnp.where(is_word, at - np.uint32(bits), at)
+        word, place = bound
+        tried = word | jnp.where(is_word, bit, 0), place | jnp.where(is_word, 0, bit)
+        fits = is_below(tried).sum(dtype=jnp.uint32) <= count
+        return jnp.where(fits, tried[0], word), jnp.where(fits, tried[1], place)
+
+    # Computed from the words, so that it varies over the manual axes (`shard_map`) that they do.
+    zero = words.sum(dtype=jnp.uint32) * np.uint32(0)
+    return is_below(jax.lax.fori_loop(0, 32 + bits, set_bit, (zero, zero)))

@@ -1,0 +1,293 @@
+"""Regions made from others, and whole records.
+
+A statistical assertion fails on a right library with probability 1e-6 at most.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bounds import assert_counts
+from dropax import (
+    Band,
+    Blocks,
+    Box,
+    Channel,
+    DropoutOperatorConfig,
+    Grid,
+    Inverted,
+    OneOf,
+    Patch,
+    Pixel,
+    Record,
+    Shared,
+    expected_dropped_fraction,
+    generate_random_params,
+)
+from dropax.bits import split_in_two
+
+RECORDS, SHAPE = 4096, (6, 8, 3)
+KEYS = jax.random.split(jax.random.key(9), RECORDS)
+
+
+def kept(region, rate, shape=SHAPE, keys=KEYS):
+    draw = jax.jit(lambda rate: jax.vmap(lambda key: region.sample(key, shape, rate))(keys))
+    return np.asarray(draw(rate))
+
+
+# OneOf.
+
+
+def test_one_of_drops_what_the_mode_that_is_drawn_drops():
+    modes = Pixel(per_channel=False), Band(), Channel()
+    masks = kept(OneOf(modes, weights=(1, 2, 5)), 0.4)
+    assert masks.shape == (RECORDS, *SHAPE)
+    mask_keys = jax.vmap(split_in_two)(KEYS)[1]
+    each = [np.broadcast_to(kept(mode, 0.4, keys=mask_keys), masks.shape) for mode in modes]
+    same = np.stack([(masks == mask).all(axis=(1, 2, 3)) for mask in each])
+    assert same.any(axis=0).all()
+    clear = same.sum(axis=0) == 1
+    assert clear.mean() > 0.9
+    # Whether two masks are equal by chance does not depend on which of them is drawn.
+    for number, share in enumerate((1 / 8, 2 / 8, 5 / 8)):
+        assert_counts(same[number, clear].sum(), clear.sum(), share)
+
+
+def test_modes_without_weights_are_equally_likely():
+    region = OneOf((Record(), Channel(min_kept=3), Channel(min_kept=2)))
+    dropped = (~kept(region, 1.0)).sum(axis=(1, 2, 3))  # channels
+    for count in (3, 0, 1):
+        assert_counts((dropped == count).sum(), RECORDS, 1 / 3)
+
+
+def test_the_only_mode_is_always_drawn(key):
+    mask = Box().sample(split_in_two(key)[1], SHAPE, 0.4)
+    np.testing.assert_array_equal(OneOf(("box",), weights=(3,)).sample(key, SHAPE, 0.4), mask)
+
+
+def test_one_of_many_modes_compiles_once_for_all_rates(key):
+    config = DropoutOperatorConfig(field_key="image", mode=OneOf(("box", Grid(unit=4), "channel")))
+
+    @jax.jit
+    def draw(config):
+        return generate_random_params(config, key, {"image": (4, *SHAPE)})["keep_mask"]
+
+    for rate in (0.0, 0.3, 1.0):
+        mask = draw(config.replace(dropout_rate=rate))
+        assert rate not in (0.0, 1.0) or bool((mask == (rate == 0.0)).all())
+    assert draw._cache_size() == 1
+
+
+def test_names_become_objects():
+    assert OneOf(("box", "record")) == OneOf((Box(), Record()))
+    assert Shared("box", 0).mode == Inverted("box").mode == Box()
+
+
+# Shared.
+
+
+def test_shared_axes_have_the_mask_of_an_element_without_them(key):
+    shape = (4, 6, 8, 3)
+    cases = [
+        (0, (6, 8, 3), (1, 6, 8, 3)),
+        (-4, (6, 8, 3), (1, 6, 8, 3)),
+        (-1, (4, 6, 8, 1), (4, 6, 8, 1)),
+        ((1, -1), (4, 8, 1), (4, 1, 8, 1)),
+        ((2, 0), (6, 3), (1, 6, 1, 3)),
+        ((0, 1, 2), (3,), (1, 1, 1, 3)),
+    ]
+    for axes, inner, outer in cases:
+        mask = Shared(Pixel(), axes).sample(key, shape, 0.4)
+        assert mask.shape == outer
+        expected = Pixel().sample(key, inner, 0.4)
+        np.testing.assert_array_equal(mask, expected.reshape(outer))
+
+
+def test_tubes_hide_the_same_exact_number_of_cells_in_every_frame():
+    masks = kept(Shared(Patch(4, exact=True), axes=0), 0.75, (5, 8, 16, 3), KEYS[:64])
+    assert masks.shape == (64, 1, 8, 16, 1)
+    assert set((~masks).sum(axis=(1, 2, 3, 4))) == {96}
+
+
+# Inverted.
+
+
+@pytest.mark.parametrize("mode", [Box(), Patch(2, exact=True), Channel(), Pixel()], ids=str)
+def test_inverted_drops_all_but_what_the_mode_drops(mode, key):
+    for rate in (0.0, 0.25, 0.5, 0.75, 1.0):
+        mask = Inverted(mode).sample(key, SHAPE, rate)
+        np.testing.assert_array_equal(mask, ~mode.sample(key, SHAPE, 1 - rate))
+    for rate in (0.1, 1 / 3, 0.6):
+        twice = Inverted(Inverted(mode)).sample(key, SHAPE, rate)
+        np.testing.assert_array_equal(twice, mode.sample(key, SHAPE, rate))
+
+
+def test_whole_numbers_are_whole_from_the_other_side_too():
+    region = Inverted(Patch(2, exact=True))
+    rates = jnp.arange(13, dtype=jnp.float32) / 12
+    draw = jax.vmap(lambda key, rate: region.sample(key, SHAPE, rate), (0, None))
+    masks = np.asarray(jax.jit(jax.vmap(draw, (None, 0)))(KEYS[:64], rates))
+    counts = (~masks).sum(axis=(2, 3, 4))
+    np.testing.assert_array_equal(counts, np.broadcast_to(4 * np.arange(13)[:, None], (13, 64)))
+
+
+def test_a_rate_that_is_no_number_drops_all_as_elsewhere(key):
+    assert not bool(Inverted("patch").sample(key, SHAPE, jnp.float32(jnp.nan)).any())
+
+
+# Record.
+
+
+def test_a_record_drops_by_the_stream_of_jax():
+    masks = kept(Record(), 0.3)
+    assert masks.shape == (RECORDS, 1, 1, 1)
+    rate = np.float32(1) - np.float32(0.3)
+    expected = jax.vmap(lambda key: jax.random.bernoulli(key, rate, (1, 1, 1)))(KEYS)
+    np.testing.assert_array_equal(masks, expected)
+    assert_counts((~masks).sum(), RECORDS, 0.3)
+
+
+# All of them.
+
+NESTED = [
+    OneOf(("box", Channel(min_kept=1), Record()), weights=(1, 0.5, 2)),
+    Shared(Channel(min_kept=1), axes=0),
+    Inverted(Channel(min_kept=1)),
+    Inverted(OneOf((Shared("pixel", axes=(0, 1)), Blocks(size=2)))),
+]
+
+
+@pytest.mark.parametrize("region", NESTED, ids=str)
+def test_what_is_expected_is_what_drops(region):
+    config = DropoutOperatorConfig(field_key="image", mode=region)
+    for rate in (0.3, 0.8):
+        drops = np.broadcast_to(~kept(region, rate), (RECORDS, *SHAPE))
+        expected = expected_dropped_fraction(config.replace(dropout_rate=rate), SHAPE)
+        assert_counts(drops.mean(axis=(1, 2, 3)).sum(), RECORDS, float(expected))
+
+
+def test_expected_fractions_are_composed():
+    fraction = float(Channel(min_kept=1).expected_dropped_fraction((3,), 0.8))
+    both = OneOf((Channel(min_kept=1), "box"), weights=(3, 1))
+    expected = float(both.expected_dropped_fraction(SHAPE, 0.8))
+    assert expected == pytest.approx(0.75 * fraction + 0.25 * 0.8, abs=1e-6)
+    fraction = float(Channel(min_kept=1).expected_dropped_fraction((3,), 0.2))
+    inverted = float(Inverted(Channel(min_kept=1)).expected_dropped_fraction(SHAPE, 0.8))
+    assert inverted == pytest.approx(1 - fraction, abs=1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """A region of a user's own, which returns what it holds."""
+
+    mask: str = "bool"
+
+    def sample(self, key, element_shape, rate):
+        if self.mask == "bool":
+            return jnp.arange(element_shape[-1]) > 0
+        return jnp.ones(element_shape if self.mask == "float32" else (5, 7, 2), self.mask)
+
+
+def test_regions_of_users_can_be_combined(key):
+    first = np.broadcast_to([False, True, True], (1, 1, 3))
+    np.testing.assert_array_equal(OneOf((Own(),)).sample(key, SHAPE, 0.5), first)
+    np.testing.assert_array_equal(Inverted(Own()).sample(key, SHAPE, 0.5), ~first)
+    np.testing.assert_array_equal(Shared(Own(), 0).sample(key, SHAPE, 0.5), first)
+    with pytest.raises(TypeError, match=r"OneOf.modes\[0\] must be plain values; got Own"):
+        OneOf((Own(),)).to_dict()
+
+
+RETURNS = "the mask that a region's sample returns must"
+WRONG = [
+    (lambda: OneOf(["box"]), TypeError, "OneOf.modes must be a tuple of modes; got ['box']."),
+    (lambda: OneOf("box"), TypeError, "OneOf.modes must be a tuple of modes; got 'box'."),
+    (lambda: OneOf(()), ValueError, "OneOf.modes must hold a mode; got ()."),
+    (
+        lambda: OneOf(("box", 3)),
+        TypeError,
+        "OneOf.modes[1] must be a mode's name or a region object such as Pixel(); got 3.",
+    ),
+    (
+        lambda: OneOf(("box",), weights=1),
+        TypeError,
+        "OneOf.weights must be a tuple of numbers or None; got 1.",
+    ),
+    (
+        lambda: OneOf(("box",), weights=(1, 2)),
+        ValueError,
+        "OneOf.weights must have one number for each of 1 modes; got (1, 2).",
+    ),
+    (
+        lambda: OneOf(("box", "grid"), weights=(1, 0)),
+        ValueError,
+        "OneOf.weights[1] must be above 0; got 0.",
+    ),
+    (
+        lambda: OneOf(("box",), weights=(float("inf"),)),
+        ValueError,
+        "OneOf.weights[0] must be finite; got inf.",
+    ),
+    (
+        lambda: OneOf(("box",), weights=("1",)),
+        TypeError,
+        "OneOf.weights[0] must be a number; got '1'.",
+    ),
+    (
+        lambda: Shared(None, 0),
+        TypeError,
+        "Shared.mode must be a mode's name or a region object such as Pixel(); got None.",
+    ),
+    (lambda: Shared("box", 0.5), TypeError, "Shared.axes must be an int; got 0.5."),
+    (lambda: Shared("box", (0, "1")), TypeError, "Shared.axes[1] must be an int; got '1'."),
+    (
+        lambda: Shared("box", ()),
+        ValueError,
+        "Shared.axes must name one axis or several, once; got ().",
+    ),
+    (
+        lambda: Shared("box", (0, 0)),
+        ValueError,
+        "Shared.axes must name one axis or several, once; got (0, 0).",
+    ),
+    *(
+        (
+            lambda axes=axes: Shared("pixel", axes).sample(KEYS[0], SHAPE, 0.5),
+            ValueError,
+            f"Shared.axes must name axes of an element of shape (6, 8, 3), each once; got {axes}.",
+        )
+        for axes in (3, -4, (0, -3))
+    ),
+    (
+        lambda: Shared("box", (0, 1)).sample(KEYS[0], SHAPE, 0.5),
+        ValueError,
+        "the element that Box drops from must have a spatial axis beside the channels; got (3,).",
+    ),
+    (
+        lambda: Inverted(len),
+        TypeError,
+        "Inverted.mode must be a mode's name or a region object such as Pixel(); "
+        "got <built-in function len>.",
+    ),
+    (
+        lambda: Inverted(Own("float32")).sample(KEYS[0], SHAPE, 0.5),
+        TypeError,
+        f"{RETURNS} be an array of bools, True where kept; got an array of shape (6, 8, 3) and "
+        "dtype float32.",
+    ),
+    (
+        lambda: Shared(Own("bool_"), 0).sample(KEYS[0], SHAPE, 0.5),
+        ValueError,
+        f"{RETURNS} broadcast to the element's shape (8, 3); got an array of shape (5, 7, 2) and "
+        "dtype bool.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "text"), WRONG, ids=[text for *_, text in WRONG])
+def test_what_does_not_fit_is_refused(make, error, text):
+    with pytest.raises(error) as refused:
+        make()
+    assert str(refused.value) == text
