@@ -45,6 +45,11 @@ What goes in and out:
     save_state                 a state as plain arrays, numbers and strings, for a checkpoint
     load_state                 the state back
 
+Where values may drop, and what takes their place:
+    box_mask                   True inside boxes, for `where_key`
+    length_mask                True before a length, for `where_key`
+    FromField                  a fill that is read from another field
+
 Measuring and seeing:
     expected_dropped_fraction  what a config drops on average
     dropped_fraction           what a mask drops
@@ -59,6 +64,7 @@ For your own tests: `dropax.testing`. On pictures, from a shell: `python -m drop
 from dropax import images, presets
 from dropax.bits import STREAM_VERSION
 from dropax.config import DropoutOperatorConfig
+from dropax.fills import FromField
 from dropax.functional import apply, apply_batch, dropout, generate_random_params
 from dropax.kit.batch import Batch, Element
 from dropax.kit.batching import batched
@@ -67,6 +73,7 @@ from dropax.kit.ids import as_record_ids
 from dropax.kit.operator import ModalityOperator
 from dropax.kit.rngs import Rngs
 from dropax.kit.state import OperatorState, init_state, load_state, save_state
+from dropax.masks import box_mask, length_mask
 from dropax.measures import (
     dropped_fraction,
     expected_dropped_fraction,
@@ -88,6 +95,7 @@ __all__ = [
     "DropoutOperator",
     "DropoutOperatorConfig",
     "Element",
+    "FromField",
     "Grid",
     "ModalityOperator",
     "ModalityOperatorConfig",
@@ -101,12 +109,14 @@ __all__ = [
     "apply_batch",
     "as_record_ids",
     "batched",
+    "box_mask",
     "dropout",
     "dropped_fraction",
     "expected_dropped_fraction",
     "generate_random_params",
     "images",
     "init_state",
+    "length_mask",
     "load_state",
     "presets",
     "save_state",

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from dropax.config import DropoutOperatorConfig, Mode
 from dropax.dropping import Fields, drop_record
-from dropax.fills import Fill
+from dropax.fills import Fill, FromField
 from dropax.kit.batch import Batch
 from dropax.kit.batching import AnyBatch, RecordEngine, records_of, warn_if_baked
 from dropax.kit.errors import is_array, is_real, is_traced, must, names, require_kind, require_whole
@@ -330,6 +330,9 @@ def dropout(
         rescale=rescale,
         channel_axis=channel_axis,
     )
+    if isinstance(fill, FromField):
+        cure = "Bare arrays have no other field: call apply_batch on a dict of arrays."
+        raise TypeError(must("dropout.fill", "be a number, a tuple or a name", fill, cure))
     require_whole("dropout.element_ndim", element_ndim, 0)
     images = require_numbers(images, "dropout.images")
     if Process.forked:
@@ -364,11 +367,21 @@ def drop_images(
 
 def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> Fields:
     """Returns the fields that dropout reads, each checked to be numbers or bools."""
-    image, *auxiliary = [
-        require_numbers(get_field(data, path), f"field {path!r}")
-        for path in (config.field_key, *(config.auxiliary_fields or ()))
-    ]
-    return Fields(image, tuple(auxiliary) if config.preserve_auxiliary else ())
+
+    def select(path: str) -> Any:
+        return require_numbers(get_field(data, path), f"field {path!r}")
+
+    image, *auxiliary = map(select, (config.field_key, *(config.auxiliary_fields or ())))
+    where = fill = None
+    if config.where_key is not None:
+        where = select(config.where_key)
+        if not is_real(where.dtype):
+            owner = f"field {config.where_key!r}, the where_key,"
+            raise TypeError(must(owner, "be an array of real numbers or bools", where))
+    if isinstance(config.fill, FromField):
+        fill = select(config.fill.field)
+    kept = tuple(auxiliary) if config.preserve_auxiliary else ()
+    return Fields(image, kept, where=where, fill=fill)
 
 
 def merge_fields(

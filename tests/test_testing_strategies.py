@@ -13,6 +13,7 @@ from dropax import (
     Batch,
     Channel,
     DropoutOperatorConfig,
+    FromField,
     OperatorConfig,
     apply,
     generate_random_params,
@@ -104,6 +105,8 @@ def test_configs_shrink_to_the_defaults():
         lambda config: config.mask_key == "kept" and config.share_mask,
         lambda config: config.apply_probability != 1 and config.batch_strategy == "scan",
         lambda config: config.seed > 0,
+        lambda config: config.where_key == "may_drop" and config.rescale,
+        lambda config: config.fill == FromField("other"),
     ],
 )
 def test_configs_reach_every_option(wanted):
