@@ -45,10 +45,15 @@ What goes in and out:
     save_state                 a state as plain arrays, numbers and strings, for a checkpoint
     load_state                 the state back
 
-Where values may drop, and what takes their place:
+Where values may drop, and kept tokens:
     box_mask                   True inside boxes, for `where_key`
     length_mask                True before a length, for `where_key`
     FromField                  a fill that is read from another field
+    patch_mask                 an image's mask as one of its patches
+    keep_tokens                a mask of tokens as ids, a static number of them kept
+    gather_tokens              the tokens with these ids
+    scatter_tokens             kept tokens back in place, the others filled
+    Tokens                     ids of kept and dropped tokens, and how to put them back
 
 Measuring and seeing:
     expected_dropped_fraction  what a config drops on average
@@ -82,6 +87,7 @@ from dropax.measures import (
 )
 from dropax.operator import DropoutOperator
 from dropax.regions import Band, Block, Box, Channel, Grid, Patch, Pixel, Region
+from dropax.tokens import Tokens, gather_tokens, keep_tokens, patch_mask, scatter_tokens
 
 __version__ = "0.1.0"
 
@@ -105,6 +111,7 @@ __all__ = [
     "Pixel",
     "Region",
     "Rngs",
+    "Tokens",
     "apply",
     "apply_batch",
     "as_record_ids",
@@ -113,13 +120,17 @@ __all__ = [
     "dropout",
     "dropped_fraction",
     "expected_dropped_fraction",
+    "gather_tokens",
     "generate_random_params",
     "images",
     "init_state",
+    "keep_tokens",
     "length_mask",
     "load_state",
+    "patch_mask",
     "presets",
     "save_state",
+    "scatter_tokens",
     "visible_fraction",
     "visible_points",
 ]
