@@ -109,7 +109,8 @@ def apply(
     stochastic, and else the one fixed pattern of `config.seed` for the element's shape and mode,
     whatever `random_params` holds. Kept values are rescaled where `config.rescale` says so, dropped
     values become `config.fill` by a select, then `clip_range` holds; the dtype never changes. A
-    record whose `random_params["applied"]` is false is left as it is.
+    record whose `random_params["applied"]` is false is left as it is, and so is every value where
+    the field of `config.where_key` is zero.
 
     Args:
       config: static fields used: all but `stream_name`, `batch_strategy`, `cacheable`. Dynamic:
@@ -129,13 +130,14 @@ def apply(
       (data, state, metadata): the data with the result under `target_key`, or `field_key`.
 
     Raises:
-      KeyError: if `field_key` or an auxiliary field is not in `data`, something that is needed not
-        in `random_params`, or "mean" not in the `stats` of a "stats_mean" fill.
+      KeyError: if a field that the config names is not in `data`, something that is needed not in
+        `random_params`, or "mean" not in the `stats` of a "stats_mean" fill.
       TypeError: if a field is no array of numbers or bools, `data` or `random_params` is no dict,
         the mask is no array, there is a `clip_range` or noise for complex numbers, or `rescale` for
-        integers.
-      ValueError: if the config is stochastic and there are no `random_params`, the mask or an
-        auxiliary field does not fit the element, `fill` or `clip_range` does not fit the dtype,
+        integers; if the field of a `FromField` fill has another dtype, or that of `where_key` is
+        complex.
+      ValueError: if the config is stochastic and there are no `random_params`, the mask or another
+        field does not fit the element, `fill` or `clip_range` does not fit the dtype,
         or the element lacks the `channel_axis` or has fewer channels than are to be kept.
 
     Example:
@@ -301,7 +303,7 @@ def dropout(
       rate: expected fraction dropped, in [0, 1]. May be traced. A tuple (low, high) lets each
         record draw its own.
       mode: a mode's name, or a region object, as in `DropoutOperatorConfig`.
-      fill: what dropped values become, as there; there are no statistics here.
+      fill: what dropped values become, as there; there are no statistics and no other fields here.
       rescale: whether kept values are divided by the kept fraction that is expected.
       clip_range: lowest and highest value of the result, or None.
       channel_axis: as in `DropoutOperatorConfig`, of an element.
