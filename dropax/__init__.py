@@ -50,6 +50,16 @@ What goes in and out:
     save_state                 a state as plain arrays, numbers and strings, for a checkpoint
     load_state                 the state back
 
+Where values may drop, and kept tokens:
+    box_mask                   True inside boxes, for `where_key`
+    length_mask                True before a length, for `where_key`
+    FromField                  a fill that is read from another field
+    patch_mask                 an image's mask as one of its patches
+    keep_tokens                a mask of tokens as ids, a static number of them kept
+    gather_tokens              the tokens with these ids
+    scatter_tokens             kept tokens back in place, the others filled
+    Tokens                     ids of kept and dropped tokens, and how to put them back
+
 Measuring and seeing:
     expected_dropped_fraction  what a config drops on average
     dropped_fraction           what a mask drops
@@ -64,6 +74,7 @@ For your own tests: `dropax.testing`. On pictures, from a shell: `python -m drop
 from dropax import images, presets
 from dropax.bits import STREAM_VERSION
 from dropax.config import DropoutOperatorConfig
+from dropax.fills import FromField
 from dropax.functional import apply, apply_batch, dropout, generate_random_params
 from dropax.kit.batch import Batch, Element
 from dropax.kit.batching import batched
@@ -72,6 +83,7 @@ from dropax.kit.ids import as_record_ids
 from dropax.kit.operator import ModalityOperator
 from dropax.kit.rngs import Rngs
 from dropax.kit.state import OperatorState, init_state, load_state, save_state
+from dropax.masks import box_mask, length_mask
 from dropax.measures import (
     dropped_fraction,
     expected_dropped_fraction,
@@ -94,6 +106,7 @@ from dropax.regions import (
     Region,
     Shared,
 )
+from dropax.tokens import Tokens, gather_tokens, keep_tokens, patch_mask, scatter_tokens
 
 __version__ = "0.1.0"
 
@@ -108,6 +121,7 @@ __all__ = [
     "DropoutOperator",
     "DropoutOperatorConfig",
     "Element",
+    "FromField",
     "Grid",
     "Inverted",
     "ModalityOperator",
@@ -121,19 +135,26 @@ __all__ = [
     "Region",
     "Rngs",
     "Shared",
+    "Tokens",
     "apply",
     "apply_batch",
     "as_record_ids",
     "batched",
+    "box_mask",
     "dropout",
     "dropped_fraction",
     "expected_dropped_fraction",
+    "gather_tokens",
     "generate_random_params",
     "images",
     "init_state",
+    "keep_tokens",
+    "length_mask",
     "load_state",
+    "patch_mask",
     "presets",
     "save_state",
+    "scatter_tokens",
     "visible_fraction",
     "visible_points",
 ]

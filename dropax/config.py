@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import jax
 import numpy as np
 
-from dropax.fills import COMPUTED_FILLS, Fill
+from dropax.fills import COMPUTED_FILLS, Fill, FromField
 from dropax.kit.config import ModalityOperatorConfig, plain_number
 from dropax.kit.errors import (
     is_array,
@@ -45,8 +45,8 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         defaults.
       fill: what dropped values become: a finite number; a tuple of one for each channel; "mean",
         the mean of the element's own channel; "noise", normal with the mean and spread of that
-        channel; or "stats_mean", what `stats["mean"]` holds. An integer dtype must hold a number
-        exactly; the others are rounded.
+        channel; "stats_mean", what `stats["mean"]` holds; or `FromField("other")`, the values of
+        another field. An integer dtype must hold a number exactly; the others are rounded.
       rescale: whether kept values are divided by the kept fraction that is expected, so that sums
         stay as they were. Floating-point images only.
       apply_probability: how likely a record is worked on at all, in [0.0, 1.0]; else it is left as
@@ -54,6 +54,13 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
       auxiliary_fill: what dropped values of `auxiliary_fields` become: a number, or a tuple of one
         for each field, such as the ignore index of a label map.
       mask_key: where the keep mask goes, a bool array of the element's shape; None for nowhere.
+      where_key: a field that says where values may drop, a name or a dotted path; None for
+        everywhere. Values may drop where it is not zero (NaN is not zero); where it is zero nothing
+        changes at all, by `rescale` and `clip_range` neither. It has real numbers or bools, and the
+        image's spatial axes, with or without the channel axis; any axis may have size 1. Of what
+        may drop, the rate is the expected fraction that does, in modes that drop alike all over the
+        image. Fields for `mask_key` and `auxiliary_fields` follow. The "mean" and "noise" fills are
+        computed from the whole image. `box_mask` and `length_mask` make such fields.
       channel_axis: the axis of the channels of an element; None for none; "auto" is the last axis
         of an element of three axes or more, and none where there are fewer. An element without a
         channel axis counts as one channel.
@@ -80,13 +87,14 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     apply_probability: Rate = 1.0
     auxiliary_fill: float | tuple[float, ...] = 0
     mask_key: str | None = None
+    where_key: str | None = None
     channel_axis: ChannelAxis = "auto"
     seed: int = 0
     share_mask: bool = False
 
     dynamic_fields: ClassVar[tuple[str, ...]] = ("dropout_rate", "apply_probability")
     neutral: ClassVar[dict[str, float]] = {"apply_probability": 1.0}
-    plain_types: ClassVar[dict[str, type]] = TYPES
+    plain_types: ClassVar[dict[str, type]] = {**TYPES, "FromField": FromField}
     region: ClassVar[Region]
     """The region object that `mode` stands for, an attribute of each config."""
 
@@ -99,7 +107,11 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         for name in ("rescale", "share_mask"):
             require_kind(self.owner(name), getattr(self, name), bool, "a bool")
         self._require_name("mask_key", optional=True)
+        self._require_name("where_key", optional=True)
         taken = [self.field_key, self.target_key, *(self.auxiliary_fields or ())]
+        if self.where_key is not None and self.where_key in (*taken, self.mask_key):
+            constraint = "name a field of its own, which is not written to"
+            raise ValueError(must(self.owner("where_key"), constraint, self.where_key))
         if self.mask_key is not None:
             # Of two new fields neither can lie within the other.
             one, other = f"{self.mask_key}.", f"{self.target_key or self.mask_key}."
@@ -140,7 +152,12 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     def _check_fills(self) -> None:
         fill = self.fill
         if isinstance(fill, str):
-            require_choice(self.owner("fill"), fill, COMPUTED_FILLS, "Or pass a number.")
+            cure = "Or pass a number, or FromField('name') to read another field."
+            require_choice(self.owner("fill"), fill, COMPUTED_FILLS, cure)
+        elif isinstance(fill, FromField):
+            if fill.field == self.field_key:
+                constraint = "name another field than field_key"
+                raise ValueError(must(self.owner("fill"), constraint, fill))
         else:
             self._check_numbers("fill", "channel")
         self._check_numbers("auxiliary_fill", "field")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from dropax.config import DropoutOperatorConfig
 from dropax.fills import (
+    FromField,
     clip_to_range,
     exact_fill,
     fill_dropped,
@@ -31,11 +32,15 @@ class Fields(NamedTuple):
       image: what is dropped from.
       auxiliary: the fields that drop with it, in the order of the config's `auxiliary_fields`.
       keep_mask: bool, of the image's shape; None if the config has no `mask_key`, and before.
+      where: the field of the config's `where_key`; None if it has none, and after.
+      fill: the field of a `FromField` fill; None if the fill is another, and after.
     """
 
     image: Any
     auxiliary: tuple[Any, ...] = ()
     keep_mask: Any = None
+    where: Any = None
+    fill: Any = None
 
 
 def drop_record(
@@ -57,10 +62,18 @@ def drop_record(
     """
     image, mask = jnp.asarray(fields.image), params["keep_mask"]
     layout = Layout.of(image.shape, config.channel_axis)
+    may_change = None  # where anything happens at all; None for everywhere
+    if "applied" in params:
+        may_change = jnp.asarray(params["applied"], jnp.bool_)
+    if fields.where is not None:
+        where = layout.fit_where(jnp.asarray(fields.where), f"field {config.where_key!r}")
+        may_change = where if may_change is None else where & may_change
+    if may_change is not None:
+        mask = mask | ~may_change
     dropped = image
     if config.rescale:
         dropped = _rescaled(config, image, layout, params.get("rate", config.dropout_rate))
-    dropped = fill_dropped(dropped, mask, _fill_of(config, image, layout, params, stats))
+    dropped = fill_dropped(dropped, mask, _fill_of(config, fields, layout, params, stats))
     if config.clip_range is not None:
         owner = config.owner("clip_range")
         dropped = clip_to_range(dropped, config.clip_range, owner)
@@ -68,12 +81,9 @@ def drop_record(
         _drop_auxiliary(config, number, jnp.asarray(field), layout, mask)
         for number, field in enumerate(fields.auxiliary)
     )
-    if "applied" in params:  # a record that is left alone is not rescaled or clipped either
-        applied = jnp.asarray(params["applied"], jnp.bool_)
-        mask = mask | ~applied
-        dropped = fill_dropped(dropped, applied, image)
-        pairs = zip(auxiliary, fields.auxiliary, strict=True)
-        auxiliary = tuple(fill_dropped(new, applied, old) for new, old in pairs)
+    if may_change is not None and (config.rescale or config.clip_range is not None):
+        # Elsewhere values are kept, but have been rescaled and clipped.
+        dropped = fill_dropped(dropped, may_change, image)
     shown = None if config.mask_key is None else jnp.broadcast_to(mask, image.shape)
     return Fields(dropped, auxiliary, shown)
 
@@ -93,13 +103,19 @@ def _drop_auxiliary(
 
 def _fill_of(
     config: DropoutOperatorConfig,
-    image: jax.Array,
+    fields: Fields,
     layout: Layout,
     params: dict[str, Any],
     stats: dict[str, Any] | None,
 ) -> Any:
     """Returns what dropped values become, in the image's dtype and broadcasting to it."""
-    fill, owner = config.fill, config.owner("fill")
+    fill, owner, image = config.fill, config.owner("fill"), jnp.asarray(fields.image)
+    if isinstance(fill, FromField):
+        other, owner = jnp.asarray(fields.fill), f"field {fill.field!r}, a fill,"
+        if other.dtype != image.dtype:
+            constraint = f"have the dtype {image.dtype} of field {config.field_key!r}"
+            raise TypeError(must(owner, constraint, other, "Convert it with astype."))
+        return broadcast_rank(other, image.shape, owner)
     if fill == "mean":
         return mean_fill(image, layout.spatial_axes)
     if fill == "noise":

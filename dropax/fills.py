@@ -5,6 +5,7 @@ dtype holds, or one that is computed of the array. Dropping is a select, never a
 infinity under a dropped value vanish, in values and in gradients. The dtype never changes.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -15,10 +16,50 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import normal_from, sample_words, sample_words_from
-from dropax.kit.errors import must
+from dropax.kit.errors import must, require_kind
+from dropax.kit.serialization import Plain
+
+
+@dataclasses.dataclass(frozen=True)
+class FromField(Plain):
+    """A fill that is read from another field of the record.
+
+    The other field has the image's dtype and a shape that broadcasts to the image, so in a batch
+    (B, ...), each record with its own. It is in the output as it was. Only its values under what
+    drops are read, so NaN elsewhere has no effect, and gradients reach it there.
+
+    * A learned token: `jnp.broadcast_to(token, (B, 1, 1, C))`.
+    * A blurred copy of the images.
+    * Another record: `jnp.roll(images, 1, axis=0)`. With `Box` this is CutMix (Yun et al., 2019,
+      arXiv:1905.04899); `dropped_fraction` of the mask is the weight of the other record's label.
+
+    Attributes:
+      field: the other field's name, or a dotted path into nested dicts.
+
+    Raises:
+      TypeError: if the name is no string.
+      ValueError: if it is empty.
+
+    Example:
+      >>> import dropax
+      >>> config = dropax.DropoutOperatorConfig(
+      ...     field_key="image", fill=FromField("other"), dropout_rate=1.0
+      ... )
+      >>> data = {"image": jnp.zeros((2, 2, 1)), "other": jnp.ones((2, 2, 1))}
+      >>> dropax.apply(config, data, {}, {})[0]["image"].sum()
+      Array(4., dtype=float32)
+    """
+
+    field: str
+
+    def __post_init__(self) -> None:
+        require_kind("FromField.field", self.field, str, "a field's name")
+        if not self.field:
+            raise ValueError(must("FromField.field", "not be empty", self.field))
+
 
 Number = int | float
-Fill = Number | tuple[Number, ...] | Literal["mean", "noise", "stats_mean"]
+Fill = Number | tuple[Number, ...] | Literal["mean", "noise", "stats_mean"] | FromField
 COMPUTED_FILLS = ("mean", "noise", "stats_mean")
 
 

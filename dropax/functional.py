@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from dropax.config import DropoutOperatorConfig, Mode
 from dropax.dropping import Fields, drop_record
-from dropax.fills import Fill
+from dropax.fills import Fill, FromField
 from dropax.kit.batch import Batch
 from dropax.kit.batching import AnyBatch, RecordEngine, records_of, warn_if_baked
 from dropax.kit.errors import is_array, is_real, is_traced, must, names, require_kind, require_whole
@@ -109,7 +109,8 @@ def apply(
     stochastic, and else the one fixed pattern of `config.seed` for the element's shape and mode,
     whatever `random_params` holds. Kept values are rescaled where `config.rescale` says so, dropped
     values become `config.fill` by a select, then `clip_range` holds; the dtype never changes. A
-    record whose `random_params["applied"]` is false is left as it is.
+    record whose `random_params["applied"]` is false is left as it is, and so is every value where
+    the field of `config.where_key` is zero.
 
     Args:
       config: static fields used: all but `stream_name`, `batch_strategy`, `cacheable`. Dynamic:
@@ -129,13 +130,14 @@ def apply(
       (data, state, metadata): the data with the result under `target_key`, or `field_key`.
 
     Raises:
-      KeyError: if `field_key` or an auxiliary field is not in `data`, something that is needed not
-        in `random_params`, or "mean" not in the `stats` of a "stats_mean" fill.
+      KeyError: if a field that the config names is not in `data`, something that is needed not in
+        `random_params`, or "mean" not in the `stats` of a "stats_mean" fill.
       TypeError: if a field is no array of numbers or bools, `data` or `random_params` is no dict,
         the mask is no array, there is a `clip_range` or noise for complex numbers, or `rescale` for
-        integers.
-      ValueError: if the config is stochastic and there are no `random_params`, the mask or an
-        auxiliary field does not fit the element, `fill` or `clip_range` does not fit the dtype,
+        integers; if the field of a `FromField` fill has another dtype, or that of `where_key` is
+        complex.
+      ValueError: if the config is stochastic and there are no `random_params`, the mask or another
+        field does not fit the element, `fill` or `clip_range` does not fit the dtype,
         or the element lacks the `channel_axis` or has fewer channels than are to be kept.
 
     Example:
@@ -301,7 +303,7 @@ def dropout(
       rate: expected fraction dropped, in [0, 1]. May be traced. A tuple (low, high) lets each
         record draw its own.
       mode: a mode's name, or a region object, as in `DropoutOperatorConfig`.
-      fill: what dropped values become, as there; there are no statistics here.
+      fill: what dropped values become, as there; there are no statistics and no other fields here.
       rescale: whether kept values are divided by the kept fraction that is expected.
       clip_range: lowest and highest value of the result, or None.
       channel_axis: as in `DropoutOperatorConfig`, of an element.
@@ -330,6 +332,9 @@ def dropout(
         rescale=rescale,
         channel_axis=channel_axis,
     )
+    if isinstance(fill, FromField):
+        cure = "Bare arrays have no other field: call apply_batch on a dict of arrays."
+        raise TypeError(must("dropout.fill", "be a number, a tuple or a name", fill, cure))
     require_whole("dropout.element_ndim", element_ndim, 0)
     images = require_numbers(images, "dropout.images")
     if Process.forked:
@@ -364,11 +369,21 @@ def drop_images(
 
 def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> Fields:
     """Returns the fields that dropout reads, each checked to be numbers or bools."""
-    image, *auxiliary = [
-        require_numbers(get_field(data, path), f"field {path!r}")
-        for path in (config.field_key, *(config.auxiliary_fields or ()))
-    ]
-    return Fields(image, tuple(auxiliary) if config.preserve_auxiliary else ())
+
+    def select(path: str) -> Any:
+        return require_numbers(get_field(data, path), f"field {path!r}")
+
+    image, *auxiliary = map(select, (config.field_key, *(config.auxiliary_fields or ())))
+    where = fill = None
+    if config.where_key is not None:
+        where = select(config.where_key)
+        if not is_real(where.dtype):
+            owner = f"field {config.where_key!r}, the where_key,"
+            raise TypeError(must(owner, "be an array of real numbers or bools", where))
+    if isinstance(config.fill, FromField):
+        fill = select(config.fill.field)
+    kept = tuple(auxiliary) if config.preserve_auxiliary else ()
+    return Fields(image, kept, where=where, fill=fill)
 
 
 def merge_fields(

@@ -95,6 +95,27 @@ class Layout:
             return self.place(jnp.asarray(mask).astype(jnp.bool_))
         return broadcast_rank(mask, self.shape, owner).astype(jnp.bool_)
 
+    def fit_where(self, where: jax.Array, owner: str) -> jax.Array:
+        """Returns a field that says where values may drop as bools with the element's axes.
+
+        Args:
+          where: an array, True where not zero, of the element's spatial axes, with or without the
+            channel axis. Any axis may have size 1.
+          owner: as above.
+
+        Raises:
+          ValueError: if it has other axes.
+        """
+        spread = where
+        if self.channel_axis is not None and where.ndim == len(self.spatial_axes):
+            spread = jnp.expand_dims(where, self.channel_axis)
+        pairs = zip(spread.shape, self.shape, strict=False)
+        if spread.ndim != len(self.shape) or any(size not in (1, full) for size, full in pairs):
+            constraint = f"have the image's spatial axes {self.channel_last_shape[:-1]}"
+            constraint += "" if self.channel_axis is None else ", with or without its channel axis"
+            raise ValueError(must(f"{owner}, the where_key,", constraint, where))
+        return spread.astype(jnp.bool_)
+
     def follow(self, mask: jax.Array, shape: tuple[int, ...], owner: str) -> jax.Array:
         """Returns the mask for another field of the same record.
 
@@ -133,7 +154,7 @@ class Layout:
             )
             cure = "Drop whole pixels instead: mode=Pixel(per_channel=False)."
             raise ValueError(must(owner, constraint, other, cure))
-        mask = _coarsened(mask if axis is None else mask.squeeze(axis), steps)
+        mask = coarsened(mask if axis is None else mask.squeeze(axis), steps)
         return mask if len(other) == rank else jnp.expand_dims(mask, at)
 
     def _steps(self, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -161,7 +182,7 @@ def broadcast_rank(array: Any, shape: tuple[int, ...], owner: str) -> jax.Array:
     return jnp.reshape(array, (1,) * (len(shape) - array.ndim) + array.shape)
 
 
-def _coarsened(mask: jax.Array, steps: tuple[int, ...]) -> jax.Array:
+def coarsened(mask: jax.Array, steps: tuple[int, ...]) -> jax.Array:
     """Joins so many positions along each axis into one, kept where they all are."""
     for axis, step in enumerate(steps):
         if step > 1 and mask.shape[axis] > 1:

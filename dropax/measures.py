@@ -22,7 +22,7 @@ def expected_dropped_fraction(
 
     That is the rate, with two exceptions: if `Channel(min_kept=...)` keeps more channels than
     the rate would, it is less, and if `apply_probability` leaves records alone, these count. Of
-    a range of rates it is the mean.
+    a range of rates it is the mean. With a `where_key` it is the fraction of what may drop.
 
     Args:
       config: static fields used: `mode`, `channel_axis`. Dynamic: `dropout_rate`,

@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.tree_util import keystr
 
-from dropax import Channel, DropoutOperatorConfig, ModalityOperatorConfig, OperatorConfig, Pixel
+from dropax import (
+    Channel,
+    DropoutOperatorConfig,
+    FromField,
+    ModalityOperatorConfig,
+    OperatorConfig,
+    Pixel,
+)
 
 
 def config_of(**options):
@@ -128,10 +135,11 @@ DIFFERENT = {
     "validate_domain_constraints": [False],
     "dropout_rate": [0.2, jnp.float32(0.3)],
     "mode": ["channel", Pixel(per_channel=False), Channel(min_kept=1), Channel(min_kept=2)],
-    "fill": [1.0, -1, (1.0, 2.0), "mean", "noise", "stats_mean"],
+    "fill": [1.0, -1, (1.0, 2.0), "mean", "noise", "stats_mean", FromField("a"), FromField("b")],
     "rescale": [True],
     "auxiliary_fill": [255, 0.5],
     "mask_key": ["mask"],
+    "where_key": ["may"],
     "share_mask": [True],
     "channel_axis": [0, 1, None],
     "seed": [1],

@@ -1,14 +1,20 @@
 """What the command line shows without inputs, and its presets."""
 
+import argparse
+import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dropax import Band, Box, Patch
 from dropax.cli import sheet as sheets
+from dropax.cli.modes import parse_mode
 from dropax.cli.run import main
-from dropax.regions import MODES
+from dropax.regions import MODES, TYPES
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +44,51 @@ def test_without_inputs_options_narrow_what_is_shown(capsys: pytest.CaptureFixtu
     lines = capsys.readouterr().out.splitlines()
     rows = [["channel", "0", "0.0000"], ["channel", "1", "1.0000"]]
     assert [line.split()[3:6] for line in lines[1:-1]] == rows
+
+
+def test_modes_with_options_each_have_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["Box(2, border='clip')", "Patch(size=(8, 16))", "channel", "Band(axis=-1)"]
+    argv = [part for mode in given for part in ("--mode", mode)]
+    assert main([*argv, "--rate", "0.25", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    regions = [Box(2, border="clip"), Patch(size=(8, 16)), "channel", Band(axis=-1)]
+    assert [row["mode"] for row in rows] == [str(region) for region in regions for _ in range(2)]
+    assert [row["rate_asked"] for row in rows] == [0, 0.25] * 4
+
+
+def test_a_mode_with_options_is_that_of_python() -> None:
+    np.save("a.npy", np.ones((1, 12, 12, 3), np.float32))
+    options = ["--seed", "3", "--rate", "0.5", "--overwrite"]
+    assert main(["a.npy", "--mode", "Pixel(per_channel=False)", *options]) == 0
+    whole = np.load("dropax_out/a.npy")
+    assert (whole == whole[..., :1]).all()
+    assert 0 < whole.mean() < 1
+    assert main(["a.npy", "--mode", "Pixel( False )", *options]) == 0
+    np.testing.assert_array_equal(np.load("dropax_out/a.npy"), whole)
+
+
+def test_regions_may_be_options_of_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Either:
+        modes: tuple[Any, ...]
+        weights: tuple[float, ...] | None = None
+        name: str = dataclasses.field(default="", kw_only=True)
+
+    monkeypatch.setitem(TYPES, "Either", Either)
+    found = parse_mode("Either((Box(2), Either(('grid',), None)), weights=(.5, -2,), name='a')")
+    assert found == Either((Box(2), Either(("grid",), None)), weights=(0.5, -2), name="a")
+    assert type(found.weights[1]) is int
+    wrong = {
+        "Either((Box(), Grd()))": "there is no region 'Grd' at character 16; did you mean 'Grid'",
+        "Either((Box(0),))": r"got 0 \(in the call at character 9\)",
+        "Either([Box()])": "unhashable type: 'list'",
+        "Either(())()": "calls of regions only; got .* at character 1",
+        "Either((), (), 'a')": "Either takes up to 2 options; got another at character 16",
+        "Either()": "missing 1 required positional argument: 'modes'",
+    }
+    for text, why in wrong.items():
+        with pytest.raises(argparse.ArgumentTypeError, match=why):
+            parse_mode(text)
 
 
 def test_a_preset_is_drawn_several_times(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,16 @@ import pytest
 from hypothesis import strategies as st
 
 from cases import config_of
-from dropax import Batch, Channel, OperatorConfig, apply, generate_random_params
-from dropax.testing import PropertyError, batches, check_transform, configs
+from dropax import (
+    Batch,
+    Channel,
+    DropoutOperator,
+    FromField,
+    OperatorConfig,
+    apply,
+    generate_random_params,
+)
+from dropax.testing import PropertyError, batches, check_operator, check_transform, configs
 from dropax.testing.properties import GENERAL
 from dropax.testing.transforms import PROPERTIES
 
@@ -111,6 +119,39 @@ def test_drawn_configs_and_batches_of_dropax_itself():
         max_examples=4,
     )
     assert len(held) == 3
+
+
+def test_fields_that_are_read_are_no_fault():
+    config = config_of(
+        "box",
+        field_key="camera.rgb",
+        apply_probability=0.5,
+        rescale=True,
+        clip_range=(-2.0, 30.0),
+        mask_key="kept",
+        where_key="camera.may_drop",
+        fill=FromField("camera.other"),
+    )
+    concerned = (
+        "dtype_and_structure_kept",
+        "nothing_is_left_under_a_dropped_value",
+        "kept_values_stay",
+        "other_fields_stay",
+        "rate_1_drops_all",
+        "gradient_is_finite",
+    )
+    held = check_operator(DropoutOperator, config, only=concerned, max_examples=1)
+    assert held == concerned
+
+
+def test_an_apply_that_does_not_spare_what_it_should_is_told():
+    def forgets_where(config, *arguments):
+        return apply(config.replace(where_key=None), *arguments)
+
+    config = config_of("pixel", where_key="may_drop")
+    with pytest.raises(PropertyError) as caught:
+        check_transform(generate_random_params, forgets_where, config, only=["kept_values_stay"])
+    assert caught.value.property == "kept_values_stay"
 
 
 def test_a_failure_is_shown_on_an_example_that_a_person_can_read():

@@ -14,6 +14,7 @@ from dropax import (
     Blocks,
     Channel,
     DropoutOperatorConfig,
+    FromField,
     Inverted,
     OneOf,
     OperatorConfig,
@@ -108,6 +109,8 @@ def test_configs_shrink_to_the_defaults():
         lambda config: config.mask_key == "kept" and config.share_mask,
         lambda config: config.apply_probability != 1 and config.batch_strategy == "scan",
         lambda config: config.seed > 0,
+        lambda config: config.where_key == "may_drop" and config.rescale,
+        lambda config: config.fill == FromField("other"),
     ],
 )
 def test_configs_reach_every_option(wanted):

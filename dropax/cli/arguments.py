@@ -7,14 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from dropax import __version__, presets
+from dropax.cli.modes import parse_mode
 from dropax.config import DropoutOperatorConfig
-from dropax.regions import MODES
+from dropax.regions import MODES, Region
 
 EPILOG = """\
 examples:
   python -m dropax                                the modes at several rates, on a built-in picture
   python -m dropax photo.jpg --rate 0.1           writes dropax_out/photo.png and a contact sheet
   python -m dropax photos/ --mode channel         every picture and array below a folder
+  python -m dropax photo.jpg --mode 'Box(count=3)'    options of a mode, as in Python
+  python -m dropax --mode box --mode 'Grid(16)'   several modes, on the built-in picture
   python -m dropax photo.jpg --preset cutout      with the parameters of a paper
   python -m dropax photos/ --json > done.json     what was done, for another program
   python -m dropax photos/ --quiet && next_step   nothing but errors is printed
@@ -64,8 +67,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="a file, or a folder of them")
     add = parser.add_argument_group("what is dropped").add_argument
     modes, names = ", ".join(MODES), ", ".join(PRESETS)
-    help_ = f"what drops together: {modes} (default: pixel)"
-    add("--mode", type=_mode, choices=[*MODES], metavar="MODE", help=help_)
+    help_ = (
+        f"what drops together: {modes}; or with options, such as 'Box(count=3)' (default: pixel). "
+        "Without inputs it may come several times"
+    )
+    add("--mode", type=_mode, action="append", dest="modes", metavar="MODE", help=help_)
     help_ = f"a paper's parameters, instead of a mode and a rate: {names}"
     add("--preset", type=_preset, choices=[*PRESETS], metavar="NAME", help=help_)
     add("--rate", type=float, help="expected fraction that is dropped (default: 0.2)")
@@ -85,19 +91,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"argument --rate: must be in [0, 1]; got {options.rate}")
     if not 0 <= options.seed < 2**32:
         parser.error(f"argument --seed: must be in [0, {2**32}); got {options.seed}")
+    options.mode = options.modes[0] if options.modes else None
+    if options.inputs and options.modes and len(options.modes) > 1:
+        parser.error("argument --mode: may come several times only without inputs")
     for name in ("mode", "rate"):
         if options.preset and getattr(options, name) is not None:
             parser.error(f"argument --{name}: not allowed with --preset, which sets it")
     return options
 
 
-def _mode(text: str) -> str:
+def _mode(text: str) -> str | Region:
     if text in PRESETS:
         raise argparse.ArgumentTypeError(f"{text} is a preset; pass --preset {text}")
     if text == "whole_pixel":
-        why = "whole pixels are dropped from Python only, by mode=dropax.Pixel(per_channel=False)"
-        raise argparse.ArgumentTypeError(why)
-    return text
+        raise argparse.ArgumentTypeError("pass --mode 'Pixel(per_channel=False)'")
+    return parse_mode(text)
 
 
 def _preset(text: str) -> str:

@@ -195,8 +195,8 @@ class _Run:
         picture, options = sample_picture(), self.options
         everything = options.mode is options.rate is options.preset is None
         rates = BUILT_IN_RATES if options.rate is None else (0.0, options.rate)
-        modes: list[Any] = [options.mode] if options.mode else [*MODES]
-        if not options.mode:
+        modes: list[Any] = options.modes or [*MODES]
+        if not options.modes:
             modes.insert(1, Pixel(per_channel=False))
         strips = [[{"mode": mode, "rate": rate} for rate in rates] for mode in modes]
         # A preset has its own rate, and is drawn several times instead.

@@ -19,11 +19,13 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dropax.config import DropoutOperatorConfig
+from dropax.fills import FromField
 from dropax.kit.batch import Batch, Element
 from dropax.kit.config import ModalityOperatorConfig
 from dropax.kit.errors import must, require_choice
 from dropax.kit.fields import set_field
 from dropax.kit.state import OperatorState
+from dropax.layout import Layout
 from dropax.regions import (
     MODES,
     Band,
@@ -197,7 +199,8 @@ def configs(draw: st.DrawFn, /, **options: Any) -> DropoutOperatorConfig:
     choose("target_key", st.sampled_from([None, None, "dropped", "views.dropped"]))
     choose("mask_key", st.sampled_from([None, None, "kept"]))
     choose("clip_range", st.sampled_from([None, None, (0.0, 1.0), (-2.0, 100.0)]))
-    simple = map(st.just, (0.0, 1.0, "mean", "noise", "stats_mean"))
+    choose("where_key", st.sampled_from([None, None, "may_drop"]))
+    simple = map(st.just, (0.0, 1.0, "mean", "noise", "stats_mean", FromField("other")))
     fill = choose("fill", st.one_of(*simple, st.floats(-2, 100, width=16)))
     choose("rescale", st.sampled_from([False, False, True]))
     choose("apply_probability", st.sampled_from([1.0, 1.0, 0.5 if stochastic else 1.0]))
@@ -418,10 +421,11 @@ def _takes(config: Any, dtype: Any) -> bool:
     low, high = config.clip_range or (least, most)
     low, high = max(low, least), min(high, most)
     fills = config.fill if isinstance(config.fill, tuple) else (config.fill,)
-    fits = all(isinstance(fill, str) or least <= fill <= most for fill in fills)
+    numbers = [fill for fill in fills if not isinstance(fill, str | FromField)]
+    fits = all(least <= number <= most for number in numbers)
     if is_float:
         return fits and low <= high
-    whole = all(isinstance(fill, str) or fill == int(fill) for fill in fills)
+    whole = all(number == int(number) for number in numbers)
     return fits and whole and not config.rescale and low <= high and math.ceil(low) <= high
 
 
@@ -487,7 +491,31 @@ def _parts(
     for field in config.auxiliary_fields or ():
         follower = images(dtypes=("float32",), shape=image.shape, special=False, layouts=("C",))
         data = set_field(data, field, draw(follower, label=field))
+    if isinstance(config, DropoutOperatorConfig):
+        data = draw(_with_read_fields(config, data, image, lead))
     return data, {"seen": np.zeros(lead, np.uint32)}
+
+
+@st.composite
+def _with_read_fields(
+    draw: st.DrawFn,
+    /,
+    config: DropoutOperatorConfig,
+    data: dict[str, Any],
+    image: np.ndarray,
+    lead: tuple[int, ...],
+) -> dict[str, Any]:
+    """Adds the fields that a config reads beside the image: what fills, and where values drop."""
+    layout = Layout.of(image.shape[len(lead) :], config.channel_axis)
+    tame: dict[str, Any] = {"special": False, "layouts": ("C",)}
+    if isinstance(config.fill, FromField):
+        one = images(dtypes=(image.dtype.name,), shape=image.shape, **tame)
+        data = set_field(data, config.fill.field, draw(one, label=config.fill.field))
+    if config.where_key is not None:
+        spatial = (*lead, *layout.channel_last_shape[:-1])
+        one = images(dtypes=("bool", "float32"), shape=spatial, **tame)
+        data = set_field(data, config.where_key, draw(one, label=config.where_key))
+    return data
 
 
 @st.composite

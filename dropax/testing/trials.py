@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.config import DropoutOperatorConfig
+from dropax.fills import FromField
 from dropax.functional import fit_mask
 from dropax.kit.batch import Batch
 from dropax.kit.batching import ApplyBatch, batched
@@ -244,8 +245,13 @@ class Trial:
         return self.with_config(**changes)
 
     def with_images(self, images: Any) -> "Trial":
-        """Returns a trial of other images."""
-        return self.replace(data=set_field(self.data, self.field, images))
+        """Returns a trial of other images; a field that fills them gets their dtype."""
+        data, fill = set_field(self.data, self.field, images), getattr(self.config, "fill", None)
+        if isinstance(fill, FromField):
+            with np.errstate(invalid="ignore"):
+                other = np.asarray(get_field(data, fill.field)).astype(images.dtype)
+            data = set_field(data, fill.field, other)
+        return self.replace(data=data)
 
     def with_wide_images(self, dtype: Any, seed: int, *, finite: bool = False) -> "Trial":
         """Returns a trial of images of a dtype whose values are as varied as the dtype has them."""
@@ -372,6 +378,8 @@ class Trial:
         if isinstance(params, dict) and "applied" in params:
             applied = np.asarray(params["applied"]).reshape(-1, *[1] * (images.ndim - 1))
             values = np.where(applied, values, images)
+        if self.where is not None:
+            values = np.where(self.where, values, images)
         return values, not rescale
 
     def _kept_fraction(self, params: Tree) -> np.ndarray:
@@ -391,7 +399,18 @@ class Trial:
         """The keep masks, bool, of the images' shape; None if nothing says what is kept."""
         if not self.config.stochastic or self.draws[1] is None:
             return None
-        return np.broadcast_to(self.draws[1], self.images.shape)
+        masks = np.broadcast_to(self.draws[1], self.images.shape)
+        return masks if self.where is None else masks | ~self.where
+
+    @functools.cached_property
+    def where(self) -> Any:
+        """Where values may drop, bool, with the images' axes; None for everywhere."""
+        config = self.config
+        if not isinstance(config, DropoutOperatorConfig) or config.where_key is None:
+            return None
+        layout = Layout.of(tuple(self.images.shape[1:]), config.channel_axis)
+        field = jnp.asarray(get_field(self.data, config.where_key))
+        return np.asarray(jax.vmap(lambda where: layout.fit_where(where, "where"))(field))
 
     @functools.cached_property
     def tally(self) -> Tally:

@@ -75,6 +75,34 @@ def test_configs() -> None:
     presets.dropblock("features", rate=jnp.float32(0.1))
 
 
+def test_where_and_fills_from_another_field() -> None:
+    config = CONFIG.replace(
+        where_key="may_drop", fill=dropax.FromField("other"), mask_key="kept", dropout_rate=1.0
+    )
+    protected = dropax.box_mask(np.array([[[0, 0, 2, 2.5]]] * 4), (8, 8))
+    assert_type(protected, jax.Array)
+    batch = {"image": IMAGES, "may_drop": ~protected, "other": jnp.zeros((4, 1, 1, 3))}
+    out, _ = dropax.apply_batch(config, dropax.init_state(config, jax.random.key(0)), batch)
+    assert out["image"].sum() == 4 * 2 * 3 * 3
+    assert_type(dropax.length_mask(jnp.array([1, 2]), 8), jax.Array)
+
+
+def test_tokens() -> None:
+    params = dropax.generate_random_params(
+        CONFIG.replace(mode=dropax.Patch(size=2)), jax.random.key(0), {"image": (4, 8, 8, 3)}
+    )
+    mask = dropax.patch_mask(params["keep_mask"], 2)
+    assert_type(mask, jax.Array)
+    tokens = dropax.keep_tokens(mask, 9)
+    assert_type(tokens, dropax.Tokens)
+    assert_type(tokens.kept, jax.Array)
+    kept = dropax.gather_tokens(jnp.ones((4, 16, 5)), tokens.kept)
+    assert_type(kept, jax.Array)
+    assert_type(dropax.scatter_tokens(kept, tokens, 0.0), jax.Array)
+    dropax.scatter_tokens(kept, tokens, jnp.zeros(5))
+    dropax.patch_mask(np.ones((4, 8, 8), bool), (2, 4), channel_axis=None)
+
+
 def test_regions() -> None:
     key = jax.random.key(0)
     regions: list[dropax.Region] = [

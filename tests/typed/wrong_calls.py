@@ -77,3 +77,14 @@ def seeing() -> None:
     images.contact_sheet(batch["image"], columns="3")  # error: arg-type
     images.mask_overlay(batch["image"][0])  # error: call-arg
     images.mask_overlay(batch["image"][0], True, color="red")  # error: arg-type
+
+
+def where_and_tokens() -> None:
+    tokens = dropax.keep_tokens(jnp.ones((4, 16), bool), 9)
+    dropax.DropoutOperatorConfig(field_key="image", where_key=["mask"])  # error: arg-type
+    dropax.DropoutOperatorConfig(field_key="image", fill=dropax.FromField(3))  # error: arg-type
+    dropax.box_mask(jnp.ones((4, 2, 4)), 8)  # error: arg-type
+    dropax.length_mask(jnp.ones(4, int), 8.0)  # error: arg-type
+    dropax.keep_tokens(jnp.ones((4, 16), bool), 0.25)  # error: arg-type
+    dropax.scatter_tokens(jnp.ones((4, 9, 5)), tokens.kept, 0.0)  # error: arg-type
+    dropax.patch_mask(jnp.ones((4, 8, 8, 1), bool), 2, -1)  # error: call-arg

@@ -1,0 +1,191 @@
+"""`FromField`: fills that are read from another field of the record."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cases import MODES, config_of, image_of
+from dropax import (
+    DropoutOperator,
+    DropoutOperatorConfig,
+    FromField,
+    apply,
+    apply_batch,
+    dropout,
+    dropped_fraction,
+    init_state,
+)
+
+SHAPE = (4, 6, 5, 3)
+STATE = init_state(config_of("pixel"), jax.random.key(0))
+RNG = np.random.default_rng(0)
+
+
+def dropped(config, image, other):
+    return apply_batch(config, STATE, {"image": image, "other": other})[0]
+
+
+def config_with(mode="pixel", **options):
+    return config_of(mode, fill=FromField("other"), mask_key="kept", **options)
+
+
+@pytest.mark.parametrize("mode", ["pixel", "channel", "box"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8", "bool"])
+def test_dropped_values_are_those_of_the_other_field_bit_for_bit(mode, dtype):
+    image = jnp.asarray(RNG.integers(0, 256, SHAPE)).astype(dtype)
+    other = ~image if dtype == "bool" else image[::-1] + jnp.ones((), dtype)
+    out = dropped(config_with(MODES[mode]), image, other)
+    assert out["image"].dtype == image.dtype
+    np.testing.assert_array_equal(out["image"], np.where(out["kept"], image, other))
+    np.testing.assert_array_equal(out["other"], other)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 1, 3), (6, 5, 1), (6, 1, 1), ()], ids=str)
+@pytest.mark.parametrize("strategy", ["vmap", "scan"])
+def test_it_broadcasts_to_the_image(shape, strategy):
+    other = jnp.asarray(RNG.random((4, *shape), np.float32))
+    out = dropped(config_with(batch_strategy=strategy), image_of(SHAPE), other)
+    spread = other.reshape(4, *[1] * (3 - len(shape)), *shape)
+    expected = np.where(out["kept"], image_of(SHAPE), spread)
+    np.testing.assert_array_equal(out["image"], expected)
+
+
+def test_kept_values_are_rescaled_and_all_are_clipped():
+    config = config_with(rescale=True, clip_range=(10.0, 150.0), dropout_rate=0.5)
+    image, other = image_of(SHAPE), jnp.full(SHAPE, 200.0)
+    out = dropped(config, image, other)
+    expected = np.clip(np.where(out["kept"], 2 * image, other), 10, 150)
+    np.testing.assert_array_equal(out["image"], expected)
+
+
+def test_records_left_alone_stay_as_they_were():
+    config = config_with(apply_probability=0.0, clip_range=(0.0, 1.0), dropout_rate=1.0)
+    out = dropped(config, image_of(SHAPE), jnp.zeros(SHAPE))
+    np.testing.assert_array_equal(out["image"], image_of(SHAPE))
+
+
+def test_gradients_reach_a_learned_token_from_what_it_fills_and_nothing_else():
+    config, image = config_with("box"), image_of(SHAPE)
+
+    def loss(token, image):
+        out = dropped(config, image, jnp.broadcast_to(token, (4, 1, 1, 3)))
+        return out["image"].sum(), out["kept"]
+
+    gradients = jax.grad(loss, argnums=(0, 1), has_aux=True)
+    (of_token, of_image), kept = gradients(jnp.zeros(3), image)
+    np.testing.assert_allclose(of_token, (~kept).sum((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_array_equal(of_image, kept.astype(np.float32))
+    assert (of_token > 0).all()
+
+
+def test_nan_of_the_other_field_stays_where_values_are_kept_in_values_and_gradients():
+    config = config_with(rescale=True, clip_range=(0.0, 500.0))
+    kept = dropped(config, image_of(SHAPE), jnp.zeros(SHAPE))["kept"]
+    image, other = jnp.where(kept, image_of(SHAPE), jnp.nan), jnp.where(kept, jnp.nan, 1.0)
+
+    def loss(image, other):
+        out = dropped(config, image, other)["image"]
+        return out.sum(), out
+
+    (of_image, of_other), out = jax.grad(loss, argnums=(0, 1), has_aux=True)(image, other)
+    assert np.isfinite(out).all()
+    assert np.isfinite(of_image).all()
+    np.testing.assert_array_equal(of_other, ~kept)
+
+
+def test_another_record_and_the_weight_of_its_label_are_cutmix():
+    images, labels = image_of(SHAPE), jax.nn.one_hot(jnp.arange(4), 10)
+    out = dropped(config_with("box"), images, jnp.roll(images, 1, axis=0))
+    weight = dropped_fraction(out["kept"])[:, None]
+    mixed = (1 - weight) * labels + weight * jnp.roll(labels, 1, axis=0)
+    np.testing.assert_allclose(mixed.sum(1), 1, rtol=1e-6)
+    for record in range(4):
+        own = np.asarray(out["kept"][record])
+        np.testing.assert_array_equal(out["image"][record][~own], images[record - 1][~own])
+        assert mixed[record, record] == pytest.approx(own.mean(), rel=1e-5)
+
+
+def test_it_is_read_from_nested_dicts_as_it_came_in():
+    config = config_of(
+        MODES["whole pixel"],
+        field_key="views.rgb",
+        fill=FromField("views.blurred"),
+        auxiliary_fields=["views.blurred"],
+        stochastic=False,
+        dropout_rate=1.0,
+    )
+    data = {"views": {"rgb": jnp.zeros((2, 2, 1)), "blurred": jnp.ones((2, 2, 1))}}
+    out = apply(config, data, {}, {})[0]["views"]
+    assert out["rgb"].sum() == 4
+    assert out["blurred"].sum() == 0  # dropped as an auxiliary field
+
+
+def test_the_operator_describes_its_output():
+    operator = DropoutOperator(config_with(target_key="out"), rngs=0)
+    spec = {
+        "image": jax.ShapeDtypeStruct((6, 5, 3), jnp.uint8),
+        "other": jax.ShapeDtypeStruct((3,), jnp.uint8),
+    }
+    described = operator.output_spec(spec)
+    assert described == {
+        **spec,
+        "out": spec["image"],
+        "kept": jax.ShapeDtypeStruct((6, 5, 3), jnp.bool_),
+    }
+
+
+def test_it_goes_through_json_and_is_hashed_by_value():
+    config = config_with()
+    again = DropoutOperatorConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert hash(again) == hash(config)
+    assert config != config.replace(fill=FromField("another"))
+    assert len({FromField("a"), FromField("a"), FromField("b")}) == 2
+
+
+# What is refused, by name.
+
+
+@pytest.mark.parametrize(
+    ("other", "error", "text"),
+    [
+        (jnp.ones((4, 3), jnp.bfloat16), TypeError, "'other', a fill, must have the dtype float32"),
+        (np.ones((4, 3), np.int32), TypeError, "of field 'image'; got an array of .* Convert it"),
+        (jnp.ones((4, 5)), ValueError, r"'other', a fill, must broadcast to the element's shape"),
+        (jnp.ones((4, 1, 6, 5, 3)), ValueError, r"'other', a fill, must broadcast to the element"),
+        (jnp.ones(3), ValueError, "must have 4 records along its leading axis"),
+    ],
+    ids=lambda value: str(getattr(value, "shape", "")),
+)
+def test_a_field_that_does_not_fit_is_refused_by_name(other, error, text):
+    with pytest.raises(error, match=text):
+        dropped(config_with(), image_of(SHAPE), other)
+
+
+def test_a_field_that_is_not_there_is_named():
+    with pytest.raises(KeyError, match="field 'other' not found: the data has 'image'"):
+        apply_batch(config_with(), STATE, {"image": image_of(SHAPE)})
+
+
+def test_the_image_itself_fills_nothing():
+    with pytest.raises(ValueError, match=r"Config\.fill must name another field than field_key"):
+        config_of("pixel", fill=FromField("image"))
+
+
+def test_bare_arrays_have_no_other_field():
+    with pytest.raises(TypeError, match=r"dropout\.fill must .* Bare arrays have no other field"):
+        dropout(jax.random.key(0), jnp.ones((4, 4, 3)), fill=FromField("other"))
+
+
+@pytest.mark.parametrize(("field", "error"), [("", ValueError), (None, TypeError), (3, TypeError)])
+def test_it_takes_a_name(field, error):
+    with pytest.raises(error, match=r"FromField\.field must"):
+        FromField(field)
+
+
+def test_a_name_alone_is_no_fill():
+    with pytest.raises(ValueError, match=r"Config\.fill must be one of .* FromField\('name'\)"):
+        config_of("pixel", fill="other")

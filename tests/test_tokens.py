@@ -1,0 +1,248 @@
+"""Kept and dropped tokens: ids of a static number, and tokens taken out and put back."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AxisType
+
+from cases import config_of
+from dropax import (
+    Patch,
+    Tokens,
+    gather_tokens,
+    generate_random_params,
+    keep_tokens,
+    patch_mask,
+    scatter_tokens,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def slow_ids(mask, count):
+    """(kept, dropped, restore) of one record, in a loop."""
+    order = [at for at in range(len(mask)) if mask[at]]
+    order += [at for at in range(len(mask)) if not mask[at]]
+    kept, dropped = sorted(order[:count]), sorted(order[count:])
+    return kept, dropped, [[*kept, *dropped].index(at) for at in range(len(mask))]
+
+
+# Ids.
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_ids_are_those_of_a_loop_for_every_mask_and_count(data):
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=7, max_size=7)))
+    count = data.draw(st.sampled_from([1, 3, 7]))
+    for found, expected in zip(keep_tokens(mask, count), slow_ids(mask, count), strict=True):
+        assert found.dtype == jnp.int32
+        assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("lead", [(), (4,), (2, 3)], ids=str)
+def test_leading_axes_are_records_of_their_own(lead):
+    masks = RNG.random((*lead, 9)) < 0.5
+    together = keep_tokens(masks, 4)
+    for at in np.ndindex(lead):
+        for found, expected in zip(together, keep_tokens(masks[at], 4), strict=True):
+            np.testing.assert_array_equal(found[at], expected)
+
+
+def test_jit_and_vmap_change_nothing():
+    masks = jnp.asarray(RNG.random((5, 9)) < 0.5)
+    x = jnp.asarray(RNG.random((5, 9, 2), np.float32))
+
+    def both(mask, x):
+        tokens = keep_tokens(mask, 4)
+        kept = gather_tokens(x, tokens.kept)
+        return tokens, kept, scatter_tokens(kept, tokens, -1.0)
+
+    eager = both(masks, x)
+    for other in (jax.jit(both)(masks, x), jax.vmap(both)(masks, x)):
+        jax.tree.map(np.testing.assert_array_equal, eager, other)
+
+
+def test_numbers_count_as_kept_if_they_are_not_zero():
+    numbers = np.array([0, -1, 0.5, np.nan, -0.0], np.float32)
+    assert keep_tokens(numbers, 3).kept.tolist() == [1, 2, 3]
+
+
+# Patches.
+
+
+@pytest.mark.parametrize(("shape", "size"), [((4, 6), 2), ((4, 6), (2, 3)), ((2, 4, 6), (1, 2, 3))])
+def test_a_patch_is_kept_if_all_of_it_is(shape, size):
+    sizes = size if isinstance(size, tuple) else (size, size)
+    mask = RNG.random((3, *shape, 2)) < 0.9
+    expected = []
+    for record in mask:
+        for corner in np.ndindex(*(full // each for full, each in zip(shape, sizes, strict=True))):
+            ends = zip(corner, sizes, strict=True)
+            expected.append(record[tuple(slice(a * s, a * s + s) for a, s in ends)].all())
+    found = patch_mask(mask, size)
+    assert 0 < found.sum() < found.size
+    np.testing.assert_array_equal(found, np.reshape(expected, (3, -1)))
+
+
+def test_channels_may_be_anywhere_or_missing():
+    mask = RNG.random((3, 4, 6, 2)) < 0.9
+    expected = patch_mask(mask, 2)
+    np.testing.assert_array_equal(patch_mask(np.moveaxis(mask, -1, 1), 2, channel_axis=1), expected)
+    np.testing.assert_array_equal(patch_mask(mask.all(-1), 2, channel_axis=None), expected)
+    assert patch_mask(mask[:0], 2).shape == (0, 6)
+
+
+def test_patches_of_patch_mode_are_its_cells():
+    config = config_of(Patch(size=2), dropout_rate=0.5)
+    mask = generate_random_params(config, jax.random.key(0), {"image": (4, 8, 8, 3)})["keep_mask"]
+    patches = patch_mask(mask, 2)
+    assert patches.shape == (4, 16)
+    assert 0 < patches.sum() < patches.size
+    back = patches.reshape(4, 4, 4).repeat(2, 1).repeat(2, 2)
+    np.testing.assert_array_equal(back[..., None], np.broadcast_to(mask, (4, 8, 8, 3))[..., :1])
+
+
+# Tokens out and back.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool"])
+def test_kept_tokens_come_back_in_place_and_the_others_are_filled(dtype):
+    mask = RNG.random((3, 9)) < 0.5
+    tokens = keep_tokens(mask, 4)
+    x = jnp.asarray(RNG.integers(0, 2, (3, 9, 5))).astype(dtype)
+    kept = gather_tokens(x, tokens.kept)
+    assert (kept.shape, kept.dtype) == ((3, 4, 5), x.dtype)
+    back = scatter_tokens(kept, tokens, 1)
+    assert (back.shape, back.dtype) == (x.shape, x.dtype)
+    for record, ids in enumerate(np.asarray(tokens.kept)):
+        others = np.setdiff1d(np.arange(9), ids)
+        np.testing.assert_array_equal(back[record, ids], x[record, ids])
+        np.testing.assert_array_equal(back[record, others], jnp.ones((5, 5), dtype))
+
+
+def test_restoring_is_what_mae_does():
+    # `x_ = cat([x, mask_tokens]); gather(x_, ids_restore)`, in NumPy.
+    tokens = keep_tokens(RNG.random((3, 9)) < 0.5, 4)
+    kept, token = RNG.random((3, 4, 2), np.float32), np.float32([7, 8])
+    joined = np.concatenate([kept, np.broadcast_to(token, (3, 5, 2))], axis=1)
+    expected = np.take_along_axis(joined, np.asarray(tokens.restore)[..., None], axis=1)
+    np.testing.assert_array_equal(scatter_tokens(kept, tokens, token), expected)
+
+
+def test_all_tokens_may_be_kept():
+    tokens = keep_tokens(np.array([False, True, False]), 3)
+    assert tokens.dropped.shape == (0,)
+    x = jnp.arange(6.0).reshape(3, 2)
+    assert gather_tokens(x, tokens.dropped).shape == (0, 2)
+    np.testing.assert_array_equal(scatter_tokens(gather_tokens(x, tokens.kept), tokens, 0), x)
+
+
+def test_gradients_reach_kept_tokens_and_the_fill_and_nothing_else():
+    tokens = keep_tokens(np.array([True, False, True, False, False]), 2)
+    weights = np.arange(1, 6, dtype=np.float32)[:, None] * np.ones((5, 2), np.float32)
+
+    def loss(x, fill):
+        return (scatter_tokens(gather_tokens(x, tokens.kept), tokens, fill) * weights).sum()
+
+    x = jnp.where(jnp.array([0, 1, 0, 1, 1])[:, None] == 1, jnp.nan, jnp.ones((5, 2)))
+    of_x, of_fill = jax.grad(loss, argnums=(0, 1))(x, jnp.ones(2))
+    np.testing.assert_array_equal(of_x, weights * np.float32([1, 0, 1, 0, 0])[:, None])
+    np.testing.assert_array_equal(of_fill, [2 + 4 + 5] * 2)
+
+
+def test_ids_out_of_range_are_clipped():
+    x = jnp.arange(8.0).reshape(4, 2)
+    np.testing.assert_array_equal(gather_tokens(x, np.array([-7, 9])), x[np.array([0, 3])])
+
+
+COLLECTIVE = r"= (.+?) (?:all-\w+|collective-\w+|reduce-scatter|ragged-\w+|send|recv)(?:-start)?\("
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
+def test_a_sharded_batch_needs_no_collectives_gradients_included(kind):
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
+
+    def lying(shape, dtype):
+        sharding = jax.NamedSharding(mesh, jax.P("x"))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    def loss(x, fill, mask):
+        tokens = keep_tokens(patch_mask(mask, 2), 4)
+        kept = gather_tokens(x, tokens.kept)
+        out = scatter_tokens(kept * kept, tokens, fill)
+        return out.sum(axis=(1, 2)), (tokens, kept, out)
+
+    def step(x, fill, mask):
+        _, backwards, made = jax.vjp(lambda x: loss(x, fill, mask), x, has_aux=True)
+        return made, backwards(jnp.ones_like(made[2][:, 0, 0]))
+
+    given_ = lying((40, 6, 7), jnp.float32), jnp.ones(7), lying((40, 4, 6, 1), jnp.bool_)
+    compiled = jax.jit(step).lower(*given_).compile()
+    assert re.findall(COLLECTIVE, compiled.as_text()) == []
+    assert "[40," not in compiled.as_text(), "each device holds its own records alone"
+    for sharding in jax.tree.leaves(compiled.output_shardings):
+        assert sharding.spec[0] == "x"
+
+
+# What is refused, by name.
+
+MASK = np.ones((3, 9), bool)
+TOKENS = keep_tokens(MASK, 4)
+X = np.ones((3, 9, 2), np.float32)
+KEPT = np.ones((3, 4, 2), np.float32)
+PLACES = np.ones((4, 6, 3), bool)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: keep_tokens(MASK, 0), ValueError, r"keep_tokens\.count must be in \[1, 10\)"),
+        (lambda: keep_tokens(MASK, 10), ValueError, r"keep_tokens\.count must be in \[1, 10\)"),
+        (lambda: keep_tokens(MASK, 0.25), TypeError, r"keep_tokens\.count must be an int"),
+        (lambda: keep_tokens(np.bool_(1), 1), ValueError, r"keep_tokens\.keep_mask must have"),
+        (lambda: keep_tokens([True], 1), TypeError, r"keep_tokens\.keep_mask must be an array"),
+        (lambda: keep_tokens(MASK * 1j, 1), TypeError, "must be an array of bools or numbers"),
+        (lambda: gather_tokens([1], TOKENS.kept), TypeError, r"gather_tokens\.x must be"),
+        (lambda: gather_tokens(X, MASK), TypeError, r"gather_tokens\.ids must be an array of int"),
+        (
+            lambda: gather_tokens(X, TOKENS),
+            TypeError,
+            r"gather_tokens\.ids must be an array of int",
+        ),
+        (lambda: gather_tokens(X[0], TOKENS.kept), ValueError, r"ids must have shape \('count',\)"),
+        (lambda: gather_tokens(X[:2], TOKENS.kept), ValueError, r"must have shape \(2, 'count'\)"),
+        (lambda: gather_tokens(X[:, :0], TOKENS.kept), ValueError, r"gather_tokens\.x must have"),
+        (lambda: scatter_tokens(None, TOKENS, 0), TypeError, r"scatter_tokens\.kept must be"),
+        (lambda: scatter_tokens(X, TOKENS, 0), ValueError, r"shape \(3, 4, 'features'\)"),
+        (lambda: scatter_tokens(KEPT, TOKENS.kept, 0), TypeError, "what keep_tokens returns"),
+        (lambda: scatter_tokens(KEPT, TOKENS, np.ones(2)), TypeError, "an array of dtype float32"),
+        (lambda: scatter_tokens(KEPT, TOKENS, "mean"), TypeError, "must be a number, or an array"),
+        (
+            lambda: scatter_tokens(KEPT, TOKENS, KEPT),
+            ValueError,
+            r"scatter_tokens\.fill must broad",
+        ),
+        (lambda: scatter_tokens(KEPT.astype("i4"), TOKENS, 0.5), ValueError, r"tokens\.fill must"),
+        (lambda: patch_mask(PLACES, 4), ValueError, "multiples of the patch size 4"),
+        (lambda: patch_mask(PLACES[0], (2, 2)), ValueError, "must have 2 spatial axes"),
+        (lambda: patch_mask(PLACES, 0), ValueError, r"patch_mask\.size must be at least 1"),
+        (lambda: patch_mask(PLACES, 2.0), TypeError, r"patch_mask\.size must be an int"),
+        (lambda: patch_mask(PLACES, ()), ValueError, r"patch_mask\.size must not be empty"),
+        (lambda: patch_mask(PLACES, 2, channel_axis=3), ValueError, "have a channel axis 3"),
+        (lambda: patch_mask(PLACES, 2, channel_axis="last"), TypeError, "be an int or None"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(call, error, text):
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_tokens_are_a_pytree_of_three_arrays():
+    assert isinstance(jax.jit(lambda tokens: tokens)(TOKENS), Tokens)
+    assert len(jax.tree.leaves(TOKENS)) == 3

@@ -1,0 +1,326 @@
+"""Where values may drop: `where_key`, and the masks that people make for it."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AxisType
+
+from cases import MODES, config_of, image_of
+from dropax import (
+    DropoutOperator,
+    DropoutOperatorConfig,
+    FromField,
+    Pixel,
+    apply,
+    apply_batch,
+    box_mask,
+    dropped_fraction,
+    generate_random_params,
+    init_state,
+    length_mask,
+    visible_fraction,
+)
+
+SHAPE = (4, 6, 5, 3)
+RNG = np.random.default_rng(0)
+WHERE = RNG.random(SHAPE[:3]) < 0.5
+STATE = init_state(config_of("pixel"), jax.random.key(0))
+BATCH = {
+    "image": image_of(SHAPE),
+    "labels": jnp.arange(120, dtype=jnp.int32).reshape(SHAPE[:3]),
+    "other": -image_of(SHAPE),
+    "may": {"drop": WHERE},
+}
+
+
+def dropped(config, batch=BATCH):
+    return apply_batch(config, STATE, batch)[0]
+
+
+# What it does. The same drop without it is what to compare with: it differs by one select.
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("pixel", {"rescale": True, "clip_range": (3.0, 60.0), "apply_probability": 0.5}),
+        ("pixel", {"fill": "noise", "batch_strategy": "scan", "dropout_rate": (0.2, 0.8)}),
+        ("whole pixel", {"auxiliary_fields": ["labels"], "auxiliary_fill": 255, "rescale": True}),
+        ("channel", {"share_mask": True, "target_key": "result"}),
+        ("box", {"fill": FromField("other"), "clip_range": (-50.0, 50.0)}),
+        ("band", {"fill": "mean", "auxiliary_fields": ["labels"], "apply_probability": 0.5}),
+        ("patch", {"stochastic": False, "fill": (1.0, 2.0, 3.0), "rescale": True}),
+    ],
+)
+def test_nothing_changes_where_nothing_may_drop_and_nothing_else_is_spared(mode, options):
+    config = config_of(MODES[mode], mask_key="kept", **options)
+    plain, found = dropped(config), dropped(config.replace(where_key="may.drop"))
+    target = config.target_key or "image"
+    where = WHERE[..., None]
+    assert (plain[target] != BATCH["image"])[np.broadcast_to(where, SHAPE)].any()
+    # A fill's and a quotient's last bit may differ from program to program.
+    expected = np.where(where, plain[target], BATCH["image"])
+    np.testing.assert_allclose(found[target], expected, rtol=1e-6)
+    spared = np.broadcast_to(~where, SHAPE)
+    np.testing.assert_array_equal(found[target][spared], BATCH["image"][spared])
+    np.testing.assert_array_equal(found["kept"], plain["kept"] | ~where)
+    labels = np.where(WHERE, plain["labels"], BATCH["labels"])
+    np.testing.assert_array_equal(found["labels"], labels)
+    np.testing.assert_array_equal(found["may"]["drop"], WHERE)
+
+
+def test_nan_and_infinity_stay_where_nothing_may_drop_and_gradients_are_finite():
+    config = config_of("pixel", where_key="where", rescale=True, clip_range=(0.0, 3.0))
+    where = np.zeros((1, 4, 4), bool)
+    where[:, :2] = True
+    image = jnp.ones((1, 4, 4, 1)).at[:, 2].set(jnp.nan).at[:, 3].set(-jnp.inf)
+
+    def loss(image):
+        out = dropped(config, {"image": image, "where": where})["image"]
+        return jnp.where(where[..., None], out, 0).sum(), out
+
+    gradient, out = jax.grad(loss, has_aux=True)(image)
+    np.testing.assert_array_equal(out[:, 2:], image[:, 2:])
+    assert np.isfinite(gradient).all()
+    assert not gradient[:, 2:].any()
+
+
+def test_the_dropped_fraction_is_the_rate_of_what_may_drop():
+    where = jnp.broadcast_to(jnp.arange(64) < 16, (8, 64, 64))
+    config = config_of("pixel", where_key="where", mask_key="kept", dropout_rate=0.5)
+    out = dropped(config, {"image": jnp.ones((8, 64, 64, 3)), "where": where})
+    share = float(dropped_fraction(out["kept"]).mean()) / (16 / 64)
+    # Five standard errors: a right library fails with probability 6e-7.
+    assert abs(share - 0.5) < 5 * 0.5 / np.sqrt(8 * 64 * 16 * 3)
+
+
+# Its forms.
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "of_where"),
+    [
+        ((6, 5, 3), "auto", (6, 5)),
+        ((6, 5, 3), "auto", (6, 5, 1)),
+        ((6, 5, 3), "auto", (6, 5, 3)),
+        ((6, 5, 3), "auto", (6, 1)),
+        ((3, 6, 5), 0, (6, 5)),
+        ((3, 6, 5), 0, (1, 6, 5)),
+        ((6, 5), "auto", (6, 5)),
+        ((6, 5), "auto", (6, 1)),
+        ((7,), "auto", (7,)),
+        ((2, 6, 5, 3), "auto", (2, 1, 5)),
+    ],
+    ids=str,
+)
+def test_it_has_the_spatial_axes_with_or_without_channels(shape, axis, of_where):
+    config = config_of(
+        Pixel(), where_key="where", stochastic=False, dropout_rate=1.0, channel_axis=axis
+    )
+    where = RNG.random(of_where) < 0.5
+    data = {"image": image_of(shape), "where": where}
+    out = apply(config, data, {}, {})[0]["image"]
+    spread = where
+    if axis is not None and len(shape) > 2 and where.ndim < len(shape):
+        spread = np.expand_dims(where, axis if axis == 0 else -1)
+    np.testing.assert_array_equal(out == 0, np.broadcast_to(spread, shape))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32", "bfloat16"])
+def test_zero_spares_and_all_else_does_not_whatever_the_dtype(dtype):
+    values = jnp.asarray([0, 1, 2]).astype(dtype)
+    expected = [False, True, True]
+    if jnp.issubdtype(dtype, jnp.floating):
+        values = jnp.asarray([-0.0, -1, jnp.nan]).astype(dtype)
+    config = config_of("pixel", where_key="where", stochastic=False, dropout_rate=1.0)
+    data = {"image": jnp.ones(3), "where": values}
+    assert (apply(config, data, {}, {})[0]["image"] == 0).tolist() == expected
+
+
+# The ways in.
+
+
+def test_one_element_drops_as_its_record_of_a_batch():
+    config = config_of("pixel", where_key="may.drop", mask_key="kept", rescale=True)
+    expected = dropped(config)
+    key = jax.random.fold_in(STATE.key, STATE.step)
+    params = generate_random_params(config, key, {"image": SHAPE})
+    for at in range(2):
+        one = {name: part[at] for name, part in BATCH.items() if name != "may"}
+        one["may"] = {"drop": WHERE[at]}
+        out, _, _ = apply(config, one, {}, {}, {"keep_mask": params["keep_mask"][at]})
+        np.testing.assert_allclose(out["image"], expected["image"][at], rtol=1e-6)
+        np.testing.assert_array_equal(out["kept"], expected["kept"][at])
+
+
+def test_the_operator_takes_it_and_describes_its_output():
+    config = config_of("box", where_key="may.drop", mask_key="kept")
+    operator = DropoutOperator(config, rngs=0)
+    out = operator.apply_batch(BATCH)
+    assert (np.asarray(out["image"])[~WHERE] == np.asarray(BATCH["image"])[~WHERE]).all()
+    spec = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), BATCH)
+    described = operator.output_spec(spec)
+    assert described["may"]["drop"] == spec["may"]["drop"]
+    assert described["kept"] == jax.ShapeDtypeStruct(SHAPE[1:], jnp.bool_)
+    structure, _ = operator.get_output_structure(spec, {})
+    assert structure == {**dict.fromkeys(BATCH), "may": {"drop": None}, "kept": None}
+
+
+def test_it_is_exported_for_batches_of_any_size():
+    config = config_of("box", where_key="where")
+    (size,) = jax.export.symbolic_shape("b")
+    spec = {
+        "image": jax.ShapeDtypeStruct((size, *SHAPE[1:]), jnp.float32),
+        "where": jax.ShapeDtypeStruct((size, *SHAPE[1:3]), jnp.bool_),
+    }
+    step = jax.jit(lambda key, batch: apply_batch(config, init_state(config, key), batch)[0])
+    # Keys go through an exported program as their words.
+    exported = jax.export.export(step)(jax.ShapeDtypeStruct((2,), jnp.uint32), spec)
+    batch = {"image": BATCH["image"], "where": WHERE}
+    words = jax.random.key_data(jax.random.key(0))
+    np.testing.assert_array_equal(exported.call(words, batch)["image"], step(words, batch)["image"])
+
+
+COLLECTIVE = r"= (.+?) (?:all-\w+|collective-\w+|reduce-scatter|ragged-\w+|send|recv)(?:-start)?\("
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
+def test_a_sharded_batch_is_its_devices_own_work(kind):
+    config = config_of("pixel", where_key="where", mask_key="kept", fill=FromField("other"))
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
+    by_record = jax.NamedSharding(mesh, jax.P("x"))
+    batch = {
+        "image": image_of((40, 6, 5, 3)),
+        "where": jnp.asarray(RNG.random((40, 6, 5)) < 0.5),
+        "other": jnp.full((40, 1, 1, 3), -1.0),
+    }
+    step = jax.jit(lambda state, batch: apply_batch(config, state, batch)[0])
+    expected = step(STATE, batch)
+    laid = jax.device_put(batch, by_record)
+    compiled = step.lower(STATE, laid).compile()
+    assert re.findall(COLLECTIVE, compiled.as_text()) == []
+    assert "[40,6,5" not in compiled.as_text(), "no image and no mask of another device"
+    found = compiled(STATE, laid)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert all(leaf.sharding.spec[0] == "x" for leaf in found.values())
+
+
+# What is refused, by name.
+
+
+@pytest.mark.parametrize(
+    ("field", "error", "text"),
+    [
+        (np.ones((4, 5, 6)), ValueError, r"field 'may.drop', the where_key, must have the image's"),
+        (np.ones((4, 6)), ValueError, r"spatial axes \(6, 5\), with or without its channel axis"),
+        (np.ones((4, 6, 5, 2)), ValueError, r"got an array of shape \(6, 5, 2\)"),
+        (np.ones((4, 6, 5), complex), TypeError, "must be an array of real numbers or bools"),
+        (np.full((4, 6, 5), "x"), TypeError, "field 'may.drop' must have a numeric or bool dtype"),
+        (np.ones((3, 6, 5)), ValueError, "must have 4 records along its leading axis"),
+    ],
+    ids=lambda value: str(getattr(value, "shape", "")),
+)
+def test_a_field_that_does_not_fit_is_refused_by_name(field, error, text):
+    with pytest.raises(error, match=text):
+        dropped(config_of("pixel", where_key="may.drop"), {**BATCH, "may": {"drop": field}})
+
+
+def test_a_field_that_is_not_there_is_named():
+    with pytest.raises(KeyError, match=r"field 'may\.fall' not found: 'may' has 'drop'"):
+        dropped(config_of("pixel", where_key="may.fall"))
+
+
+@pytest.mark.parametrize("name", ["image", "out", "kept", "labels"])
+def test_it_must_not_be_written_to(name):
+    with pytest.raises(ValueError, match=r"Config\.where_key must name a field of its own"):
+        config_of(
+            "pixel", where_key=name, target_key="out", mask_key="kept", auxiliary_fields=["labels"]
+        )
+
+
+@pytest.mark.parametrize(("name", "error"), [("", ValueError), (1, TypeError), (WHERE, TypeError)])
+def test_it_is_a_name(name, error):
+    with pytest.raises(error, match=r"DropoutOperatorConfig\.where_key must"):
+        DropoutOperatorConfig(field_key="image", where_key=name)
+
+
+# Masks of boxes and of lengths.
+
+COORDINATES = st.sampled_from([-2.0, 0.0, 0.5, 1.0, 2.25, 3.0, 4.0, 7.0, np.nan, np.inf, -np.inf])
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(*[COORDINATES] * 4), min_size=2, max_size=2))
+def test_a_pixel_is_inside_if_any_box_covers_some_of_it(boxes):
+    expected = np.zeros((3, 4), bool)
+    for top, left, bottom, right in boxes:
+        for y, x in np.ndindex(expected.shape):
+            height, width = min(bottom, y + 1) - max(top, y), min(right, x + 1) - max(left, x)
+            is_box = top < bottom and left < right
+            expected[y, x] |= is_box and height > 0 and width > 0
+    found = box_mask(np.array(boxes, np.float32), (3, 4))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("axes", "lead"), [(1, ()), (2, (4,)), (3, (2, 3))], ids=str)
+def test_boxes_have_any_leading_axes_and_any_number_of_spatial_axes(axes, lead):
+    boxes = RNG.uniform(-1, 5, (*lead, 2, 2 * axes)).astype(np.float32)
+    shape = (3, 4, 5)[:axes]
+    found = box_mask(boxes, shape)
+    assert found.shape == (*lead, *shape)
+    for at in np.ndindex(lead):
+        np.testing.assert_array_equal(found[at], box_mask(boxes[at], shape))
+    assert not box_mask(boxes[..., :0, :], shape).any()
+
+
+def test_what_boxes_protect_is_visible_in_full():
+    boxes = np.array([[[0, 1, 3, 4], [5.5, 0, 7, 2.5], [0, 0, 0, 0]]] * 4, np.float32)
+    config = config_of("box", where_key="free", mask_key="kept", dropout_rate=0.9)
+    batch = {"image": image_of((4, 8, 8, 3)), "free": ~box_mask(boxes, (8, 8))}
+    kept = dropped(config, batch)["kept"]
+    assert float(dropped_fraction(kept).min()) > 0.3
+    np.testing.assert_array_equal(visible_fraction(kept, boxes), [[1, 1, 0]] * 4)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "int8", "uint32"])
+def test_positions_before_a_length_are_true(dtype):
+    lengths = np.array([[0, 1, 5], [4, 100, 127]], dtype)
+    expected = np.arange(4) < lengths[..., None].astype(np.int64)
+    np.testing.assert_array_equal(length_mask(lengths, 4), expected)
+    assert length_mask(lengths, 300).sum(-1).tolist() == lengths.tolist()
+    assert length_mask(np.int32(2), 0).shape == (0,)
+    assert not length_mask(np.int32(-1), 3).any()
+    assert length_mask(np.uint32(2**32 - 1), 3).all()
+
+
+def test_padding_of_spectrograms_never_drops():
+    config = config_of("band", where_key="valid", dropout_rate=1.0, channel_axis=None)
+    valid = length_mask(np.array([2, 5]), 6)[..., None]
+    out = dropped(config, {"image": jnp.ones((2, 6, 4)), "valid": valid})["image"]
+    np.testing.assert_array_equal(out.sum((1, 2)), [4 * 4, 1 * 4])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: box_mask([[0, 0, 1, 1]], (4, 4)), TypeError, r"box_mask\.boxes must be an array"),
+        (lambda: box_mask(np.ones((1, 4), bool), (4, 4)), TypeError, "an array of real numbers"),
+        (lambda: box_mask(np.ones(4), (4, 4)), ValueError, r"have shape \(\.\.\., n, 4\)"),
+        (lambda: box_mask(np.ones((2, 4)), (4,)), ValueError, r"have shape \(\.\.\., n, 2\)"),
+        (lambda: box_mask(np.ones((2, 4)), ()), ValueError, r"box_mask\.boxes must have shape"),
+        (lambda: box_mask(np.ones((2, 4)), 4), TypeError, r"box_mask\.shape must be a tuple"),
+        (lambda: box_mask(np.ones((2, 4)), (4, 4.0)), TypeError, r"box_mask\.shape must be a tup"),
+        (lambda: length_mask([2], 4), TypeError, r"length_mask\.lengths must be an array of int"),
+        (lambda: length_mask(np.ones(2), 4), TypeError, r"length_mask\.lengths must be an array"),
+        (lambda: length_mask(np.int32(2), -1), ValueError, r"length_mask\.size must be at least 0"),
+        (lambda: length_mask(np.int32(2), 4.0), TypeError, r"length_mask\.size must be an int"),
+    ],
+)
+def test_wrong_boxes_and_lengths_are_refused_by_name(call, error, text):
+    with pytest.raises(error, match=text):
+        call()
