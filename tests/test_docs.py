@@ -72,6 +72,14 @@ def test_ci_runs_the_two_commands_of_the_readme():
         assert f"\n  {command}\n" in script
 
 
+def test_the_speed_table_of_the_readme_is_a_part_of_the_full_one():
+    section = README.read_text().partition("## Speed\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\|.*$", section, re.MULTILINE)
+    assert len(rows) >= 2
+    full = (ROOT / "benchmarks" / "README.md").read_text().splitlines()
+    assert set(rows) <= set(full)
+
+
 def anchors_of(page):
     """The anchors of a page's headings, as GitHub makes them."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
