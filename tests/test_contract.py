@@ -7,6 +7,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -182,7 +183,9 @@ def test_what_tests_need_is_named_where_it_is_missing():
     assert done.stderr.splitlines()[-1] == text
 
 
-def test_the_version_is_told_once_for_code_and_package():
-    text = (ROOT / "pyproject.toml").read_text()
-    assert f'version = "{dropax.__version__}"' in text
+def test_the_version_is_told_in_one_place():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in project["project"]
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"] == {"path": "dropax/__init__.py"}
     assert f"## {dropax.__version__}" in (PACKAGE / "CHANGELOG.md").read_text()

@@ -1,25 +1,140 @@
-"""What the README says is run."""
+"""The documentation: each Python block runs alone, links lead somewhere, pictures are current.
 
+A block runs in a namespace of its own. A `text` block that directly follows a Python block is what
+that block prints.
+"""
+
+import contextlib
+import dataclasses
+import io
 import pathlib
 import re
 
-README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+import numpy as np
+import pytest
+
+import dropax
+from dropax import testing
+from dropax.testing.transforms import PROPERTIES
+from pictures import draw
+
+Image = pytest.importorskip("PIL.Image")
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [
+    README,
+    ROOT / ".github" / "CONTRIBUTING.md",
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "tests" / "interop" / "README.md",
+    *sorted((ROOT / "dropax" / "docs").glob("*.md")),
+]
+PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def test_every_python_block_of_the_readme_runs():
-    # In one scope: a block may go on from those before it, as a reader would.
-    scope = {"__name__": "readme"}
-    for number, block in enumerate(BLOCKS):
-        exec(compile(block, f"README.md, block {number}", "exec"), scope)
+def blocks_of(page):
+    """The Python blocks of a page, each with its line and what it is said to print, or None."""
+    text = page.read_text()
+    fences = re.finditer(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", text, re.M | re.S)
+    for fence in fences:
+        line = text.count("\n", 0, fence.start()) + 1
+        name = f"{page.relative_to(ROOT)}:{line}"
+        yield pytest.param(name, line, *fence.groups(), id=name)
 
 
-def test_the_readme_has_blocks():
-    assert len(BLOCKS) >= 4
+@pytest.mark.parametrize(
+    ("name", "line", "block", "printed"), [block for page in PAGES for block in blocks_of(page)]
+)
+def test_a_block_of_the_documentation_runs_alone(name, line, block, printed):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        # Empty lines in front, so that a traceback names the line of the page.
+        exec(compile("\n" * line + block, name, "exec"), {"__name__": "documentation"})
+    if printed is not None:
+        assert out.getvalue() == printed
 
 
-def test_the_pictures_of_the_readme_exist():
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
-    assert pictures
-    for picture in pictures:
-        assert (pathlib.Path(__file__).parents[1] / picture).is_file(), picture
+def test_the_readme_and_most_pages_have_blocks():
+    counts = {page: len(list(blocks_of(page))) for page in PAGES}
+    assert counts[README] >= 4
+    assert sum(count > 0 for count in counts.values()) >= 8
+
+
+def test_the_readme_is_read_in_five_minutes():
+    assert len(README.read_text().splitlines()) <= 160
+
+
+def test_ci_runs_the_two_commands_of_the_readme():
+    commands = re.findall(r"^    (python3 -m venv .*)$", README.read_text(), re.MULTILINE)
+    assert len(commands) == 2
+    script = (ROOT / ".ci" / "run").read_text()
+    for command in commands:
+        assert f"\n  {command}\n" in script
+
+
+def test_the_speed_table_of_the_readme_is_a_part_of_the_full_one():
+    section = README.read_text().partition("## Speed\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\|.*$", section, re.MULTILINE)
+    assert len(rows) >= 2
+    full = (ROOT / "benchmarks" / "README.md").read_text().splitlines()
+    assert set(rows) <= set(full)
+
+
+def anchors_of(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@PAGE
+def test_links_and_pictures_lead_somewhere(page):
+    text = page.read_text()
+    for path in re.findall(r"`((?:tests|benchmarks)/[\w./]+)`", text):
+        assert (ROOT / path).exists(), path
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors_of(target), link
+
+
+@PAGE
+def test_every_page_is_reached_from_the_readme_in_two_clicks(page):
+    reached = {README}
+    for _ in range(2):
+        for source in [each for each in reached if each.suffix == ".md"]:
+            links = re.findall(r"\]\(([^)\s#]+)", source.read_text())
+            reached |= {(source.parent / link).resolve() for link in links if "://" not in link}
+    assert page in reached
+
+
+def test_the_documentation_names_everything_public():
+    text = "".join(page.read_text() for page in PAGES)
+    for name in dropax.__all__:
+        assert re.search(rf"\b{name}\b", text), name
+    options = (ROOT / "dropax" / "docs" / "operator.md").read_text()
+    for field in dataclasses.fields(dropax.DropoutOperatorConfig):
+        assert f"`{field.name}`" in options, field.name
+    properties = (ROOT / "dropax" / "docs" / "testing.md").read_text()
+    for name in (*PROPERTIES, *testing.__all__):
+        assert re.search(rf"`{name}\b", properties), name
+
+
+@pytest.mark.parametrize("name", ["banner", *draw.STRIPS])
+def test_a_picture_shows_the_masks_of_this_version(name):
+    drawn = draw.draw(name).astype(int)
+    committed = np.asarray(Image.open(draw.file_of(name))).astype(int)
+    assert drawn.shape == committed.shape
+    # The landscape may round otherwise with another NumPy, and a turned lattice at its edges.
+    differs = np.abs(drawn - committed) > 1
+    assert differs.mean() < (1e-3 if name == "gridmask" else 1e-12)
+
+
+def test_every_picture_is_drawn_and_all_of_them_are_small():
+    files = set((ROOT / "dropax" / "docs" / "pictures").iterdir())
+    assert files == {draw.file_of(name) for name in draw.STRIPS}
+    assert sum(file.stat().st_size for file in files) < 300_000
