@@ -6,6 +6,7 @@ that block prints.
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import pathlib
 import re
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 import dropax
-from dropax import testing
+from dropax import presets, testing
+from dropax.regions import TYPES
 from dropax.testing.transforms import PROPERTIES
 from pictures import draw
 
@@ -124,6 +126,12 @@ def test_the_documentation_names_everything_public():
     text = "".join(page.read_text() for page in PAGES)
     for name in dropax.__all__:
         assert re.search(rf"\b{name}\b", text), name
+    modes = (ROOT / "dropax" / "docs" / "modes.md").read_text()
+    for name in TYPES:
+        assert f"\n### {name}\n" in modes, name
+    for name, preset in inspect.getmembers(presets, inspect.isfunction):
+        if preset.__module__ == presets.__name__ and not name.startswith("_"):
+            assert re.search(rf"\b{name}\b", modes), name
     options = (ROOT / "dropax" / "docs" / "operator.md").read_text()
     for field in dataclasses.fields(dropax.DropoutOperatorConfig):
         assert f"`{field.name}`" in options, field.name
