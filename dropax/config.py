@@ -152,7 +152,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     def _check_fills(self) -> None:
         fill = self.fill
         if isinstance(fill, str):
-            cure = "Or pass a number, or FromField('name') to read another field."
+            cure = "Or pass a number, or FromField('field')."
             require_choice(self.owner("fill"), fill, COMPUTED_FILLS, cure)
         elif isinstance(fill, FromField):
             if fill.field == self.field_key:

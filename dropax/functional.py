@@ -40,7 +40,8 @@ def generate_random_params(
     shape and the rate; never on the batch (but with `share_mask` all records have the mask of the
     first). In pixel mode it is bit for bit
     `jax.random.bernoulli(record_key, float32(1) - float32(rate), element_shape)`, with the channels
-    last. Whether the config is stochastic makes no difference here.
+    last. Whether the config is stochastic makes no difference here, and neither does `where_key`:
+    `apply` keeps what its field spares.
 
     Args:
       config: static fields used: `field_key`, `mode`, `fill`, `channel_axis`, `share_mask`.

@@ -314,7 +314,7 @@ REFUSED = [
     (
         {"fill": "median"},
         "fill must be one of 'mean', 'noise', 'stats_mean'; got 'median'. Did you mean "
-        "'mean'? Or pass a number.",
+        "'mean'? Or pass a number, or FromField('field').",
     ),
     (
         {"auxiliary_fill": (1, 2), "auxiliary_fields": ["a"]},
