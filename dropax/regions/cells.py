@@ -126,7 +126,7 @@ class Blocks(Plain):
             covered = (ranks < uncovered).sum(dtype=jnp.uint32)
             # Once none is missing, whatever is placed comes after those that drop.
             missing = jnp.maximum(dropped, covered + one) - covered
-            least = jnp.minimum(np.uint32(self.min_cells), missing)
+            least = jnp.minimum(np.uint32(min(self.min_cells, count)), missing)
             area = least + whole_below(area_word, missing - least + one)
             # As high as the ratio says, but neither higher than the grid nor so low that the area
             # needs more than all columns; and as wide as the area then asks.
