@@ -26,50 +26,70 @@ Rate = float | jax.Array
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class DropoutOperatorConfig(ModalityOperatorConfig):
-    """What is dropped, how much of it, and what takes its place.
+    """Says what is dropped, how much of it, and what replaces it.
 
-    `auxiliary_fields` drop where the image does. Each has the image's shape, or its spatial axes
-    with or without channels of its own; these may be a whole number of times shorter, the last two
-    by the same number, and then a cell drops where any pixel under it does. Fields of another shape
-    than the image's need a mode that drops whole pixels.
+    Frozen, hashable, compared by value, and a pytree. Its leaves are `dropout_rate` and
+    `apply_probability`, which may be traced; all else is static. An `apply_probability` of exactly
+    1.0, the default, is static too.
 
-    Static: all but `dropout_rate` and `apply_probability`. Dynamic: these two, which may be traced;
-    an `apply_probability` of exactly 1.0, the default, is static.
+    The first six arguments of the constructor may be positional, in this order: `cacheable`,
+    `batch_stats_fn`, `precomputed_stats`, `stochastic`, `stream_name`, `batch_strategy`. The others
+    are keyword-only.
 
     Attributes:
-      dropout_rate: expected fraction of the element that is dropped, in [0.0, 1.0], in every mode.
-        A Python or NumPy number, or a JAX scalar; a JAX scalar is not checked and saturates: 0 and
-        below keeps all, 1 and above drops all. A tuple (low, high) lets each record draw its own.
+      stochastic: True if each record draws its own mask at each call. False, the default, gives
+        every record one fixed pattern, that of `seed`; it does not switch dropout off. To switch it
+        off, do not call it, or set `dropout_rate` to 0.0.
+      field_key: name of the image's field; a dotted path leads into nested dicts.
+      dropout_rate: expected dropped fraction of the element, in [0.0, 1.0], in every mode. A number
+        or a JAX scalar; a JAX scalar is not checked and saturates: 0 and below keeps all, 1 and
+        above drops all. A tuple (low, high) lets each record draw its own rate.
       mode: "pixel", "channel", "block", "patch", "box", "grid", "band" or "record", or a region
         object such as `Pixel(per_channel=False)` or `Box(count=3)`. A name stands for the object's
         defaults.
-      fill: what dropped values become: a finite number; a tuple of one for each channel; "mean",
-        the mean of the element's own channel; "noise", normal with the mean and spread of that
-        channel; "stats_mean", what `stats["mean"]` holds; or `FromField("other")`, the values of
-        another field. An integer dtype must hold a number exactly; the others are rounded.
-      rescale: whether kept values are divided by the kept fraction that is expected, so that sums
-        stay as they were. Floating-point images only.
-      apply_probability: how likely a record is worked on at all, in [0.0, 1.0]; else it is left as
-        it is.
+      fill: what dropped values become: a finite number; a tuple of one number for each channel;
+        "mean", the mean of the element's own channel; "noise", normal with the mean and standard
+        deviation of that channel; "stats_mean", `stats["mean"]`; or `FromField("other")`, the
+        values of another field, of the image's dtype and of a shape that broadcasts to it. An
+        integer dtype must hold a number exactly; "mean", "noise" and "stats_mean" are rounded.
+      rescale: whether kept values are divided by the expected kept fraction. Floating-point images
+        only.
+      apply_probability: probability that a record is changed at all, in [0.0, 1.0].
+      target_key: field that the result is written to; None for `field_key`.
+      mask_key: field that the keep mask is written to, bool, of the element's shape; None for no
+        such field.
+      where_key: field that says where values may drop: where it is not zero (NaN is not zero).
+        Elsewhere a value never changes, not by `rescale` or `clip_range` either. Of real numbers or
+        bools, with the image's spatial axes, with or without its channel axis; any axis may have
+        size 1. None for everywhere. The rate is the expected dropped fraction of what may drop, in
+        modes that drop equally all over the image. `mask_key` and `auxiliary_fields` follow it; the
+        "mean" and "noise" fills are computed from the whole image. `box_mask` and `length_mask`
+        return such fields.
+      auxiliary_fields: list of fields that drop at the same positions as the image, or None. Each
+        has the image's shape, or its spatial axes with or without channels of its own. Spatial axes
+        may be a whole number of times shorter, the last two by the same number; a cell then drops
+        if any pixel under it does. A field without the image's channels needs a mode that drops
+        whole pixels.
       auxiliary_fill: what dropped values of `auxiliary_fields` become: a number, or a tuple of one
-        for each field, such as the ignore index of a label map.
-      mask_key: where the keep mask goes, a bool array of the element's shape; None for nowhere.
-      where_key: a field that says where values may drop, a name or a dotted path; None for
-        everywhere. Values may drop where it is not zero (NaN is not zero); where it is zero nothing
-        changes at all, by `rescale` and `clip_range` neither. It has real numbers or bools, and the
-        image's spatial axes, with or without the channel axis; any axis may have size 1. Of what
-        may drop, the rate is the expected fraction that does, in modes that drop alike all over the
-        image. Fields for `mask_key` and `auxiliary_fields` follow. The "mean" and "noise" fills are
-        computed from the whole image. `box_mask` and `length_mask` make such fields.
-      channel_axis: the axis of the channels of an element; None for none; "auto" is the last axis
-        of an element of three axes or more, and none where there are fewer. An element without a
-        channel axis counts as one channel.
-      seed: of the fixed pattern of a deterministic operator, in [0, 2^32).
-      share_mask: whether all records of a batch get the mask of the first, with its rate.
+        number for each field, such as the ignore index of a label map.
+      preserve_auxiliary: whether the output holds the auxiliary fields.
+      clip_range: (low, high) that the result is clipped to, or None.
+      channel_axis: axis of an element's channels; None for no channel axis; "auto" for the last
+        axis of an element of three axes or more, and none otherwise.
+      share_mask: whether all records of a batch get the mask and the rate of the first.
+      seed: seed of the fixed pattern of a deterministic config, in [0, 2^32).
+      stream_name: stream of `rngs` that an operator draws its key from; None for the default one.
+      batch_strategy: "vmap" runs a batch at once, "scan" record by record, in less memory. The
+        masks are the same.
+      batch_stats_fn: function of data that returns a dict of statistics, or None.
+      precomputed_stats: such a dict, or None. Arrays in it are copied.
+      cacheable: whether a deterministic operator keeps its mask between eager calls.
+      validate_domain_constraints: whether a fill beyond the range of a floating-point dtype is an
+        error.
 
     Raises:
-      TypeError: if an argument is of another kind.
-      ValueError: if an argument is out of range, or does not go with another.
+      TypeError: if an argument is of the wrong type.
+      ValueError: if an argument is out of range, or two arguments conflict.
 
     Example:
       >>> config = DropoutOperatorConfig(field_key="image", dropout_rate=0.2, mode="pixel")

@@ -1,19 +1,19 @@
 """Strict settings for every test: what is implicit elsewhere is an error here."""
 
 import gc
-import importlib.metadata
 import os
 import pathlib
 import zlib
 from collections.abc import Iterator
+from importlib.metadata import version
 
-# Before the backend starts: eight devices on any machine. Most of a run is compiling, and most of that
-# is LLVM's optimizations and, on JAX 0.10, emitters of faster loops: they change how fast a program
-# is and not what it computes. Deep runs have them, and continuous integration runs the suite with
-# them once more. A flag that XLA does not know ends the process, so it is set for one version only.
-QUICK = "--xla_backend_optimization_level=0 "
-if importlib.metadata.version("jax").startswith("0.10."):
-    QUICK += "--xla_cpu_use_fusion_emitters=false "
+# Before the backend starts: eight devices on any machine. Most of a run is compiling, and most of
+# that is LLVM's optimizations and, on JAX 0.10, emitters of faster loops: they change how fast a
+# program is and not what it computes. Deep runs have them, and continuous integration runs the
+# suite with them once more. A flag that XLA does not know ends the process, so the second is set
+# for one version only.
+ONLY_ON_0_10 = "--xla_cpu_use_fusion_emitters=false "
+QUICK = "--xla_backend_optimization_level=0 " + ONLY_ON_0_10 * version("jax").startswith("0.10.")
 os.environ["XLA_FLAGS"] = (
     QUICK * (os.environ.get("HYPOTHESIS_PROFILE") != "deep")
     + os.environ.get("XLA_FLAGS", "")

@@ -1,6 +1,8 @@
 """What is fixed: every argument, checked when a config is made."""
 
+import dataclasses
 import inspect
+import re
 import types
 
 import jax
@@ -54,6 +56,13 @@ def test_the_documented_arguments_have_their_names_order_kinds_and_defaults():
     assert {p.kind for p in documented[:6]} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
     rest = [*inspect.signature(DropoutOperatorConfig).parameters.values()][6:]
     assert {p.kind for p in rest} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_help_lists_every_argument_with_stochastic_first():
+    documented = inspect.getdoc(DropoutOperatorConfig)
+    listed = re.findall(r"^  (\w+):", documented.partition("Raises:")[0], re.MULTILINE)
+    assert listed[0] == "stochastic"
+    assert sorted(listed) == sorted(f.name for f in dataclasses.fields(DropoutOperatorConfig))
 
 
 def test_the_first_six_may_be_given_by_position():

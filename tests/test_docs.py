@@ -60,6 +60,14 @@ def test_the_readme_and_most_pages_have_blocks():
     assert sum(count > 0 for count in counts.values()) >= 8
 
 
+def test_a_recipe_is_short():
+    recipes = [block for page in PAGES if page.name == "recipes.md" for block in blocks_of(page)]
+    assert len(recipes) >= 6
+    for recipe in recipes:
+        lines = [line for line in recipe.values[2].splitlines() if line]
+        assert len(lines) < 25, recipe.id
+
+
 def test_the_readme_is_read_in_five_minutes():
     assert len(README.read_text().splitlines()) <= 160
 
