@@ -12,10 +12,12 @@ from importlib.metadata import version
 # program is and not what it computes. Deep runs have them, and continuous integration runs the
 # suite with them once more. A flag that XLA does not know ends the process, so the second is set
 # for one version only.
-ONLY_ON_0_10 = "--xla_cpu_use_fusion_emitters=false "
-QUICK = "--xla_backend_optimization_level=0 " + ONLY_ON_0_10 * version("jax").startswith("0.10.")
 os.environ["XLA_FLAGS"] = (
-    QUICK * (os.environ.get("HYPOTHESIS_PROFILE") != "deep")
+    (
+        "--xla_backend_optimization_level=0 "
+        + "--xla_cpu_use_fusion_emitters=false " * version("jax").startswith("0.10.")
+    )
+    * (os.environ.get("HYPOTHESIS_PROFILE") != "deep")
     + os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8"
 )
