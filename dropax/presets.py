@@ -58,7 +58,7 @@ def cutout(
       A stochastic config in `Box` mode.
 
     Raises:
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if an argument is out of range.
 
     Example:
@@ -88,8 +88,8 @@ def random_erasing(
 ) -> DropoutOperatorConfig:
     """Random Erasing: one rectangle of random area and aspect ratio, inside the image.
 
-    Zhong et al., 2017, arXiv:1708.04896, with the defaults that came into use. Differs: where the
-    paper draws again when a rectangle does not fit, here its aspect ratio gives way. The paper
+    Zhong et al., 2017, arXiv:1708.04896, with the defaults that came into use. Differs: the
+    paper draws again when a rectangle does not fit; here its aspect ratio is reduced. The paper
     fills with random values or the mean: pass `fill="noise"` or `fill="mean"`.
 
     Args:
@@ -103,7 +103,7 @@ def random_erasing(
       A stochastic config in `Box` mode.
 
     Raises:
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if an argument is out of range.
 
     Example:
@@ -142,7 +142,7 @@ def gridmask(
       A stochastic config in `Grid` mode.
 
     Raises:
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if an argument is out of range.
 
     Example:
@@ -178,7 +178,7 @@ def dropblock(
       A stochastic config in `Block` mode that rescales.
 
     Raises:
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if an argument is out of range.
 
     Example:
@@ -195,7 +195,7 @@ def mae(
 
     He et al., 2021, arXiv:2111.06377. Differs: the paper's code keeps
     `int(patches * (1 - rate))` patches; here, if that is not whole, a record keeps the next lower
-    or higher number, such that `rate` drops in expectation. (Its masks are 1 where removed.)
+    or higher number, such that `rate` drops in expectation. (Its masks are 1 for removed patches.)
 
     Args:
       field_key: the image's field.
