@@ -29,6 +29,10 @@ MODES: dict[str, Any] = {
     "three boxes": dropax.Box(count=3),
     "grid": "grid",
     "band": "band",
+    "record": "record",
+    "patch, exact": dropax.Patch(exact=True),
+    "blocks": dropax.Blocks(),
+    "one of box and grid": dropax.OneOf(("box", "grid")),
 }
 LARGE, SMALL = (32, 224, 224, 3), (256, 32, 32, 3)
 DTYPES = ("float32", "bfloat16", "uint8")
@@ -124,8 +128,9 @@ def run_sizes(shape: Shape, peers: Sequence[Peer]) -> list[Row]:
     """Times each mode on one size, without peers."""
     del peers
     images = random_images(shape, "float32")
+    modes = [mode for mode in MODES if mode != "blocks"]  # its cells must divide the image
     return measure(
-        [*floors(images), *(dropax_contender(mode, "vmap", images) for mode in MODES)],
+        [*floors(images), *(dropax_contender(mode, "vmap", images) for mode in modes)],
         shape,
         "float32",
     )

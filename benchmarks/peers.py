@@ -89,6 +89,7 @@ def _bernoulli(one_key: bool = False) -> Make:
             "whole pixel": (height, width, 1),
             "channel": (1, 1, channels),
             "patch": (-(-height // 16), -(-width // 16), 1),
+            "record": (1, 1, 1),
         }.get(mode)
         if shape is None or (one_key and mode == "patch"):
             return None
@@ -108,6 +109,29 @@ def _bernoulli(one_key: bool = False) -> Make:
 
         key, name = jax.random.key(0), "bernoulli, one key" if one_key else "bernoulli"
         return compiled_contender(name, mode, drop, key, images, images=images, mode=mode)
+
+    return make
+
+
+def _argsort() -> Make:
+    """The random masking of MAE, as JAX code bases write it: ranks by `argsort` of noise, twice."""
+
+    def make(mode: str, rate: float, images: jax.Array) -> Contender | None:
+        if mode != "patch, exact":
+            return None
+        records, height, width, _ = images.shape
+        cells = -(-height // 16), -(-width // 16)
+        dropped = round(rate * cells[0] * cells[1])
+
+        def drop(key: jax.Array, images: jax.Array) -> jax.Array:
+            noise = jax.random.uniform(key, (records, cells[0] * cells[1]))
+            ranks = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
+            kept = (ranks >= dropped).reshape(records, *cells, 1)
+            kept = kept.repeat(16, 1).repeat(16, 2)[:, :height, :width]
+            return jnp.where(kept, images, jnp.zeros((), images.dtype))
+
+        key = jax.random.key(0)
+        return compiled_contender("argsort", mode, drop, key, images, images=images, mode=mode)
 
     return make
 
@@ -255,6 +279,7 @@ def _keras() -> Make:
 _LOADERS: dict[str, tuple[str, Callable[[], Make]]] = {
     "bernoulli": ("jax", _bernoulli),
     "bernoulli, one key": ("jax", functools.partial(_bernoulli, one_key=True)),
+    "argsort": ("jax", _argsort),
     "flax": ("flax", _flax),
     "equinox": ("equinox", _equinox),
     "datarax": ("datarax", _datarax),

@@ -158,7 +158,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             if isinstance(low, float) and isinstance(high, float) and low > high:
                 raise ValueError(must(owner, "be (low, high) with low <= high", rate))
             if not self.stochastic:
-                raise ValueError(must(owner, "be one number where stochastic is False", rate, cure))
+                raise ValueError(must(owner, "be one number if stochastic is False", rate, cure))
             vars(self)["dropout_rate"] = (low, high)
         else:
             vars(self)["dropout_rate"] = _checked(rate, owner)
@@ -166,13 +166,13 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         vars(self)["apply_probability"] = _checked(self.apply_probability, owner)
         certain = isinstance(self.apply_probability, float) and self.apply_probability == 1
         if not certain and not self.stochastic:
-            constraint = "be 1.0 where stochastic is False"
+            constraint = "be 1.0 if stochastic is False"
             raise ValueError(must(owner, constraint, self.apply_probability, cure))
 
     def _check_fills(self) -> None:
         fill = self.fill
         if isinstance(fill, str):
-            cure = "Or pass a number, or FromField('name') to read another field."
+            cure = "Or pass a number, or FromField('field')."
             require_choice(self.owner("fill"), fill, COMPUTED_FILLS, cure)
         elif isinstance(fill, FromField):
             if fill.field == self.field_key:

@@ -62,7 +62,7 @@ def drop_record(
     """
     image, mask = jnp.asarray(fields.image), params["keep_mask"]
     layout = Layout.of(image.shape, config.channel_axis)
-    may_change = None  # where anything happens at all; None for everywhere
+    may_change = None  # where values may change; None for everywhere
     if "applied" in params:
         may_change = jnp.asarray(params["applied"], jnp.bool_)
     if fields.where is not None:

@@ -40,7 +40,8 @@ def generate_random_params(
     shape and the rate; never on the batch (but with `share_mask` all records have the mask of the
     first). In pixel mode it is bit for bit
     `jax.random.bernoulli(record_key, float32(1) - float32(rate), element_shape)`, with the channels
-    last. Whether the config is stochastic makes no difference here.
+    last. Whether the config is stochastic makes no difference here, and neither does `where_key`:
+    `apply` keeps what its field spares.
 
     Args:
       config: static fields used: `field_key`, `mode`, `fill`, `channel_axis`, `share_mask`.
@@ -52,8 +53,8 @@ def generate_random_params(
     Returns:
       `{"keep_mask": mask}`, bool, True where kept: of shape (B, H, W, C) in pixel mode, (B, C) in
       channel mode, and in other modes one that broadcasts to the batch, with one channel. Also,
-      of shape (B,): `rate`, float32, where the config's is a range; `applied`, bool, where
-      `apply_probability` is not 1; `fill_key`, keys, where the fill is "noise".
+      of shape (B,): `rate`, float32, if the config's is a range; `applied`, bool, if
+      `apply_probability` is not 1; `fill_key`, keys, if the fill is "noise".
 
     Raises:
       KeyError: if `field_key` is not in `data_shapes`.
@@ -105,25 +106,25 @@ def apply(
 ) -> tuple[dict[str, Any], Any, Any]:
     """Drops values of one element.
 
-    Deterministic in its arguments: the mask is `random_params["keep_mask"]` where the config is
+    Deterministic in its arguments: the mask is `random_params["keep_mask"]` if the config is
     stochastic, and else the one fixed pattern of `config.seed` for the element's shape and mode,
-    whatever `random_params` holds. Kept values are rescaled where `config.rescale` says so, dropped
+    whatever `random_params` holds. Kept values are rescaled if `config.rescale` is on, dropped
     values become `config.fill` by a select, then `clip_range` holds; the dtype never changes. A
     record whose `random_params["applied"]` is false is left as it is, and so is every value where
     the field of `config.where_key` is zero.
 
     Args:
       config: static fields used: all but `stream_name`, `batch_strategy`, `cacheable`. Dynamic:
-        `dropout_rate`, where the config is deterministic or rescales.
+        `dropout_rate`, if the config is deterministic or rescales.
       data: nested dicts of arrays; must hold `field_key`. Left as it is.
       state: passed through.
       metadata: passed through.
-      random_params: `{"keep_mask": mask}`, bool or number (kept where not zero), of any shape that
+      random_params: `{"keep_mask": mask}`, bool or number (kept if not zero), of any shape that
         broadcasts to the element without changing its shape; in channel mode a mask with one axis
-        lies along the channel axis. Also, each a scalar: "applied", True where it is left out;
-        "rate", by default the config's, which must be there where that is a range and `rescale` is
-        on; "fill_key", which must be there where the fill is "noise".
-      stats: `{"mean": ...}` where the fill is "stats_mean": a scalar, one number for each channel,
+        is along the channel axis. Also, each a scalar: "applied", True by default;
+        "rate", by default the config's, required if that is a range and `rescale` is on;
+        "fill_key", required if the fill is "noise".
+      stats: `{"mean": ...}` if the fill is "stats_mean": a scalar, one number for each channel,
         or an array that broadcasts to the element. Not used otherwise.
 
     Returns:
@@ -178,8 +179,8 @@ def apply_batch(
     The call's key is `fold_in(op_state.key, op_state.step)`; record i draws from `fold_in(that, i)`
     as `generate_random_params` says, and the step advances by one. With `record_ids` and `epoch` a
     record's mask depends on `op_state.key`, the epoch and its id alone, so that a run can be
-    resumed, shuffled or spread over other devices. A deterministic config draws nothing and gives
-    every record the same pattern.
+    resumed, shuffled or spread over other devices. A deterministic config draws nothing: every
+    record gets the same pattern.
 
     Args:
       config: as for `apply`, and static field `batch_strategy`.
@@ -193,7 +194,7 @@ def apply_batch(
 
     Returns:
       (batch, op_state): a batch of the same kind, and the state of the next step, with B records
-      counted as applied, or as skipped where `apply_probability` left them alone or their rate is 0
+      counted as applied, or as skipped if `apply_probability` left them alone or their rate is 0
       or below. Rows that only pad a `Batch` (its `valid_mask`) are not counted.
 
     Raises:
@@ -254,7 +255,7 @@ def drop_batch(
 def _sample_records(
     config: DropoutOperatorConfig, keys: jax.Array, element_shape: tuple[int, ...]
 ) -> dict[str, jax.Array]:
-    # `stored` where other records use the mask as well.
+    # `stored` if other records use the mask as well.
     draw = functools.partial(
         sample_record, config, element_shape=element_shape, stored=config.share_mask
     )
@@ -313,7 +314,7 @@ def dropout(
       An array of the same shape and dtype.
 
     Raises:
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if an argument is out of range or does not fit the dtype or the element, or the
         images vary over a manual axis (`shard_map`) that the key does not vary over.
 
@@ -410,7 +411,7 @@ def select_stats(config: DropoutOperatorConfig, stats: Any) -> dict[str, Any] | 
     if not isinstance(stats, dict) or "mean" not in stats:
         held = names(stats) if isinstance(stats, dict) else stats
         raise KeyError(
-            f"apply.stats must hold 'mean' where fill is 'stats_mean'; got {held}. Pass "
+            f"apply.stats must hold 'mean' if fill is 'stats_mean'; got {held}. Pass "
             "stats={'mean': ...}, or set them: precomputed_stats, batch_stats_fn, set_statistics."
         )
     owner, mean = "apply.stats['mean']", stats["mean"]
@@ -429,16 +430,16 @@ def given_params(
     owner = "apply.random_params"
     if random_params is None:
         raise ValueError(
-            f"{owner} must hold 'keep_mask' where the config is stochastic; got None. "
+            f"{owner} must hold 'keep_mask' if the config is stochastic; got None. "
             "Draw them: generate_random_params(config, key, {field_key: (1, *image.shape)}), then "
             "pass {'keep_mask': params['keep_mask'][0]}; or call apply_batch, which draws."
         )
     require_kind(owner, random_params, dict, "a dict with 'keep_mask'")
     needed = {"keep_mask": ""}
     if config.rescale and isinstance(config.dropout_rate, tuple):
-        needed["rate"] = " where rescale is True and dropout_rate is a range"
+        needed["rate"] = " if rescale is True and dropout_rate is a range"
     if config.fill == "noise":
-        needed["fill_key"] = " where fill is 'noise'"
+        needed["fill_key"] = " if fill is 'noise'"
     for name, why in needed.items():
         if name not in random_params:
             raise KeyError(f"{owner} must hold {name!r}{why}; got {names(random_params)}.")

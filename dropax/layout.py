@@ -20,7 +20,7 @@ class Layout:
 
     Attributes:
       shape: the element's shape.
-      channel_axis: the axis of its channels, from 0, or None where it counts as one channel.
+      channel_axis: the axis of its channels, from 0, or None if the element counts as one channel.
     """
 
     shape: tuple[int, ...]
@@ -81,7 +81,7 @@ class Layout:
         """Returns a mask from the user as bools with the element's axes.
 
         Args:
-          mask: an array, kept where not zero, that broadcasts to the element.
+          mask: an array, kept if not zero, that broadcasts to the element.
           owner: as above.
           by_channel: whether a mask with one axis is along the channel axis.
 
@@ -99,7 +99,7 @@ class Layout:
         """Returns a field that says where values may drop as bools with the element's axes.
 
         Args:
-          where: an array, True where not zero, of the element's spatial axes, with or without the
+          where: an array, True if not zero, of the element's spatial axes, with or without the
             channel axis. Any axis may have size 1.
           owner: as above.
 

@@ -24,7 +24,7 @@ def box_mask(boxes: Any, shape: tuple[int, ...]) -> jax.Array:
 
     Args:
       boxes: real numbers, of shape (..., n, 4); or (..., n, 2 * axes) for another number of spatial
-        axes: first the corner where the box starts along each of them, then the other.
+        axes: first the corner at which the box starts, then the one at which it ends.
       shape: the sizes of the image's spatial axes, such as (height, width).
 
     Returns:

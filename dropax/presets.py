@@ -58,7 +58,7 @@ def cutout(
       A stochastic config in `Box` mode.
 
     Raises:
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if an argument is out of range.
 
     Example:
@@ -88,8 +88,8 @@ def random_erasing(
 ) -> DropoutOperatorConfig:
     """Random Erasing: one rectangle of random area and aspect ratio, inside the image.
 
-    Zhong et al., 2017, arXiv:1708.04896, with the defaults that came into use. Differs: where the
-    paper draws again when a rectangle does not fit, here its aspect ratio gives way. The paper
+    Zhong et al., 2017, arXiv:1708.04896, with the defaults that came into use. Differs: the
+    paper draws again when a rectangle does not fit; here its aspect ratio is reduced. The paper
     fills with random values or the mean: pass `fill="noise"` or `fill="mean"`.
 
     Args:
@@ -103,7 +103,7 @@ def random_erasing(
       A stochastic config in `Box` mode.
 
     Raises:
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if an argument is out of range.
 
     Example:
@@ -142,7 +142,7 @@ def gridmask(
       A stochastic config in `Grid` mode.
 
     Raises:
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if an argument is out of range.
 
     Example:
@@ -178,7 +178,7 @@ def dropblock(
       A stochastic config in `Block` mode that rescales.
 
     Raises:
-      TypeError: if an argument is of another kind.
+      TypeError: if an argument is of the wrong type.
       ValueError: if an argument is out of range.
 
     Example:
@@ -195,7 +195,7 @@ def mae(
 
     He et al., 2021, arXiv:2111.06377. Differs: the paper's code keeps
     `int(patches * (1 - rate))` patches; here, if that is not whole, a record keeps the next lower
-    or higher number, such that `rate` drops in expectation. (Its masks are 1 where removed.)
+    or higher number, such that `rate` drops in expectation. (Its masks are 1 for removed patches.)
 
     Args:
       field_key: the image's field.
@@ -366,9 +366,9 @@ def spec_augment(
     Args:
       field_key: the field of the spectrogram, (time, frequency) or (time, frequency, channels).
       spectrogram_shape: its size, (frames, bins).
-      freq_mask_count: how many bands of frequency.
+      freq_mask_count: how many bands of frequency, 0 to 64.
       freq_mask_max_bins: largest width of one, in bins.
-      time_mask_count: how many bands of time.
+      time_mask_count: how many bands of time, 0 to 64.
       time_mask_max_frames: largest width of one, in frames.
       time_mask_max_share: no band of time is wider than this part of all frames, in [0, 1].
       **options: further options of the configs, such as `where_key` for padding or `fill="mean"`.
@@ -400,9 +400,9 @@ def spec_augment(
         raise ValueError(must(f"{owner}.spectrogram_shape", "be (frames, bins)", shape))
     for position, size in enumerate(shape):
         require_whole(f"{owner}.spectrogram_shape[{position}]", size, 1)
-    require_whole(f"{owner}.freq_mask_count", freq_mask_count, 0)
+    require_whole(f"{owner}.freq_mask_count", freq_mask_count, 0, 65)
     require_whole(f"{owner}.freq_mask_max_bins", freq_mask_max_bins, 0)
-    require_whole(f"{owner}.time_mask_count", time_mask_count, 0)
+    require_whole(f"{owner}.time_mask_count", time_mask_count, 0, 65)
     require_whole(f"{owner}.time_mask_max_frames", time_mask_max_frames, 0)
     require_number(f"{owner}.time_mask_max_share", time_mask_max_share)
     if not 0 <= time_mask_max_share <= 1:
@@ -412,9 +412,9 @@ def spec_augment(
         cure = "Each config has a mask of its own: use config.replace(mask_key=...)."
         raise ValueError(must(f"{owner}.mask_key", "be None", options["mask_key"], cure))
     frames, bins = spectrogram_shape
-    widest = min(freq_mask_max_bins / bins, 1.0)
+    widest = min(freq_mask_max_bins, bins) / bins
     bands = [(Band(axis=1), widest)] * freq_mask_count
-    widest = min(time_mask_max_frames / frames, time_mask_max_share)
+    widest = min(min(time_mask_max_frames, frames) / frames, time_mask_max_share)
     bands += [(Band(axis=0), widest)] * time_mask_count
     configs = []
     for band, widest in bands:

@@ -19,7 +19,7 @@ from dropax.bits import (
 from dropax.config import DropoutOperatorConfig
 from dropax.kit.keys import draw_alone, fold_in
 from dropax.layout import Layout
-from dropax.regions import Pixel
+from dropax.regions import Pixel, Record
 
 # The mask draws from the record's key itself. Other draws fold in one of these words, which no
 # index of a value in an image of common size is equal to.
@@ -106,7 +106,7 @@ def is_active(config: DropoutOperatorConfig, params: dict[str, Any]) -> Any:
 
 def _warn_of_channels_first(config: DropoutOperatorConfig, element_shape: tuple[int, ...]) -> None:
     """Warns of an image whose channels seem to come first, if the mode treats them apart."""
-    if config.region != Pixel() and min(element_shape[1:]) >= 16:
+    if config.region not in (Pixel(), Record()) and min(element_shape[1:]) >= 16:
         warnings.warn(
             f"an element of shape {element_shape} looks as if its channels came first, but "
             "channel_axis='auto' takes the last axis. Pass channel_axis=0, or -1 if the last axis "

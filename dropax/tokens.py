@@ -41,7 +41,7 @@ def patch_mask(
     them.
 
     Args:
-      keep_mask: bool or numbers, kept where not zero, of shape (..., H, W, C), with all positions
+      keep_mask: bool or numbers, kept if not zero, of shape (..., H, W, C), with all positions
         of the spatial axes: such as a record's `mask_key`, or a mask of `Patch(size)`.
       size: of a patch in pixels along each spatial axis. A tuple, one for each, says how many
         spatial axes there are; an int stands for two of them.
@@ -89,10 +89,10 @@ def keep_tokens(keep_mask: Any, count: int) -> Tokens:
     nothing is cut or added.
 
     In MAE (He et al., 2021, arXiv:2111.06377) `kept` is called `ids_keep`, `restore` is
-    `ids_restore`, and the mask is 1 where a token is removed: `~keep_mask`.
+    `ids_restore`, and the mask is 1 if a token is removed: `~keep_mask`.
 
     Args:
-      keep_mask: bool or numbers, kept where not zero, of shape (..., n), one for each token.
+      keep_mask: bool or numbers, kept if not zero, of shape (..., n), one for each token.
       count: how many tokens are kept, in [1, n].
 
     Returns:
@@ -169,7 +169,7 @@ def scatter_tokens(kept: Any, tokens: Tokens, fill: Any) -> jax.Array:
     It is what MAE's decoder does with `ids_restore` and its `mask_token`.
 
     Args:
-      kept: any dtype, of shape (..., count, features), such as what an encoder made of
+      kept: any dtype, of shape (..., count, features), such as an encoder's output for
         `gather_tokens(x, tokens.kept)`.
       tokens: as `keep_tokens` returns them, with the leading axes of `kept`.
       fill: what stands for a dropped token: a number, or an array of the dtype of `kept` that

@@ -1,8 +1,5 @@
 """The one table of cases that every cross-cutting test runs through: a new mode is a new row."""
 
-import os
-import zlib
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -45,23 +42,19 @@ MODES = {
     "inverted": Inverted(Box(count=2)),
 }
 
-DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
-"""Whether every test runs on every mode, which takes several times as long."""
+# What modes have in common they have by code that they share: the layout of masks, the engine that
+# maps over records, the select. It is tested on one mode of each form of mask: each value on its
+# own; one a channel; one with one channel, stored on CPU, of a mode that derives keys. What is each
+# mode's own (its draw under another strategy, key, dtype, rate or mesh) is tested on all of MODES.
+REPRESENTATIVES = ("pixel", "channel, one kept", "block")
 
+representatives = pytest.mark.parametrize(
+    "mode", [MODES[name] for name in REPRESENTATIVES], ids=REPRESENTATIVES
+)
+"""Runs a test of what modes have by shared code."""
 
-def by_turns(number, of=3):
-    """Names of every third mode, beginning with another one for each number; in a deep run, all."""
-    names = list(MODES)
-    return names if DEEP else names[number % of :: of]
-
-
-def modes_by_turns(test):
-    """Runs a test on a third of the modes: every mode goes through a third of the tests.
-
-    For properties that all modes have for the same reason, code that they share.
-    """
-    names = by_turns(zlib.crc32(test.__name__.encode()))
-    return pytest.mark.parametrize("mode", [MODES[name] for name in names], ids=names)(test)
+every_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+"""Runs a test of what is each mode's own."""
 
 
 DTYPES = [

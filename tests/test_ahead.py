@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import MODES, config_of, image_of
+from cases import MODES, REPRESENTATIVES, config_of, image_of
 from dropax import Batch, Element, apply_batch, init_state
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -73,7 +73,7 @@ def test_an_exported_step_takes_batches_with_ids_and_elements_too(key):
     chex.assert_trees_all_equal(again.call(element), brighter(element))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", REPRESENTATIVES)
 def test_an_exported_step_takes_batches_of_any_size(mode, key):
     pytest.importorskip("flatbuffers")
     config = config_of(MODES[mode], apply_probability=0.5)

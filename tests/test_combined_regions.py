@@ -223,7 +223,7 @@ WRONG = [
     (
         lambda: OneOf(("box", "grid"), weights=(1, 0)),
         ValueError,
-        "OneOf.weights[1] must be above 0; got 0.",
+        "OneOf.weights[1] must be above 0, and at most 1e9; got 0.",
     ),
     (
         lambda: OneOf(("box",), weights=(float("inf"),)),

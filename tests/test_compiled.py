@@ -16,7 +16,17 @@ import pytest
 
 import dropax
 from cases import MODES, config_of
-from dropax import Pixel, apply_batch, init_state, regions
+from dropax import (
+    Blocks,
+    Inverted,
+    OneOf,
+    Patch,
+    Pixel,
+    Shared,
+    apply_batch,
+    init_state,
+    regions,
+)
 
 SHAPES = [(32, 64, 64, 3), (1, 255, 33, 3), (64, 17, 19), (16, 4, 16, 16, 3), (8, 4001)]
 BLOCK = 125  # operations of one draw, its counter, compare and select
@@ -88,6 +98,16 @@ def test_a_mask_of_regions_is_stored_in_a_byte_a_pixel(mode):
     operations, stored = compiled(drop, *arguments_of(mode, (32, 64, 64, 3)))
     assert operations < SELECT + 2
     assert stored < (1.05 / 3 if mode != "band" else 0.05)
+
+
+DERIVED = [Patch(exact=True), Blocks(), OneOf(("box", "grid")), Inverted("box"), Shared("pixel", 0)]
+
+
+@pytest.mark.parametrize("mode", DERIVED, ids=str)
+def test_a_mask_of_exact_numbers_or_made_from_others_is_stored_too(mode):
+    operations, stored = compiled(drop, *arguments_of(mode, (32, 64, 64, 3)))
+    assert operations < SELECT + 4
+    assert stored < 1.1 / 3
 
 
 @pytest.mark.parametrize("mode", ["patch", "box", "grid", "band"])
@@ -227,7 +247,7 @@ def test_the_one_liner_compiles_to_the_same():
     assert stored < STORED
 
 
-@pytest.mark.parametrize("mode", [*regions.MODES, Pixel(per_channel=False)], ids=str)
+@pytest.mark.parametrize("mode", [*regions.MODES, Pixel(per_channel=False), *DERIVED], ids=str)
 def test_a_batch_sharded_over_devices_exchanges_nothing(mode):
     config, state, _ = arguments_of(mode, (32, 64, 64, 3))
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))

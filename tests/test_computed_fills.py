@@ -239,7 +239,7 @@ def test_a_mean_may_have_the_shape_of_the_element():
     assert fill(image.astype(jnp.uint8), {"mean": 1.6}, fill="stats_mean")[0, 1, 0] == 2
 
 
-NEEDED = "apply.stats must hold 'mean' where fill is 'stats_mean'; got"
+NEEDED = "apply.stats must hold 'mean' if fill is 'stats_mean'; got"
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,8 @@ REFUSED = [
         "fill",
         "0",
         ValueError,
-        "be one of 'mean', 'noise', 'stats_mean'; got '0'. Or pass a number.",
+        "be one of 'mean', 'noise', 'stats_mean'; got '0'. Or pass a number, or "
+        "FromField('field').",
     ),
     ("fill", True, TypeError, "be a number; got True."),
     ("fill", np.inf, ValueError, "be finite; got inf."),

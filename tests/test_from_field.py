@@ -187,5 +187,5 @@ def test_it_takes_a_name(field, error):
 
 
 def test_a_name_alone_is_no_fill():
-    with pytest.raises(ValueError, match=r"Config\.fill must be one of .* FromField\('name'\)"):
+    with pytest.raises(ValueError, match=r"Config\.fill must be one of .* FromField\('field'\)"):
         config_of("pixel", fill="other")

@@ -67,7 +67,17 @@ def from_dict(kind):
     return lambda **values: kind.from_dict(values)
 
 
-REGIONS = [dropax.Pixel(), dropax.Channel(), dropax.Block(), dropax.Patch(), dropax.Box()]
+REGIONS = [
+    dropax.Pixel(),
+    dropax.Channel(),
+    dropax.Block(),
+    dropax.Patch(),
+    dropax.Box(),
+    dropax.Blocks(),
+    dropax.OneOf(("box",), weights=(1,)),
+    dropax.Shared("pixel", 0),
+    dropax.Inverted("pixel"),
+]
 REGIONS += [dropax.Grid(), dropax.Band()]
 PICTURE = np.ones((4, 4, 3), np.uint8)
 
@@ -209,6 +219,36 @@ CALLS = {
     "presets.dropblock": (
         dropax.presets.dropblock,
         {"field_key": "image", "rate": 0.1, "block_size": 2},
+    ),
+    "presets.mae": (
+        dropax.presets.mae,
+        {"field_key": "image", "rate": 0.75, "patch_size": 2},
+    ),
+    "presets.beit": (
+        dropax.presets.beit,
+        {
+            "field_key": "image",
+            "rate": 0.4,
+            "patch_size": 2,
+            "min_patches": 4,
+            "ratio": (0.5, 2.0),
+        },
+    ),
+    "presets.spec_augment": (
+        dropax.presets.spec_augment,
+        {
+            "field_key": "image",
+            "spectrogram_shape": (4, 4),
+            "freq_mask_count": 1,
+            "freq_mask_max_bins": 2,
+            "time_mask_count": 1,
+            "time_mask_max_frames": 2,
+            "time_mask_max_share": 0.5,
+        },
+    ),
+    "presets.rate_for_side": (
+        dropax.presets.rate_for_side,
+        {"mode": "box", "side": 2, "element_shape": (4, 4, 3)},
     ),
     "images.contact_sheet": (
         dropax.images.contact_sheet,

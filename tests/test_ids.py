@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bounds import assert_counts
-from cases import config_of, modes_by_turns
+from cases import config_of, representatives
 from dropax import (
     Batch,
     DropoutOperator,
@@ -30,7 +30,7 @@ def run(config, key, images, ids, epoch=1, **options):
     return np.asarray(batch["image"])
 
 
-@modes_by_turns
+@representatives
 def test_masks_follow_ids_through_batches_orders_and_strategies(mode, key):
     config = config_of(mode)
     whole = run(config, key, IMAGES, IDS)
@@ -44,7 +44,7 @@ def test_masks_follow_ids_through_batches_orders_and_strategies(mode, key):
     np.testing.assert_array_equal(twice, np.repeat(whole[:2], 3, axis=0))
 
 
-@modes_by_turns
+@representatives
 def test_a_mask_is_that_of_the_key_of_its_id(mode, key):
     config = config_of(mode)
     keys = jnp.stack(
@@ -202,7 +202,7 @@ def mesh_of(devices, kind=jax.sharding.AxisType.Auto):
 EIGHT = np.array([5, 1, 2**33, 7, 2**50, 9, 11, 2], np.uint64)
 
 
-@modes_by_turns
+@representatives
 @pytest.mark.parametrize("devices", [2, 8])
 def test_masks_are_the_same_on_any_number_of_devices(mode, devices, key):
     config, images = config_of(mode), jnp.ones((8, 6, 5, 3))

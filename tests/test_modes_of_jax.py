@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import DEEP, MODES, by_turns, config_of
+from cases import MODES, REPRESENTATIVES, config_of, every_mode
 
 BATCH = {"image": np.arange(1, 2 * 6 * 5 * 3 + 1, dtype=np.float32).reshape(2, 6, 5, 3)}
 
@@ -62,17 +62,31 @@ expected_of = functools.cache(run)
 """What comes under the settings that all tests have."""
 
 
-@pytest.mark.parametrize(
-    ("mode", "setting"),
-    [(mode, name) for turn, name in enumerate(SETTINGS) for mode in by_turns(turn)],
-)
-def test_every_mode_runs_and_drops_the_same(mode, setting):
-    expected = expected_of(MODES[mode], fill=-1.0)
-    with settings_of(SETTINGS[setting]):
-        found = run(MODES[mode], fill=-1.0)
+def assert_same(found, expected):
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("mode", REPRESENTATIVES)
+def test_modes_run_and_drop_the_same(mode, setting):
+    expected = expected_of(MODES[mode], fill=-1.0)
+    with settings_of(SETTINGS[setting]):
+        assert_same(run(MODES[mode], fill=-1.0), expected)
+
+
+@every_mode
+def test_every_mode_draws_the_same_in_64_bits(mode):
+    def drop():
+        config = config_of(mode)
+        state = dropax.init_state(config, jax.random.key(7))
+        batch, state = dropax.apply_batch(config, state, BATCH)
+        return batch["image"], state.step
+
+    expected = drop()
+    with settings_of(SETTINGS["64 bits"]):
+        assert_same(drop(), expected)
 
 
 OPTIONS = [
@@ -83,16 +97,8 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("options", "setting"),
-    [
-        (options, name)
-        for turn, name in enumerate(SETTINGS)
-        for number, options in enumerate(OPTIONS)
-        if name == "all checks" or DEEP or (number - turn) % 2
-    ],
-    ids=lambda value: value if isinstance(value, str) else " ".join(value),
-)
+@pytest.mark.parametrize("setting", ["all checks", "64 bits"])
+@pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
 def test_options_run_and_come_to_the_same(options, setting):
     expected = expected_of("pixel", **options)
     with settings_of(SETTINGS[setting]):

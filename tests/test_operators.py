@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import config_of, image_of, modes_by_turns
+from cases import config_of, image_of, representatives
 from dropax import (
     Batch,
     DropoutOperator,
@@ -34,7 +34,7 @@ def step(operator):
     return np.asarray(operator.apply_batch({"image": IMAGES})["image"])
 
 
-@modes_by_turns
+@representatives
 @pytest.mark.parametrize("strategy", ["vmap", "scan"])
 def test_each_call_is_the_pure_function_and_the_next_state(mode, strategy, key):
     operator = operator_of(mode, rngs=lambda: key, batch_strategy=strategy)

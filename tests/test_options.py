@@ -251,9 +251,9 @@ def test_an_auxiliary_fill_that_a_field_cannot_hold_is_refused(key):
 MISSING = [
     (
         {"rescale": True, "dropout_rate": (0.1, 0.2)},
-        "'rate' where rescale is True and dropout_rate is a range",
+        "'rate' if rescale is True and dropout_rate is a range",
     ),
-    ({"fill": "noise"}, "'fill_key' where fill is 'noise'"),
+    ({"fill": "noise"}, "'fill_key' if fill is 'noise'"),
 ]
 
 
@@ -287,11 +287,11 @@ PATTERN = "A deterministic operator has one pattern; pass stochastic=True for a 
 REFUSED = [
     (
         {"dropout_rate": (0.1, 0.2)},
-        "dropout_rate must be one number where stochastic is False; got (0.1, 0.2). " + PATTERN,
+        "dropout_rate must be one number if stochastic is False; got (0.1, 0.2). " + PATTERN,
     ),
     (
         {"apply_probability": 0.5},
-        "apply_probability must be 1.0 where stochastic is False; got 0.5. " + PATTERN,
+        "apply_probability must be 1.0 if stochastic is False; got 0.5. " + PATTERN,
     ),
     (
         {"stochastic": True, "dropout_rate": (0.3, 0.2)},
@@ -314,7 +314,7 @@ REFUSED = [
     (
         {"fill": "median"},
         "fill must be one of 'mean', 'noise', 'stats_mean'; got 'median'. Did you mean "
-        "'mean'? Or pass a number.",
+        "'mean'? Or pass a number, or FromField('field').",
     ),
     (
         {"auxiliary_fill": (1, 2), "auxiliary_fields": ["a"]},

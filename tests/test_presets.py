@@ -411,7 +411,7 @@ WRONG = [
     (
         lambda: presets.spec_augment("i", spectrogram_shape=(80, 9), freq_mask_count=-1),
         ValueError,
-        "spec_augment.freq_mask_count must be at least 0; got -1.",
+        "spec_augment.freq_mask_count must be in [0, 65); got -1.",
     ),
     (
         lambda: presets.spec_augment("i", spectrogram_shape=(80, 9), mask_key="kept"),

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from bounds import assert_counts
-from cases import DEEP
-from dropax import Band, Block, Box, Grid, Patch
+from dropax import Band, Block, Blocks, Box, Grid, Inverted, OneOf, Patch
 from dropax.bits import GRID, drop_units
 from dropax.regions.blocks import _levels as block_levels
 from dropax.regions.calibration import (
@@ -41,15 +40,19 @@ REGIONS = [
     Grid(unit=(3, 8)),
     Band(),
     Band(axis=-1, count=3),
+    Patch(size=4, exact=True),
+    Blocks(size=1),
+    OneOf((Block(size=2), "band"), weights=(1, 3)),
+    Inverted(Box(count=2)),
 ]
-# Each region on three of five shapes, by turns; in a deep run, on all.
+# Each region on three of five shapes, by turns.
 CASES = [
     *(
         (region, spatial)
         for (turn, region), (number, spatial) in itertools.product(
             enumerate(REGIONS), enumerate(SHAPES)
         )
-        if DEEP or (number - turn) % 5 < 3
+        if (number - turn) % 5 < 3
     ),
     (Grid(unit=6, rotate=45), (16, 15)),
 ]
@@ -214,6 +217,7 @@ LARGE = [
     (Band(count=50), (16, 10**6, 1)),
     (Box(count=2), (1, 2**28, 1)),
     (Grid(unit=(1, 65536)), (2, 4096, 4096, 3)),
+    (Blocks(), (2, 4096, 4096, 3)),
 ]
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropax import Band, Block, Box, Grid, Patch
+from dropax import Band, Block, Blocks, Box, Grid, Patch, Record
 from dropax.regions.boxes import _levels as levels
 
 SHAPES = [(17,), (12, 9), (1, 11), (7, 1), (5, 6, 7)]
@@ -187,7 +187,8 @@ def test_bands_run_across_the_whole_image(spatial, count):
 @pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
 def test_keys_of_other_implementations_draw_regions_too(impl):
     key = jax.random.key(1, impl=impl)
-    for region in (Block(), Patch(), Box(count=2), Grid(unit=4), Band()):
+    exact = Patch(size=3, exact=True), Blocks(size=1)
+    for region in (Block(), Patch(), Box(count=2), Grid(unit=4), Band(), Record(), *exact):
         for rate, all_kept in ((0.0, True), (1.0, False)):
             mask = region.sample(key, (9, 8, 3), rate)
             assert bool(mask.all()) is all_kept
@@ -195,7 +196,18 @@ def test_keys_of_other_implementations_draw_regions_too(impl):
 
 
 @pytest.mark.parametrize(
-    "region", [Block(), Patch(), Box(), Box(count=2, border="clip"), Grid(), Band()], ids=str
+    "region",
+    [
+        Block(),
+        Patch(),
+        Patch(exact=True),
+        Blocks(),
+        Box(),
+        Box(count=2, border="clip"),
+        Grid(),
+        Band(),
+    ],
+    ids=str,
 )
 def test_an_image_without_pixels_has_a_mask_without_pixels(region, key):
     for shape in ((0, 4, 3), (4, 0, 3), (4, 4, 0)):

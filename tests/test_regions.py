@@ -265,6 +265,7 @@ def test_channels_that_seem_to_come_first_warn_in_modes_that_treat_them_apart(sh
         with pytest.warns(UserWarning, match="looks as if its channels came first"):
             dropax.dropout(key, images, mode=mode)
         dropax.dropout(key, images, mode=mode, channel_axis=0)
-    dropax.dropout(key, images)
+    for mode in ("pixel", "record"):
+        dropax.dropout(key, images, mode=mode)
     for other in ((32, 32, 3), (4, 4, 512), (3, 3, 256)):
         dropax.dropout(key, jnp.ones((2, *other)), mode="channel")

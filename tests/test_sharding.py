@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from cases import MODES, by_turns, config_of
+from cases import MODES, REPRESENTATIVES, config_of
 from dropax import Batch, apply_batch, init_state
 
 kinds = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name)
@@ -54,7 +54,7 @@ def work(compiled):
     return compiled.cost_analysis()["flops"], compiled.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("mode", by_turns(0))
+@pytest.mark.parametrize("mode", REPRESENTATIVES)
 def test_a_sharded_batch_is_its_devices_own_work_and_nothing_goes_around(mode):
     spread = program(mode, 8, jax.P("x"), (8 * EACH, 32, 32, 3))
     assert collectives(spread) == []
@@ -63,7 +63,7 @@ def test_a_sharded_batch_is_its_devices_own_work_and_nothing_goes_around(mode):
     assert f"[{8 * EACH},32,32" not in text, "no whole image, and no whole mask"
 
 
-@pytest.mark.parametrize("mode", by_turns(1))
+@pytest.mark.parametrize("mode", REPRESENTATIVES)
 def test_ids_and_padding_take_one_scalar_and_work_does_not_grow_with_devices(mode):
     alone = program(mode, 1, jax.P("x"), (EACH, 32, 32, 3), ids=True)
     spread = program(mode, 8, jax.P("x"), (8 * EACH, 32, 32, 3), ids=True)

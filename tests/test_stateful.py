@@ -367,5 +367,5 @@ class Operators(RuleBasedStateMachine):
             assert not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(operator))
 
 
-Operators.TestCase.settings = settings(max_examples=20, stateful_step_count=25)
+Operators.TestCase.settings = settings(max_examples=10, stateful_step_count=25)
 TestOperators = Operators.TestCase

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import config_of, image_of, modes_by_turns
+from cases import config_of, image_of, representatives
 from dropax import (
     Box,
     DropoutOperator,
@@ -17,7 +17,7 @@ from dropax import (
     generate_random_params,
 )
 from dropax.testing import PropertyError, batches, check_operator, check_transform
-from dropax.testing.properties import DROPPING, GENERAL
+from dropax.testing.properties import GENERAL
 from dropax.testing.transforms import PROPERTIES
 
 # With a state, and shapes and dtypes of its own in each example.
@@ -49,11 +49,8 @@ EXAMPLES_NEEDED = {
 @pytest.mark.parametrize("name", faulty.FAULTS)
 def test_a_fault_is_caught_by_the_property_it_breaks(name):
     draw, apply, lacking = faulty.FAULTS[name]
-    # Of those that any transform has, or of those that dropping ones have, it is the first to fail.
-    kind = next(kind for kind in (GENERAL, DROPPING) if lacking in {each.name for each in kind})
-    options = {"max_examples": EXAMPLES_NEEDED.get(name, 1)}
     with pytest.raises(PropertyError) as caught:
-        check(draw, apply, only=[each.name for each in kind], **options)
+        check(draw, apply, only=[lacking], max_examples=EXAMPLES_NEEDED.get(name, 1))
     assert caught.value.property == lacking
     message = str(caught.value)
     # One fault raises, which is told first; of the others the property is.
@@ -98,7 +95,7 @@ COMMON = set(PROPERTIES) - {
 }
 
 
-@modes_by_turns
+@representatives
 def test_every_mode_has_every_property_that_makes_sense_for_it(mode):
     batch = {"image": BATCH["image"]}
     held = check_transform(

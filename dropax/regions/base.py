@@ -106,7 +106,7 @@ def require_sizes(owner: str, sizes: Any) -> None:
       sizes: what came.
 
     Raises:
-      TypeError: if it is of another kind.
+      TypeError: if it is of the wrong type.
       ValueError: if one of them is below 1, or the tuple is empty.
     """
     if not isinstance(sizes, tuple):

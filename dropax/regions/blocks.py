@@ -48,7 +48,7 @@ class Block(Plain):
       per_channel: True draws blocks for every channel on its own, False drops channels together.
 
     Raises:
-      TypeError: if an option is of another kind.
+      TypeError: if an option is of the wrong type.
       ValueError: if `size` is below 1; when sampling, if it does not match the spatial axes.
 
     Example:
@@ -107,8 +107,8 @@ class Patch(Plain):
     tokens. Every pixel drops at the rate.
 
     Attributes:
-      size: the side of a cell, or one for each spatial axis. The last cells are cut off where it
-        does not divide the image.
+      size: the side of a cell, or one for each spatial axis. The last cells are cut off if it does
+        not divide the image.
       exact: True drops rate x cells cells of every record, each set of so many equally likely. If
         that is not whole, a record drops the next lower or higher number, such that the rate drops
         in expectation. What is whole to within the precision of rates, 1.5 * 2^-23, is whole.

@@ -45,12 +45,12 @@ class Box(Plain):
     Attributes:
       count: how many boxes, 1 to 64.
       aspect_ratio: (lowest, highest) height / width, log-uniform, from 64 steps. It holds for the
-        last two axes; a third has the mean side. Where such a box cannot fit, it gives way.
+        last two axes; a third has the mean side. If such a box does not fit, the ratio is reduced.
       border: "inside" keeps boxes within the image, so that its edges are dropped less often than
         its middle; "clip" centres them on any pixel and cuts off what lies outside.
 
     Raises:
-      TypeError: if an option is of another kind.
+      TypeError: if an option is of the wrong type.
       ValueError: if an option is out of range; when sampling, if there is no spatial axis.
 
     Example:
@@ -101,7 +101,7 @@ class Band(Plain):
       count: how many strips, 1 to 64. Where they overlap counts once.
 
     Raises:
-      TypeError: if an option is of another kind.
+      TypeError: if an option is of the wrong type.
       ValueError: if `count` is out of range; when sampling, if there is no such spatial axis.
 
     Example:

@@ -152,7 +152,7 @@ def coverage(
     total, chosen = np.broadcast_arrays(total, chosen)
     highest = int(total.max())
     missed = np.maximum(total - chosen, 0)
-    # Pascal's triangle, 0 where more are chosen than there are.
+    # Pascal's triangle, 0 if more are chosen than there are.
     ways = np.zeros((highest + 1, highest + 1))
     ways[:, 0] = 1
     for n in range(1, highest + 1):

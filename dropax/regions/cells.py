@@ -38,10 +38,10 @@ class Blocks(Plain):
     next lower or higher number, such that the rate drops in expectation.
 
     Differs from the papers' code: there the number is an upper bound, a rectangle that does not fit
-    is drawn again where here its aspect ratio gives way, and a loop on the host runs as long as it
-    takes. Here there are 32 rectangles. At rates above 0.5 they may leave some cells missing (at
-    0.75 on 14 x 14 cells one in a thousand of those that drop, at 0.9 three in a hundred), which
-    are chosen at random from all others.
+    is drawn again (here its aspect ratio is reduced), and a loop on the host runs as long as it
+    takes. Here there are 32 rectangles. At rates above 0.5 they may leave some cells missing, which
+    are chosen at random from all others: on 14 x 14 cells one in a thousand of those that drop at
+    rate 0.75, three in a hundred at 0.9.
 
     Cells near the edges of the image are dropped less often than those in its middle.
 
@@ -49,7 +49,7 @@ class Blocks(Plain):
       size: the side of a cell, or one for each axis of the grid. It must divide the image: of cells
         that are cut off at its edges, another fraction than the rate would drop.
       aspect_ratio: (lowest, highest) height / width of a rectangle, log-uniform, from 64 steps.
-        Where such a rectangle cannot fit, it gives way.
+        If such a rectangle does not fit, the ratio is reduced.
       min_cells: least area of a rectangle in cells, as long as so many are missing.
 
     The grid is that of the last two spatial axes. With a third in front, as of video or volumes,
@@ -126,7 +126,7 @@ class Blocks(Plain):
             covered = (ranks < uncovered).sum(dtype=jnp.uint32)
             # Once none is missing, whatever is placed comes after those that drop.
             missing = jnp.maximum(dropped, covered + one) - covered
-            least = jnp.minimum(np.uint32(self.min_cells), missing)
+            least = jnp.minimum(np.uint32(min(self.min_cells, count)), missing)
             area = least + whole_below(area_word, missing - least + one)
             # As high as the ratio says, but neither higher than the grid nor so low that the area
             # needs more than all columns; and as wide as the area then asks.

@@ -96,7 +96,7 @@ class Channel(Plain):
         return kept.reshape((1,) * (len(element_shape) - 1) + (channels,))
 
     def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Returns the rate, or less where `min_kept` keeps more channels than it would.
+        """Returns the rate, or less if `min_kept` keeps more channels than it would.
 
         Each group is as likely to drop as any other, so that their sizes make no difference.
 

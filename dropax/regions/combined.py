@@ -61,8 +61,9 @@ class OneOf(Plain):
             raise ValueError(must("OneOf.weights", constraint, self.weights))
         for n, weight in enumerate(self.weights):
             require_number(f"OneOf.weights[{n}]", weight)
-            if not weight > 0:
-                raise ValueError(must(f"OneOf.weights[{n}]", "be above 0", weight))
+            if not 0 < weight <= 1e9:
+                constraint = "be above 0, and at most 1e9"
+                raise ValueError(must(f"OneOf.weights[{n}]", constraint, weight))
 
     @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
@@ -108,8 +109,7 @@ class OneOf(Plain):
     def _shares(self) -> np.ndarray:
         """Returns the probability of each mode, float64."""
         weights = np.array(self.weights or (1,) * len(self.modes), np.float64)
-        largest = weights / weights.max()  # so that no sum overflows
-        return largest / largest.sum()
+        return weights / weights.sum()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from dropax.bits import GRID, drop_units, sample_words, whole_below
 
 _SHIFT = np.uint32(9)  # from multiples of 2^-23, in which rates count, to multiples of 2^-32
+_FEW = 32  # units, all pairs of which are compared in less time than the steps of a loop take
 
 
 def sample_exactly(key: jax.Array, rate: Any, units: int, *, min_kept: int = 0) -> jax.Array:
@@ -87,10 +88,15 @@ def choose_lowest(words: jax.Array, count: jax.Array) -> jax.Array:
     Returns:
       bool, shape (units,), True for exactly `count` of them.
     """
-    # Sorting costs XLA ten times as much. Units are ordered by (word, position), which no two have
-    # in common: the bound below which `count` of them lie is found bit by bit, from the highest.
-    bits = int(words.shape[0]).bit_length()
+    # Units are ordered by (word, position), which no two have in common.
     position = jnp.arange(words.shape[0], dtype=jnp.uint32)
+    if words.shape[0] <= _FEW:
+        is_tie = (words[None] == words[:, None]) & (position[None] < position[:, None])
+        ranks = ((words[None] < words[:, None]) | is_tie).sum(axis=1, dtype=jnp.uint32)
+        return ranks < count
+    # The bound below which `count` of them lie is found bit by bit, from the highest. Sorting costs
+    # XLA ten times as much.
+    bits = int(words.shape[0]).bit_length()
 
     def is_below(bound: tuple[jax.Array, jax.Array]) -> jax.Array:
         word, place = bound

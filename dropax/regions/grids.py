@@ -36,7 +36,7 @@ class Grid(Plain):
         and the same on one backend only.
 
     Raises:
-      TypeError: if an option is of another kind.
+      TypeError: if an option is of the wrong type.
       ValueError: if an option is out of range; when sampling, if there is no spatial axis, or
         `rotate` is given and there are not two.
 
@@ -139,7 +139,7 @@ def _levels(unit: int | tuple[int, int], axes: int) -> tuple[np.ndarray, np.ndar
     """Makes the sizes that squares can have.
 
     Returns:
-      (units, sides, table): the units; the side of each level, where it is no more than the unit;
+      (units, sides, table): the units; the side of each level, at most the unit;
       and for each unit the fraction that each level drops.
     """
     low, high = unit if isinstance(unit, tuple) else (unit, unit)

@@ -1,4 +1,4 @@
-"""dropax on shuffled batches of a torch DataLoader: every record meets the masks of its id."""
+"""dropax on batches of a torch DataLoader; without ids, masks follow the place in the batch."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ IMAGES = np.arange(1, 12 * 48 + 1, dtype=np.float32).reshape(12, 4, 4, 3)
 
 
 class Images(torch.utils.data.Dataset):
-    """Gives the record's own number along with its image."""
+    """Returns the record's own number along with its image."""
 
     def __len__(self):
         return len(IMAGES)
@@ -22,12 +22,15 @@ class Images(torch.utils.data.Dataset):
         return {"image": IMAGES[row], "id": row}
 
 
-def dropped_by_id(state, order_seed, batch_size, epoch):
+def dropped_by_id(state, order_seed, batch_size, epoch, workers=0):
     loader = torch.utils.data.DataLoader(
         Images(),
         batch_size=batch_size,
         shuffle=True,
         generator=torch.Generator().manual_seed(order_seed),
+        num_workers=workers,
+        # JAX hangs in a forked process.
+        multiprocessing_context="spawn" if workers else None,
     )
     order, dropped = [], {}
     for batch in loader:
@@ -49,6 +52,13 @@ def test_masks_belong_to_records_however_they_are_shuffled(key):
         np.testing.assert_array_equal(first[record], other[record])
     _, later = dropped_by_id(state, 1, batch_size=4, epoch=1)
     assert all((first[record] != later[record]).any() for record in range(12))
+
+
+def test_workers_load_and_the_step_drops(key):
+    state = dropax.init_state(CONFIG, key)
+    _, alone = dropped_by_id(state, 1, batch_size=4, epoch=0)
+    _, loaded = dropped_by_id(state, 1, batch_size=4, epoch=0, workers=2)
+    jax.tree.map(np.testing.assert_array_equal, loaded, alone)
 
 
 def test_without_ids_masks_follow_the_place_in_the_batch(key):
