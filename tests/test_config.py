@@ -170,8 +170,8 @@ REFUSED = [
         "mode",
         "pixle",
         ValueError,
-        "be one of 'pixel', 'channel', 'block', 'patch', 'box', 'grid', 'band'; got 'pixle'. "
-        "Did you mean 'pixel'?",
+        "be one of 'pixel', 'channel', 'block', 'patch', 'box', 'grid', 'band', 'record'; "
+        "got 'pixle'. Did you mean 'pixel'?",
     ),
     ("mode", None, TypeError, f"{OBJECT} None."),
     ("mode", Pixel, TypeError, f"{OBJECT} the class Pixel."),

@@ -6,6 +6,7 @@ that block prints.
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import pathlib
 import re
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 import dropax
-from dropax import testing
+from dropax import presets, testing
+from dropax.regions import TYPES
 from dropax.testing.transforms import PROPERTIES
 from pictures import draw
 
@@ -124,6 +126,12 @@ def test_the_documentation_names_everything_public():
     text = "".join(page.read_text() for page in PAGES)
     for name in dropax.__all__:
         assert re.search(rf"\b{name}\b", text), name
+    modes = (ROOT / "dropax" / "docs" / "modes.md").read_text()
+    for name in TYPES:
+        assert f"\n### {name}\n" in modes, name
+    for name, preset in inspect.getmembers(presets, inspect.isfunction):
+        if preset.__module__ == presets.__name__ and not name.startswith("_"):
+            assert re.search(rf"\b{name}\b", modes), name
     options = (ROOT / "dropax" / "docs" / "operator.md").read_text()
     for field in dataclasses.fields(dropax.DropoutOperatorConfig):
         assert f"`{field.name}`" in options, field.name
@@ -132,14 +140,15 @@ def test_the_documentation_names_everything_public():
         assert re.search(rf"`{name}\b", properties), name
 
 
-@pytest.mark.parametrize("name", ["banner", *draw.STRIPS])
-def test_a_picture_shows_the_masks_of_this_version(name):
-    drawn = draw.draw(name).astype(int)
-    committed = np.asarray(Image.open(draw.file_of(name))).astype(int)
-    assert drawn.shape == committed.shape
-    # The landscape may round otherwise with another NumPy, and a turned lattice at its edges.
-    differs = np.abs(drawn - committed) > 1
-    assert differs.mean() < (1e-3 if name == "gridmask" else 1e-12)
+def test_the_pictures_show_the_masks_of_this_version():
+    drawn = draw.draw()
+    assert list(drawn) == ["banner", *draw.STRIPS]
+    for name, picture in drawn.items():
+        committed = np.asarray(Image.open(draw.file_of(name)))
+        assert picture.shape == committed.shape, name
+        # The landscape may round otherwise with another NumPy, and a turned lattice at its edges.
+        differs = np.abs(picture.astype(int) - committed.astype(int)) > 1
+        assert differs.mean() < (1e-3 if name == "gridmask" else 1e-12), name
 
 
 def test_every_picture_is_drawn_and_all_of_them_are_small():

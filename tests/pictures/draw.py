@@ -42,20 +42,27 @@ STRIPS = {
 }
 
 
-def draw_strip(name):
-    """Returns four records that drop a quarter, or by a preset's rate, side by side."""
-    batch = np.stack([dropax.images.sample_picture(SIZE)] * RECORDS)
-    dropped = dropax.dropout(jax.random.key(2), batch, **{"rate": 0.25, **STRIPS[name]})
-    return dropax.images.contact_sheet(dropped, columns=RECORDS)
+BANNER = ["pixel", "whole_pixel", "channel", "block", "patch", "box", "grid", "band"]
 
 
-def draw_banner():
-    """Returns the README's banner: a picture, and a quarter of it dropped in eight modes."""
-    picture = dropax.images.sample_picture(128)
-    modes = ["pixel", dropax.Pixel(per_channel=False), "channel", "block"]
-    modes += ["patch", "box", "grid", "band"]
-    drops = [dropax.dropout(jax.random.key(2), picture, mode=mode, rate=0.25) for mode in modes]
-    return dropax.images.contact_sheet([picture, *drops], columns=9)
+@jax.jit  # one compilation for all of them
+def _drop(key, batch):
+    return {
+        name: dropax.dropout(key, batch, **{"rate": 0.25, **options})
+        for name, options in STRIPS.items()
+    }
+
+
+def draw():
+    """Returns all pictures by name, each of shape (height, width, 3), uint8.
+
+    A strip is four records that drop a quarter, or by a preset's rate, side by side. The banner is
+    the picture itself, and the last record of eight strips.
+    """
+    picture, sheet = dropax.images.sample_picture(SIZE), dropax.images.contact_sheet
+    dropped = _drop(jax.random.key(2), np.stack([picture] * RECORDS))
+    drawn = {"banner": sheet([picture, *(dropped[name][-1] for name in BANNER)], columns=9)}
+    return drawn | {name: sheet(dropped[name], columns=RECORDS) for name in STRIPS}
 
 
 def file_of(name):
@@ -65,11 +72,6 @@ def file_of(name):
     return ROOT / "dropax" / "docs" / "pictures" / f"{name}.png"
 
 
-def draw(name):
-    """Returns a picture, shape (height, width, 3), uint8."""
-    return draw_banner() if name == "banner" else draw_strip(name)
-
-
 if __name__ == "__main__":
-    for name in ("banner", *STRIPS):
-        Image.fromarray(draw(name)).save(file_of(name), optimize=True)
+    for name, picture in draw().items():
+        Image.fromarray(picture).save(file_of(name), optimize=True)
