@@ -3,6 +3,7 @@
 Shapes are static and nothing is drawn, so that they can be made inside a jitted step.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -50,7 +51,14 @@ def box_mask(boxes: Any, shape: tuple[int, ...]) -> jax.Array:
     if not axes or boxes.ndim < 2 or boxes.shape[-1] != 2 * axes:
         constraint = f"have shape (..., n, {2 * axes}), two corners in an image of shape {shape}"
         raise ValueError(must("box_mask.boxes", constraint, boxes))
-    corners = jnp.asarray(boxes).astype(jnp.float32)
+    return _inside(jnp.asarray(boxes).astype(jnp.float32), tuple(sizes))
+
+
+# Jitted with `inline=True`: one dispatch when called eagerly, inlined under an outer jit.
+@functools.partial(jax.jit, static_argnums=1, inline=True)
+def _inside(corners: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
+    """Returns which pixels lie in any box, (..., *sizes), of corners (..., n, 2 * axes)."""
+    axes = len(sizes)
     inside: Any = True
     for axis, size in enumerate(sizes):
         first, last = (corners[..., at, None] for at in (axis, axis + axes))

@@ -6,6 +6,7 @@ Nothing is drawn: randomness is in the mask. Leading batch axes are allowed ever
 record is worked on alone, so that a batch over a mesh needs no collectives.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -112,7 +113,12 @@ def keep_tokens(keep_mask: Any, count: int) -> Tokens:
         raise ValueError(must("keep_tokens.keep_mask", "have shape (..., n)", keep_mask))
     number = mask.shape[-1]
     require_whole("keep_tokens.count", count, 1, number + 1)
+    return _keep_tokens(mask, count)
 
+
+# Jitted with `inline=True`: one dispatch when called eagerly, inlined under an outer jit.
+@functools.partial(jax.jit, static_argnums=1, inline=True)
+def _keep_tokens(mask: jax.Array, count: int) -> Tokens:
     def ranks(chosen: jax.Array) -> jax.Array:
         """Numbers the chosen tokens from 0."""
         return jnp.cumsum(chosen, axis=-1, dtype=jnp.int32) - 1
