@@ -25,7 +25,7 @@ def parse_mode(text: str) -> str | Region:
 
     Example:
       >>> parse_mode("box"), parse_mode("Patch(size=(8, 16))")
-      ('box', Patch(size=(8, 16)))
+      ('box', Patch(size=(8, 16), exact=False))
     """
     if text in MODES:
         return text
