@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.tree_util import keystr
 
+import dropax
 from dropax import (
     Channel,
     DropoutOperatorConfig,
@@ -21,6 +22,7 @@ from dropax import (
     OperatorConfig,
     Pixel,
 )
+from small import det, equal, run, sto
 
 
 def config_of(**options):
@@ -340,3 +342,83 @@ def test_a_subclass_compares_hashes_and_copies_by_value(cls):
         assert duplicate == config
     with pytest.raises(TypeError, match=f"^{cls.__name__} holds a traced value"):
         jax.jit(lambda x: hash(make(**{dynamic: x})) and x)(0.5)
+
+
+AWKWARD = {"precomputed_stats": {"m": np.arange(3.0)}, "auxiliary_fields": ["a", "b"]}
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_range": (0, 1)}, AWKWARD], ids=str)
+def test_a_config_is_a_static_argument_whatever_it_holds(options):
+    traces = []
+
+    def rate_of(config):
+        traces.append(1)
+        return jnp.float32(config.dropout_rate)
+
+    jitted = jax.jit(rate_of, static_argnums=0)
+    first, second = (DropoutOperatorConfig(field_key="image", **options) for _ in range(2))
+    assert hash(first) == hash(second)
+    assert jitted(first) == jitted(second)
+    assert len(traces) == 1
+
+
+def test_configs_with_arrays_compare_by_value():
+    first, second = (DropoutOperatorConfig(field_key="image", **AWKWARD) for _ in range(2))
+    assert first == second
+    other = {**AWKWARD, "precomputed_stats": {"m": np.arange(3.0) + 1}}
+    assert first != DropoutOperatorConfig(field_key="image", **other)
+    assert first != first.replace(dropout_rate=0.2)
+
+
+def test_a_rate_may_be_any_real_scalar():
+    rates = [np.float64(0.5), np.float32(0.5), np.array(0.5), jnp.float32(0.5), jnp.bfloat16(0.5)]
+    for rate in rates:
+        assert equal(run(det(dropout_rate=rate)), run(det()))
+    for rate in (np.int64(1), jnp.int32(1)):
+        assert not run(det(dropout_rate=rate)).any()
+    for rate in (np.nan, np.inf, np.float32(-1), np.array(2)):
+        with pytest.raises(ValueError, match=r"dropout_rate must be in \[0.0, 1.0\]"):
+            det(dropout_rate=rate)
+
+
+def test_clip_range_is_two_numbers_in_order():
+    for bounds in ("ab", ("0", "1"), [0, 1], (0, None), 1.0):
+        with pytest.raises(TypeError, match="clip_range must be a tuple of two numbers or None"):
+            det(clip_range=bounds)
+    for bounds in ((0, np.nan), (np.nan, 1), (1, 1), (1, 0), (0,), (0, 1, 2), ()):
+        with pytest.raises(ValueError, match=r"clip_range must be \(low, high\) with low < high"):
+            det(clip_range=bounds)
+
+
+def test_only_a_deterministic_config_refuses_a_stream_name():
+    assert run(sto()).any()
+    with pytest.raises(ValueError, match="stream_name must be None if stochastic is False"):
+        det(stream_name="augment")
+
+
+def test_configs_are_frozen_and_checked_from_the_base_on():
+    config = config_of(field_key=" ", auxiliary_fields=[], stochastic=True)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.dropout_rate = 0.2
+    assert "dropout_rate=0.3" in repr(config.replace(dropout_rate=0.3))
+    for options, name in (
+        ({"field_key": "", "stochastic": False, "stream_name": "a"}, "stream_name"),
+        ({"field_key": "", "dropout_rate": 2}, "field_key"),
+    ):
+        with pytest.raises(ValueError, match=rf"DropoutOperatorConfig\.{name} must"):
+            config_of(**{"stochastic": True, **options})
+    with pytest.raises(TypeError, match="field_key must be a string; got None"):
+        config_of(field_key=None)
+
+
+def test_a_config_derived_as_any_dataclass_is_hashed_and_compared_by_value_too():
+    @dataclasses.dataclass(frozen=True)
+    class Child(dropax.DropoutOperatorConfig):
+        strength: float = dataclasses.field(default=1.0, kw_only=True)
+
+    options = {"field_key": "image", "precomputed_stats": {"m": np.ones(2)}}
+    config = Child(**options, strength=2.0)
+    assert "strength=2.0" in repr(config)
+    assert config == Child(**options, strength=2.0)
+    assert config != Child(**options)
+    assert hash(config) == hash(Child(**options, strength=2.0))

@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from jax.tree_util import keystr
 
 import dropax
-from dropax import Batch, Element
+from dropax import (
+    Batch,
+    Element,
+)
 from dropax.kit.fields import leading_size
+from small import ONES, both_kinds, both_strategies, det, equal, make, run, sto
 
 
 def records(count, **data):
@@ -424,3 +428,84 @@ def test_a_mask_of_valid_records_has_one_entry_a_record():
         ValueError, match=r"valid_mask must have shape \(4,\), one entry per record"
     ):
         Batch.from_parts(images, valid_mask=np.ones((4, 3), bool))
+
+
+def test_a_batch_may_be_a_batch_a_dict_or_three_arguments():
+    states, metadata = {"n": np.arange(8)}, [{"file": "a.png"}]
+    dropped, same_states, same_metadata = sto().apply_batch({"image": ONES}, states, metadata)
+    assert equal(dropped["image"], run(sto()))
+    assert equal(sto().apply_batch(Batch.from_parts({"image": ONES}))["image"], run(sto()))
+    assert equal(same_states["n"], states["n"])
+    assert same_metadata is metadata
+    assert sto().apply_batch({"image": ONES}, None, None)[1:] == (None, None)
+    with pytest.raises(TypeError, match=r"must be a dropax\.Batch or a dict"):
+        sto().apply_batch(ONES)
+
+
+def test_a_batch_may_be_made_of_numpy_arrays_of_one_length():
+    assert Batch.from_parts({"image": ONES}, {"n": np.arange(8)}).batch_size == 8
+    for parts in ({"data": {"image": ONES, "n": np.arange(7)}}, {"states": {"n": np.arange(7)}}):
+        with pytest.raises(ValueError, match="must have 8 records along its leading axis"):
+            Batch.from_parts(**{"data": {"image": ONES}, **parts})
+
+
+def test_states_record_by_record_are_refused_with_the_cure():
+    states = [{"i": number} for number in range(8)]
+    with pytest.raises(TypeError, match=r"Build the batch of records instead: Batch\(\[Element"):
+        Batch.from_parts({"image": ONES}, states)
+    batch = Batch(
+        [Element({"image": image}, state) for image, state in zip(ONES, states, strict=True)]
+    )
+    out = det().apply_batch(batch)
+    np.testing.assert_array_equal(out.states["i"], np.arange(8))
+
+
+def test_metadata_of_strings_is_no_obstacle_to_jit():
+    names = [f"{number}.png" for number in range(8)]
+    batch = Batch.from_parts({"image": ONES}, metadata_list=names, batch_metadata="train")
+    out = sto().apply_batch(batch)
+    assert (out.metadata_list, out.batch_metadata) == (names, "train")
+    jitted = jax.jit(lambda operator, batch: operator.apply_batch(batch))(sto(), batch)
+    assert equal(jitted["image"], out["image"])
+    assert jitted.metadata_list == [None] * 8
+
+
+@both_kinds
+@both_strategies
+def test_an_empty_batch_has_the_fields_of_a_full_one(stochastic, strategy):
+    operator = make(stochastic, batch_strategy=strategy, target_key="t")
+    out = operator.apply_batch(Batch.from_parts({"image": ONES[:0]}))
+    assert {name: field.shape for name, field in out.data.items()} == {
+        "image": (0, 4, 4, 3),
+        "t": (0, 4, 4, 3),
+    }
+    with pytest.raises(KeyError, match="field 'image' not found"):
+        operator.apply_batch({"depth": ONES[:0]})
+
+
+@both_kinds
+def test_apply_batch_takes_one_argument_or_three(stochastic):
+    data, states, metadata = make(stochastic).apply_batch({"image": ONES}, {}, {})
+    assert equal(data["image"], run(make(stochastic)))
+    assert states == metadata == {}
+
+
+def test_a_batch_of_nothing_is_returned_as_it_is():
+    batch = Batch([])
+    assert sto().apply_batch(batch) is batch
+
+
+def test_gradients_flow_through_elements():
+    total = jax.grad(lambda one: (one.transform(jnp.square).data["image"]).sum())
+    assert equal(total(Element({"image": jnp.asarray(ONES[0])})).data["image"], ONES[0] * 2)
+
+
+def test_batches_stack_what_elements_hold_and_give_it_back():
+    elements = [Element({"a": {"b": ONES[i] * i}}, {"n": i}, f"{i}.png") for i in range(4)]
+    batch = Batch(elements)
+    assert (batch.batch_size, len(batch), batch.metadata_list[1]) == (4, 4, "1.png")
+    assert equal(batch.get_element(2).data["a"]["b"], ONES[2] * 2)
+    assert [one.metadata for one in batch.get_elements([3, 0])] == ["3.png", "0.png"]
+    assert batch.slice(1, 3).states["n"].tolist() == [1, 2]
+    assert Batch.from_parts({"image": ONES}).metadata_list == [None] * 8
+    assert equal(jax.jit(dropax.Batch.get_data)(batch)["a"]["b"], batch.data["a"]["b"])

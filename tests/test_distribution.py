@@ -15,7 +15,14 @@ import pytest
 
 from bounds import assert_counts
 from cases import MODES, config_of
-from dropax import Channel, Pixel, apply_batch, generate_random_params, init_state
+from dropax import (
+    Channel,
+    Pixel,
+    apply_batch,
+    generate_random_params,
+    init_state,
+)
+from small import both_modes, run, sto
 
 RATES = [0.02, 0.1, 0.5, 0.9]
 SHAPE = (16, 12, 3)
@@ -119,3 +126,9 @@ def test_rates_of_0_and_1_are_exact(mode):
     assert not dropped(mode, 0.0).any()
     kept = (~dropped(mode, 1.0)).sum(axis=-1)
     assert (kept == (1 if mode == Channel(min_kept=1) else 0)).all()
+
+
+@both_modes
+def test_the_rate_is_the_fraction_that_drops(mode):
+    out = run(sto(mode=mode, dropout_rate=0.3), np.ones((4096, 2, 2, 3), np.float32))
+    assert abs((out == 0).mean() - 0.3) < 0.021  # five standard deviations of 12288 channels

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from cases import MODES, config_of, image_of
-from dropax import Pixel, apply, apply_batch, init_state
+from dropax import (
+    Pixel,
+    apply,
+    apply_batch,
+    init_state,
+)
 from dropax.dropping import Fields, drop_record
+from small import ONES, both_kinds, both_modes, both_strategies, det, equal, make, run, sto
 
 
 @pytest.mark.parametrize(
@@ -127,3 +133,139 @@ def test_no_new_field_takes_the_place_of_a_dict_of_others(name, key):
     flat = {"camera.rgb": data["camera"]["rgb"]}
     out, _ = apply_batch(config, init_state(config, key), flat)
     assert out.keys() == {"camera.rgb", "camera"}
+
+
+@both_kinds
+def test_the_target_is_written_at_rate_zero_too(stochastic):
+    data = {"image": ONES}
+    out = make(stochastic, dropout_rate=0.0, target_key="t").apply_batch(data)
+    assert list(data) == ["image"]
+    assert equal(out["image"], out["t"], ONES)
+
+
+@both_kinds
+def test_the_result_is_clipped_at_rate_zero_too(stochastic):
+    operator = make(stochastic, dropout_rate=0.0, clip_range=(0.0, 0.5))
+    assert equal(run(operator), ONES / 2)
+
+
+@both_modes
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@both_strategies
+@both_kinds
+def test_no_nan_or_infinity_survives_where_it_is_dropped(mode, dtype, strategy, stochastic):
+    operator = make(stochastic, mode=mode, batch_strategy=strategy, dropout_rate=1.0)
+    for value in (jnp.nan, jnp.inf):
+        out = operator.apply_batch({"image": jnp.full(ONES.shape, value, dtype)})["image"]
+        assert not out.any()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool", "float16", "bfloat16"])
+@both_modes
+@both_kinds
+def test_the_dtype_stays(dtype, mode, stochastic):
+    operator, images = make(stochastic, mode=mode), jnp.ones(ONES.shape, dtype)
+    assert operator.apply_batch({"image": images})["image"].dtype == dtype
+    assert operator.apply({"image": images[0]}, {}, {})[0]["image"].dtype == dtype
+
+
+def test_an_integer_image_is_clipped_to_the_integers_within_float_bounds():
+    images = np.arange(ONES.size, dtype=np.uint8).reshape(ONES.shape)
+    out = run(det(dropout_rate=0.0, clip_range=(0.5, 99.5)), images)
+    assert out.dtype == np.uint8
+    np.testing.assert_array_equal(out, images.clip(1, 99))
+    with pytest.raises(TypeError, match="clip_range must be None for dtype complex64"):
+        run(det(clip_range=(0.0, 1.0)), ONES.astype(np.complex64))
+
+
+@both_kinds
+def test_a_dotted_path_works_in_a_batch(stochastic):
+    data = {"a": {"image": ONES, "depth": ONES}}
+    operator = make(stochastic, field_key="a.image", target_key="b.c")
+    out = operator.apply_batch(data)
+    assert equal(out["a"]["image"], out["a"]["depth"], ONES)
+    assert equal(out["b"]["c"], run(make(stochastic)))
+
+
+def test_a_mask_never_changes_the_shape_of_the_image():
+    for shape in ((2, 4, 4, 3), (1, 4, 4, 3), (4, 4, 2), (2,)):
+        params = {"keep_mask": np.ones(shape, bool)}
+        with pytest.raises(ValueError, match=r"broadcast to the element's shape \(4, 4, 3\)"):
+            sto().apply({"image": ONES[0]}, {}, {}, params)
+    with pytest.raises(ValueError, match=r"shape \(4, 4, 1\)"):
+        sto().apply({"image": ONES[0, :, :, :1]}, {}, {}, {"keep_mask": np.ones(3, bool)})
+
+
+def test_a_mask_of_numbers_counts_as_true_and_false():
+    mask = np.arange(ONES[0].size).reshape(ONES[0].shape) % 3
+    out = sto().apply({"image": ONES[0]}, {}, {}, {"keep_mask": mask})[0]["image"]
+    np.testing.assert_array_equal(out, mask != 0)
+
+
+def test_auxiliary_fields_are_dropped_by_the_same_mask_kept_or_left_out():
+    data = {"image": ONES, "depth": ONES * 2, "other": np.arange(8)}
+    out = sto(auxiliary_fields=["depth"]).apply_batch(data)
+    np.testing.assert_array_equal(out["depth"], out["image"] * 2)
+    assert out["other"] is data["other"]
+    without = sto(auxiliary_fields=["depth"], preserve_auxiliary=False)
+    assert sorted(without.apply_batch(data)) == ["image", "other"]
+
+
+def test_the_check_of_the_domain_can_be_switched_off():
+    with pytest.raises(ValueError, match="fill must be within the range of dtype float16"):
+        run(det(fill=1e5), ONES.astype(np.float16))
+    unchecked = det(fill=1e5, validate_domain_constraints=False)
+    assert np.isinf(run(unchecked, ONES.astype(np.float16))).any()
+
+
+@both_modes
+@both_kinds
+def test_shape_and_kept_values_stay_and_rates_of_zero_and_one_are_exact(mode, stochastic):
+    images = np.arange(1, 1537, dtype=np.float32).reshape(8, 4, 4, 12)
+    out = run(make(stochastic, mode=mode), images)
+    assert ((out == 0) | (out == images)).all()
+    assert 0 < (out == 0).mean() < 1
+    assert equal(run(make(stochastic, mode=mode, dropout_rate=0.0), images), images)
+    assert not run(make(stochastic, mode=mode, dropout_rate=1.0), images).any()
+
+
+def test_other_fields_are_kept_and_a_target_leaves_its_source():
+    data = {"photo": ONES[0], "label": np.int32(3), "text": "cat"}
+    operator = det(field_key="photo", target_key="dropped")
+    out, state, metadata = operator.apply(data, {"n": 1}, "a.png")
+    assert (out["label"], out["text"], state, metadata) == (3, "cat", {"n": 1}, "a.png")
+    assert out["photo"] is data["photo"]
+    assert equal(out["dropped"], run(det())[0])
+    assert sorted(data) == ["label", "photo", "text"]
+
+
+@both_kinds
+def test_a_missing_field_is_a_key_error_at_rate_zero_too(stochastic):
+    operator = make(stochastic, dropout_rate=0.0)
+    with pytest.raises(KeyError, match="field 'image' not found"):
+        operator.apply({"depth": ONES[0]}, {}, {})
+    with pytest.raises(KeyError, match="field 'image' not found"):
+        operator.apply_batch({"depth": ONES})
+
+
+def test_clipping_follows_dropping():
+    out = run(sto(clip_range=(0.2, 0.9)))
+    np.testing.assert_array_equal(np.unique(out), np.float32([0.2, 0.9]))
+
+
+@both_modes
+@both_kinds
+def test_sizes_of_zero_are_no_trouble(mode, stochastic):
+    for shape in ((2, 4, 4, 0), (2, 0, 4, 3), (0, 4, 4, 3)):
+        assert run(make(stochastic, mode=mode), np.ones(shape, np.float32)).shape == shape
+
+
+def test_the_gradient_is_the_mask():
+    def total(images, rate):
+        return (det(dropout_rate=rate).apply({"image": images}, {}, {})[0]["image"] ** 2).sum()
+
+    images = jnp.asarray(ONES[0] * 3)
+    assert equal(jax.grad(total)(images, 0.0), images * 2)
+    gradient = jax.grad(total)(images, 0.5)
+    assert equal(gradient, run(det(dropout_rate=0.5))[0] * 6)
+    assert 0 < (gradient == 0).mean() < 1

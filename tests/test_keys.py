@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 import dropax
-from dropax import Rngs
+from dropax import (
+    DropoutOperator,
+    Rngs,
+)
 from dropax.kit import keys
 from dropax.kit.rngs import draw_key
+from small import ONES, both_modes, equal, run, sto
 
 IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
 implementations = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
@@ -354,3 +358,28 @@ def test_a_callable_that_gives_no_key_is_refused():
 def test_streams_without_the_one_asked_for_nor_a_default_one_are_refused():
     with pytest.raises(KeyError, match="RNG stream 'dropout' not found, nor a default one"):
         draw_key(Rngs(augment=1), "dropout", "a")
+
+
+@both_modes
+def test_the_same_key_draws_the_same_masks_and_another_key_others(mode):
+    def draw(key):
+        return sto(mode=mode).generate_random_params(key, {"image": ONES.shape})["keep_mask"]
+
+    legacy = jax.random.key_data(jax.random.key(0))
+    first = draw(jax.random.key(0))
+    assert equal(first, draw(jax.random.key(0)), draw(legacy))
+    assert not equal(first, draw(jax.random.key(1)))
+    assert 0 < draw(jax.random.key(0, impl="rbg")).mean() < 1
+
+
+def test_streams_count_their_draws_and_a_missing_one_falls_back_to_the_default():
+    def data(key):
+        return jax.random.key_data(key).tolist()
+
+    rngs, seed = Rngs(3), jax.random.key(3)
+    assert data(rngs()) == data(jax.random.fold_in(seed, 0))
+    assert data(rngs.augment()) == data(jax.random.fold_in(seed, 1))
+    assert data(Rngs(0, augment=3).augment()) == data(jax.random.fold_in(seed, 0))
+    shared = Rngs(0)
+    first, second = (DropoutOperator(sto().config, rngs=shared) for _ in range(2))
+    assert not equal(run(first), run(second))

@@ -4,12 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import dropax
 from cases import MODES, REPRESENTATIVES, config_of, image_of
-from dropax import DropoutOperator, ModalityOperator, OperatorConfig, apply_batch, init_state
+from dropax import (
+    DropoutOperator,
+    ModalityOperator,
+    OperatorConfig,
+    apply_batch,
+    init_state,
+)
 from dropax.kit.meshes import explicit_axes
+from small import ONES, both_kinds, both_modes, det, equal, make, run, sto
 
 IMAGES = image_of((8, 8, 5, 3))
 kinds = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name)
@@ -203,3 +210,40 @@ def test_ids_decide_where_one_axis_is_manual_and_the_other_is_not(kind, key):
         cut = jax.device_put(ids, jax.NamedSharding(over.mesh, jax.P("batch")))
         out = mapped(state, jax.device_put(IMAGES, over), cut)
     np.testing.assert_array_equal(out, step(state, IMAGES, ids))
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto], ids=str)
+@both_modes
+@both_kinds
+def test_a_sharded_batch_meets_the_same_masks_and_stays_sharded(axis_type, mode, stochastic):
+    mesh = jax.make_mesh((8,), ("b",), axis_types=(axis_type,))
+    sharding = NamedSharding(mesh, PartitionSpec("b"))
+    expected = run(make(stochastic, mode=mode))
+    with jax.set_mesh(mesh):
+        images = jax.device_put(ONES, sharding)
+        out = make(stochastic, mode=mode).apply_batch({"image": images})["image"]
+    assert equal(out, expected)
+    assert out.sharding.is_equivalent_to(sharding, out.ndim)
+
+
+@pytest.mark.filterwarnings("ignore:a concrete op_state was captured under jit")
+def test_shards_draw_masks_of_their_own_or_none():
+    mesh, over = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,)), PartitionSpec("b")
+    config, op_state = sto().config, sto().state
+
+    def shared(data):
+        return dropax.apply_batch(config, op_state, data)[0]
+
+    def own(data):
+        key = jax.random.fold_in(op_state.key, jax.lax.axis_index("b"))
+        return dropax.apply_batch(config, op_state.replace(key=key), data)[0]
+
+    def mapped(function):
+        return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=over, out_specs=over))
+
+    with pytest.raises(ValueError, match="must vary over the manual axis 'b' as the data does"):
+        mapped(shared)({"image": ONES})
+    out = np.asarray(mapped(own)({"image": ONES})["image"])
+    assert len({record.tobytes() for record in out}) == 8
+    fixed = mapped(lambda data: dropax.apply_batch(det().config, det().state, data)[0])
+    assert equal(fixed({"image": ONES})["image"], run(det()))

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropax
 from cases import config_of, image_of, representatives
 from dropax import (
     Batch,
     DropoutOperator,
+    DropoutOperatorConfig,
     Element,
     ModalityOperator,
     OperatorConfig,
@@ -22,6 +24,7 @@ from dropax import (
     apply_batch,
     init_state,
 )
+from small import ONES, both_kinds, both_modes, both_strategies, det, equal, make, run, sto
 
 IMAGES = image_of((4, 6, 5, 3))
 
@@ -383,3 +386,279 @@ def test_a_config_assigned_anew_forgets_the_masks_of_the_old_one():
 def test_a_deterministic_operator_says_so():
     operator = DropoutOperator(config_of("pixel", stochastic=False), rngs=0)
     assert ", deterministic, state=" in repr(operator)
+
+
+def test_copy_takes_nothing_a_config_or_rngs():
+    operator, rngs = sto(), Rngs(5)
+    run(operator)
+    assert equal(run(operator.copy()), run(operator.copy()), run(operator))
+    assert operator.copy(config=det().config).config == det().config
+    redrawn = operator.copy(rngs=rngs)
+    assert redrawn.rngs is rngs
+    assert equal(run(redrawn), run(sto(seed=5)))
+
+
+def test_copy_takes_a_name():
+    operator = det(name="a")
+    assert (operator.copy(name="b").name, operator.name) == ("b", "a")
+
+
+def test_statistics_computed_after_a_reset_show():
+    operator = det(batch_stats_fn=lambda data: {"mean": 2})
+    operator.reset_statistics()
+    assert operator.compute_statistics(ONES) == operator.get_statistics() == {"mean": 2}
+
+
+def test_statistics_that_are_set_win_and_no_one_can_change_the_config():
+    operator = det(precomputed_stats={"m": 1})
+    operator.get_statistics()["m"] = 5
+    operator.config.precomputed_stats["m"] = 5
+    assert operator.get_statistics() == operator.config.precomputed_stats == {"m": 1}
+    operator.set_statistics({"m": 2})
+    assert operator.get_statistics() == {"m": 2}
+    operator.reset_statistics()
+    operator.set_statistics({"m": 3})
+    assert operator.get_statistics() == {"m": 3}
+
+
+def test_the_fixed_pattern_of_the_default_rate_spares_most_channels():
+    for channels in (1, 3):
+        operator = det(mode="channel", dropout_rate=0.1)
+        out = run(operator, np.ones((1, 4, 4, channels), np.float32))
+        assert equal(out, np.ones_like(out))
+    seeds = [det(mode="channel", seed=seed).config.replace(seed=seed) for seed in range(40)]
+    images = {"image": jnp.ones((1, 1, 3))}
+    kept = [float(dropax.apply(config, images, {}, {})[0]["image"].mean()) for config in seeds]
+    assert 0.25 < np.mean(kept) < 0.75  # five standard deviations
+
+
+def test_a_stochastic_operator_requires_its_stream():
+    operator = sto(stream_name="augment")
+    assert operator.requires_rng_streams() == ["augment"]
+    with pytest.raises(ValueError, match="RNG stream 'augment' is required"):
+        operator.ensure_rng_streams([])
+    assert det().requires_rng_streams() is None
+    det().ensure_rng_streams([])
+
+
+@both_kinds
+def test_records_are_counted(stochastic):
+    operator, idle = make(stochastic), make(stochastic, dropout_rate=0.0)
+    for each in (operator, operator, idle):
+        run(each)
+    assert operator.get_operation_stats() == {"applied_count": 16, "skipped_count": 0}
+    assert idle.get_operation_stats() == {"applied_count": 0, "skipped_count": 8}
+    operator.reset_operation_stats()
+    assert operator.get_operation_stats() == {"applied_count": 0, "skipped_count": 0}
+
+
+@both_strategies
+def test_the_states_may_change_their_structure_between_calls(strategy):
+    operator = det(batch_strategy=strategy)
+    for states in ({}, {"c": np.arange(8)}, {"d": {"e": np.ones(8)}}):
+        out = operator.apply_batch(Batch.from_parts({"image": ONES}, states))
+        jax.tree.map(np.testing.assert_array_equal, out.states, states)
+
+
+def test_a_stochastic_config_needs_no_stream_name():
+    config = DropoutOperatorConfig(
+        field_key="image", dropout_rate=0.2, mode="channel", stochastic=True
+    )
+    assert DropoutOperator(config, rngs=Rngs(0)).requires_rng_streams() == ["default"]
+
+
+def test_a_stochastic_apply_draws_from_its_state_or_refuses():
+    operator, data = sto(), {"image": ONES[0]}
+    first, second = (operator.apply(data, {}, {})[0]["image"] for _ in range(2))
+    batches = sto()
+    assert equal([first, second], [run(batches)[0], run(batches)[0]])
+    assert not equal(first, second)
+    with pytest.raises(ValueError, match="generate_random_params"):
+        dropax.apply(operator.config, data, {}, {})
+
+
+@both_kinds
+def test_the_output_spec_is_that_of_what_apply_returns(stochastic):
+    operator = make(stochastic, mode="channel", target_key="t")
+    spec = {"image": jax.ShapeDtypeStruct((4, 4, 3), jnp.uint8)}
+    expected = {name: jax.ShapeDtypeStruct((4, 4, 3), jnp.uint8) for name in ("image", "t")}
+    assert operator.output_spec(spec) == expected
+    assert list(spec) == ["image"]
+    out = operator.apply({"image": ONES[0].astype(np.uint8)}, {}, {})[0]
+    assert jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), out) == expected
+
+
+def test_a_clone_has_a_cache_of_its_own():
+    operator = det(cacheable=True)
+    expected = run(operator)
+    kept = dict(operator._cache)
+    assert kept
+    operator.clone().reset_cache()
+    operator.copy().reset_cache()
+    assert operator._cache == kept
+    clone = operator.clone()
+    operator.reset_cache()
+    assert not operator._cache
+    assert equal(run(clone), run(operator), expected)
+
+
+def test_a_missing_stream_shows_when_the_operator_is_made():
+    config = sto(stream_name="augment").config
+    with pytest.raises(KeyError, match="RNG stream 'augment' not found, nor a default one"):
+        DropoutOperator(config, rngs=Rngs(params=0))
+    assert equal(run(DropoutOperator(config, rngs=Rngs(0))), run(sto()))
+
+
+class Scored(ModalityOperator):
+    """Adds keys, and declares them in the words of the page."""
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        score = data["image"].mean()
+        return {**data, "score": score, "alignment": score * 2}, state, metadata
+
+    def get_output_structure(self, sample_data, sample_state):
+        out_data = {
+            **jax.tree.map(lambda _: None, sample_data),
+            "score": None,
+            "alignment": None,
+        }
+        return out_data, sample_state
+
+
+@both_strategies
+def test_the_override_of_get_output_structure_on_the_page_works(strategy):
+    operator = Scored(dropax.ModalityOperatorConfig(field_key="image", batch_strategy=strategy))
+    sample = {"image": ONES[0]}
+    declared = operator.get_output_structure(sample, {})
+    assert declared == ({"image": None, "score": None, "alignment": None}, {})
+    assert ModalityOperator.get_output_structure(operator, sample, {}) == declared
+    out = operator.apply_batch(Batch.from_parts({"image": ONES}))
+    np.testing.assert_array_equal(out["score"], np.ones(8))
+    np.testing.assert_array_equal(out["alignment"], np.full(8, 2))
+
+
+def test_the_examples_of_copy_on_the_page_run():
+    module = ModalityOperator(OperatorConfig(), name="old_name")
+    new_config = OperatorConfig(cacheable=True)
+    new_module = module.copy(config=new_config)
+    renamed = module.copy(name="new_name")
+    assert (new_module.config, new_module.name) == (new_config, "old_name")
+    assert (renamed.config, renamed.name) == (module.config, "new_name")
+    assert module.config == OperatorConfig()
+
+
+def test_statistics_that_are_set_after_a_reset_show():
+    operator = det(precomputed_stats={"a": 1})
+    operator.reset_statistics()
+    assert operator.get_statistics() is None
+    operator.set_statistics({"a": 3})
+    assert operator.get_statistics() == {"a": 3}
+
+
+@both_modes
+def test_every_call_of_apply_batch_draws_new_masks(mode):
+    operator = sto(mode=mode)
+    assert not equal(run(operator), run(operator))
+    assert equal(run(det(mode=mode)), run(det(mode=mode)))
+
+
+@both_strategies
+def test_the_stats_of_apply_batch_reach_apply_and_default_to_the_operators_own(strategy):
+    class Scale(ModalityOperator):
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            return {"image": data["image"] * stats["gain"]}, state, metadata
+
+    config = dropax.ModalityOperatorConfig(
+        field_key="image", batch_strategy=strategy, precomputed_stats={"gain": np.float32(2)}
+    )
+    assert equal(run(Scale(config)), ONES * 2)
+    given = Scale(config).apply_batch({"image": ONES}, {"gain": np.float32(3)})
+    assert equal(given["image"], ONES * 3)
+
+
+@both_modes
+def test_records_of_a_stochastic_batch_differ_and_those_of_a_deterministic_one_do_not(mode):
+    assert len({record.tobytes() for record in run(sto(mode=mode))}) > 1
+    assert len({record.tobytes() for record in run(det(mode=mode))}) == 1
+
+
+def test_a_deterministic_operator_ignores_rngs_and_random_params():
+    params = {"keep_mask": np.zeros(ONES[0].shape, bool)}
+    out = det().apply({"image": ONES[0]}, {}, {}, params)[0]["image"]
+    assert equal(out, run(det())[0], run(det(seed=9))[0])
+    assert equal(run(DropoutOperator(det().config, rngs=None)), run(det()))
+
+
+TWINS = {
+    "clone": lambda operator: operator.clone(),
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda operator: pickle.loads(pickle.dumps(operator)),
+}
+
+
+@pytest.mark.parametrize("way", TWINS)
+def test_a_twin_goes_on_with_the_same_masks_and_is_then_independent(way):
+    operator = sto()
+    run(operator)
+    twin = TWINS[way](operator)
+    assert twin != operator
+    expected = run(operator)
+    run(operator)
+    assert equal(run(twin), expected)
+    assert twin.get_operation_stats()["applied_count"] == 16
+    assert operator.get_operation_stats()["applied_count"] == 24
+
+
+def test_operators_call_as_they_apply_and_chain():
+    first, second = sto(), sto(mode="channel")
+    chained = second(first({"image": ONES}))["image"]
+    assert equal(chained, run(sto(mode="channel"), run(sto())))
+    batch = Batch.from_parts({"image": ONES})
+    assert equal(sto()(batch)["image"], sto()(batch, {"unused": 1})["image"], run(sto()))
+
+
+def test_the_base_operator_says_what_a_subclass_must_define():
+    stochastic = ModalityOperator(OperatorConfig(stochastic=True), rngs=0)
+    plain = ModalityOperator(OperatorConfig())
+    with pytest.raises(NotImplementedError, match="ModalityOperator must define apply"):
+        plain.apply({}, {}, {})
+    with pytest.raises(NotImplementedError, match="must define generate_random_params"):
+        stochastic.generate_random_params(jax.random.key(0), {"image": ONES.shape})
+    assert plain.generate_random_params(jax.random.key(0), {"image": ONES.shape}) is None
+
+
+@both_strategies
+def test_an_operator_may_add_to_states_of_any_structure(strategy):
+    class Count(ModalityOperator):
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            return data, {**state, "sum": data["image"].sum()}, metadata
+
+    operator = Count(dropax.ModalityOperatorConfig(field_key="image", batch_strategy=strategy))
+    for states in ({}, {"a": {"b": np.arange(8)}, "c": {}}):
+        out = operator.apply_batch(Batch.from_parts({"image": ONES}, states, batch_state={"s": 1}))
+        assert equal(out.states["sum"], np.full(8, 48))
+        jax.tree.map(np.testing.assert_array_equal, {**out.states, "sum": 0}, {**states, "sum": 0})
+        assert out.batch_state == {"s": 1}
+    assert operator.get_output_structure({"image": ONES[0]}, {}) == ({"image": None}, {"sum": None})
+
+
+def test_the_function_for_statistics_is_called_only_by_compute_statistics():
+    calls = []
+    operator = det(batch_stats_fn=lambda data: calls.append(1) or {"n": len(calls)})
+    run(operator)
+    assert operator.get_statistics() is None
+    assert operator.compute_statistics(ONES) == {"n": 1}
+    run(operator)
+    assert operator.get_statistics() == {"n": 1}
+    with pytest.raises(ValueError, match="precomputed_stats must be None if batch_stats_fn"):
+        det(batch_stats_fn=len, precomputed_stats={})
+
+
+@both_modes
+@both_kinds
+def test_scan_and_vmap_agree_bit_for_bit_for_any_batch_size(mode, stochastic):
+    expected = run(make(stochastic, mode=mode))
+    for size in (1, 2, 8):
+        for strategy in ("vmap", "scan"):
+            out = run(make(stochastic, mode=mode, batch_strategy=strategy), ONES[:size])
+            assert equal(out, expected[:size])

@@ -23,6 +23,7 @@ from dropax import (
     generate_random_params,
     init_state,
 )
+from small import ONES, det, equal, run, sto
 
 IMAGES = image_of((4, 6, 5, 3))
 REFUSED = r"was called under jit, scan or the like on a stochastic operator from outside"
@@ -290,3 +291,33 @@ def test_a_subclass_with_an_apply_of_its_own_drops_what_dropout_drops():
     out = own.apply_batch({"image": IMAGES})
     np.testing.assert_array_equal(out["image"], plain.apply_batch({"image": IMAGES})["image"])
     assert out["sum"].shape == (4,)
+
+
+def test_under_jit_a_stochastic_operator_is_an_argument_and_comes_back_advanced():
+    operator = sto()
+    with pytest.raises(ValueError, match="Pass the operator as an argument and return it"):
+        jax.jit(lambda images: operator.apply_batch({"image": images}))(ONES)
+    step = jax.jit(lambda operator, data: (operator.apply_batch(data)["image"], operator))
+    first, advanced = step(operator, {"image": ONES})
+    second, advanced = step(advanced, {"image": ONES})
+    assert equal([first, second], [run(operator), run(operator)])
+    assert not equal(first, second)
+    assert advanced.get_operation_stats() == {"applied_count": 16, "skipped_count": 0}
+    assert equal(
+        jax.jit(lambda images: det().apply_batch({"image": images})["image"])(ONES), run(det())
+    )
+
+
+def test_equal_operators_share_one_trace():
+    traces = []
+
+    @jax.jit
+    def step(operator, data):
+        traces.append(1)
+        return operator.apply_batch(data), operator
+
+    for seed in range(3):
+        step(sto(seed=seed, dropout_rate=0.1 * seed), {"image": ONES})
+    assert len(traces) == 1
+    step(sto(), {"image": ONES[:2]})
+    assert len(traces) == 2  # another size, another trace

@@ -17,7 +17,13 @@ from cases import (
     image_of,
     representatives,
 )
-from dropax import DropoutOperator, apply, apply_batch, generate_random_params, init_state
+from dropax import (
+    DropoutOperator,
+    apply,
+    apply_batch,
+    generate_random_params,
+    init_state,
+)
 
 # Every mode on an image; each form of mask in every shape, and a pixel mask in every dtype.
 LAYOUTS = [

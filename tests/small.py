@@ -1,10 +1,16 @@
-"""Operators to hold against the reference implementation's behaviour, and how to compare them."""
+"""Operators on small images, and how to compare what they return."""
 
 import numpy as np
+import pytest
 
 from dropax import DropoutOperator, DropoutOperatorConfig, Rngs
 
 ONES = np.ones((8, 4, 4, 3), np.float32)
+
+both_modes = pytest.mark.parametrize("mode", ["pixel", "channel"])
+"""Values that drop on their own, and channels that drop as a whole."""
+both_kinds = pytest.mark.parametrize("stochastic", [False, True])
+both_strategies = pytest.mark.parametrize("strategy", ["vmap", "scan"])
 
 
 def make(stochastic, *, seed=0, name=None, **options):
@@ -23,7 +29,7 @@ def sto(**options):
 
 
 def run(operator, images=ONES):
-    """What the operator makes of images, as a NumPy array."""
+    """Returns the operator's output for images, as a NumPy array."""
     return np.asarray(operator.apply_batch({"image": images})["image"])
 
 
