@@ -154,16 +154,16 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         if isinstance(rate, tuple):
             if len(rate) != 2:
                 raise ValueError(must(owner, "be a number or (low, high)", rate))
-            low, high = (_checked(bound, f"{owner}[{n}]") for n, bound in enumerate(rate))
+            low, high = (checked_rate(bound, f"{owner}[{n}]") for n, bound in enumerate(rate))
             if isinstance(low, float) and isinstance(high, float) and low > high:
                 raise ValueError(must(owner, "be (low, high) with low <= high", rate))
             if not self.stochastic:
                 raise ValueError(must(owner, "be one number if stochastic is False", rate, cure))
             vars(self)["dropout_rate"] = (low, high)
         else:
-            vars(self)["dropout_rate"] = _checked(rate, owner)
+            vars(self)["dropout_rate"] = checked_rate(rate, owner)
         owner = self.owner("apply_probability")
-        vars(self)["apply_probability"] = _checked(self.apply_probability, owner)
+        vars(self)["apply_probability"] = checked_rate(self.apply_probability, owner)
         certain = isinstance(self.apply_probability, float) and self.apply_probability == 1
         if not certain and not self.stochastic:
             constraint = "be 1.0 if stochastic is False"
@@ -175,8 +175,8 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             cure = "Or pass a number, or FromField('field')."
             require_choice(self.owner("fill"), fill, COMPUTED_FILLS, cure)
         elif isinstance(fill, FromField):
-            if fill.field == self.field_key:
-                constraint = "name another field than field_key"
+            if fill.field in (self.field_key, self.target_key, self.mask_key):
+                constraint = "name a field of its own, which is not written to"
                 raise ValueError(must(self.owner("fill"), constraint, fill))
         else:
             self._check_numbers("fill", "channel")
@@ -202,7 +202,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             vars(self)[name] = plain_number(value)
 
 
-def _checked(rate: Any, owner: str) -> Any:
+def checked_rate(rate: Any, owner: str) -> Any:
     """Returns a fraction as a Python float, or as the JAX scalar that it is."""
     if isinstance(rate, np.ndarray) and rate.shape == ():
         rate = rate.item()

@@ -78,7 +78,7 @@ def drop_record(
         owner = config.owner("clip_range")
         dropped = clip_to_range(dropped, config.clip_range, owner)
     auxiliary = tuple(
-        _drop_auxiliary(config, number, jnp.asarray(field), layout, mask)
+        _drop_auxiliary(config, number, jnp.asarray(field), layout, mask, params["keep_mask"])
         for number, field in enumerate(fields.auxiliary)
     )
     if may_change is not None and (config.rescale or config.clip_range is not None):
@@ -89,11 +89,23 @@ def drop_record(
 
 
 def _drop_auxiliary(
-    config: DropoutOperatorConfig, number: int, field: jax.Array, layout: Layout, mask: jax.Array
+    config: DropoutOperatorConfig,
+    number: int,
+    field: jax.Array,
+    layout: Layout,
+    mask: jax.Array,
+    drawn: jax.Array,
 ) -> jax.Array:
-    """Returns an auxiliary field with its dropped values replaced."""
+    """Returns an auxiliary field with its dropped values replaced.
+
+    `drawn` is the mask without the field of `where_key`, for the cure of an error.
+    """
     owner, fill = f"field {config.auxiliary_fields[number]!r}", config.auxiliary_fill  # type: ignore[index]
-    field_mask = layout.follow(mask, field.shape, f"auxiliary {owner}")
+    cure = ""
+    axis = layout.channel_axis
+    if axis is not None and drawn.shape[axis] == 1 != mask.shape[axis]:
+        cure = f"Pass field {config.where_key!r}, the where_key, without channels."
+    field_mask = layout.follow(mask, field.shape, f"auxiliary {owner}", cure)
     value = fill[number] if isinstance(fill, tuple) else fill
     owner = f"{config.owner('auxiliary_fill')} of {owner}"
     in_range = config.validate_domain_constraints

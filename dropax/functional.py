@@ -52,9 +52,9 @@ def generate_random_params(
 
     Returns:
       `{"keep_mask": mask}`, bool, True where kept: of shape (B, H, W, C) in pixel mode, (B, C) in
-      channel mode, and in other modes one that broadcasts to the batch, with one channel. Also,
-      of shape (B,): `rate`, float32, if the config's is a range; `applied`, bool, if
-      `apply_probability` is not 1; `fill_key`, keys, if the fill is "noise".
+      channel mode, and in other modes one that broadcasts to the batch, of size 1 along axes that
+      share a draw. Also, of shape (B,): `rate`, float32, if the config's is a range; `applied`,
+      bool, if `apply_probability` is not 1; `fill_key`, keys, if the fill is "noise".
 
     Raises:
       KeyError: if `field_key` is not in `data_shapes`.
@@ -323,6 +323,9 @@ def dropout(
       >>> dropout(jax.random.key(0), images, rate=0.2).dtype
       dtype('uint8')
     """
+    if isinstance(fill, FromField):
+        cure = "Bare arrays have no other field: call apply_batch on a dict of arrays."
+        raise TypeError(must("dropout.fill", "be a number, a tuple or a name", fill, cure))
     config = _DropoutArguments(
         stochastic=True,
         field_key="images",
@@ -333,9 +336,6 @@ def dropout(
         rescale=rescale,
         channel_axis=channel_axis,
     )
-    if isinstance(fill, FromField):
-        cure = "Bare arrays have no other field: call apply_batch on a dict of arrays."
-        raise TypeError(must("dropout.fill", "be a number, a tuple or a name", fill, cure))
     require_whole("dropout.element_ndim", element_ndim, 0)
     images = require_numbers(images, "dropout.images")
     if Process.forked:

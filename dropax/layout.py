@@ -27,7 +27,12 @@ class Layout:
     channel_axis: int | None
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], channel_axis: ChannelAxis) -> "Layout":
+    def of(
+        cls,
+        shape: tuple[int, ...],
+        channel_axis: ChannelAxis,
+        owner: str = "DropoutOperatorConfig.channel_axis",
+    ) -> "Layout":
         """Finds the channel axis of an element; raises a ValueError if it has no such axis."""
         shape, rank = tuple(shape), len(shape)
         if channel_axis is None or (channel_axis == "auto" and rank < 3):
@@ -35,7 +40,7 @@ class Layout:
         axis = -1 if channel_axis == "auto" else channel_axis
         if not -rank <= axis < rank:
             constraint = f"name an axis of an element of shape {shape}"
-            raise ValueError(must("DropoutOperatorConfig.channel_axis", constraint, channel_axis))
+            raise ValueError(must(owner, constraint, channel_axis))
         return cls(shape, axis % rank)
 
     @property
@@ -116,7 +121,9 @@ class Layout:
             raise ValueError(must(f"{owner}, the where_key,", constraint, where))
         return spread.astype(jnp.bool_)
 
-    def follow(self, mask: jax.Array, shape: tuple[int, ...], owner: str) -> jax.Array:
+    def follow(
+        self, mask: jax.Array, shape: tuple[int, ...], owner: str, cure: str = ""
+    ) -> jax.Array:
         """Returns the mask for another field of the same record.
 
         Args:
@@ -125,6 +132,7 @@ class Layout:
             other channels along the same axis. Spatial axes may be a whole number of times shorter
             than the element's, the last two by the same number.
           owner: as above.
+          cure: for a mask that differs from channel to channel; by default, another mode.
 
         Returns:
           A mask that broadcasts to the other field. A cell of a shorter field is kept if every
@@ -152,7 +160,7 @@ class Layout:
             constraint = (
                 f"have the image's own shape {self.shape}, as each channel drops on its own"
             )
-            cure = "Drop whole pixels instead: mode=Pixel(per_channel=False)."
+            cure = cure or "Drop whole pixels instead: mode=Pixel(per_channel=False)."
             raise ValueError(must(owner, constraint, other, cure))
         mask = coarsened(mask if axis is None else mask.squeeze(axis), steps)
         return mask if len(other) == rank else jnp.expand_dims(mask, at)

@@ -33,7 +33,8 @@ def box_mask(boxes: Any, shape: tuple[int, ...]) -> jax.Array:
 
     Raises:
       TypeError: if the boxes are no array of real numbers, or the shape is no tuple of ints.
-      ValueError: if the boxes do not have two corners of as many numbers as `shape`.
+      ValueError: if a size is negative, or the boxes do not have two corners of as many numbers as
+        `shape`.
 
     Example:
       >>> boxes = jnp.array([[0, 0, 1, 2], [2, 1.5, 3, 3]])
@@ -43,8 +44,10 @@ def box_mask(boxes: Any, shape: tuple[int, ...]) -> jax.Array:
              [0, 1, 1]], dtype=int32)
     """
     sizes = shape if isinstance(shape, tuple | list) else [None]
-    if not all(isinstance(size, int | np.integer) for size in sizes):
+    if not all(isinstance(size, int | np.integer) and type(size) is not bool for size in sizes):
         raise TypeError(must("box_mask.shape", "be a tuple of ints", shape))
+    if any(size < 0 for size in sizes):
+        raise ValueError(must("box_mask.shape", "have no negative size", shape))
     if not (is_array(boxes) and is_real(boxes.dtype) and boxes.dtype != jnp.bool_):
         raise TypeError(must("box_mask.boxes", "be an array of real numbers", boxes))
     axes = len(sizes)

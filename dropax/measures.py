@@ -21,8 +21,9 @@ def expected_dropped_fraction(
     """Returns the fraction of an element that is dropped in expectation.
 
     That is the rate, with two exceptions: if `Channel(min_kept=...)` keeps more channels than
-    the rate would, it is less, and if `apply_probability` leaves records alone, these count. Of
-    a range of rates it is the mean. With a `where_key` it is the fraction of what may drop.
+    the rate would, it is less (`Inverted` of it, more), and if `apply_probability` leaves records
+    alone, these count. Of a range of rates it is the mean. With a `where_key` it is the fraction of
+    what may drop.
 
     Args:
       config: static fields used: `mode`, `channel_axis`. Dynamic: `dropout_rate`,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dropax.config import DropoutOperatorConfig
+from dropax.config import DropoutOperatorConfig, checked_rate
 from dropax.kit.errors import is_number, must, require_kind, require_number, require_whole
 from dropax.regions import (
     Band,
@@ -28,7 +28,7 @@ from dropax.regions import (
     Shared,
     as_region,
 )
-from dropax.regions.base import spatial_shape
+from dropax.regions.base import require_aspect_ratio, require_sizes, spatial_shape
 from dropax.regions.calibration import Border, box_fractions, largest_side
 
 
@@ -40,7 +40,7 @@ def cutout(
     holes: int = 1,
     **options: Any,
 ) -> DropoutOperatorConfig:
-    """Cutout: squares centred on any pixel, cut off at the border.
+    """Cutout: squares centered on any pixel, cut off at the border.
 
     DeVries and Taylor, 2017, arXiv:1708.04552; 16 pixels is their length for CIFAR-10, 8 that for
     CIFAR-100 and 20 that for SVHN. Squares of this length are what the rate comes to on images of
@@ -110,6 +110,9 @@ def random_erasing(
       >>> random_erasing("image").dropout_rate
       (0.02, 0.33)
     """
+    _require_rate("random_erasing.scale", scale)
+    require_aspect_ratio("random_erasing.ratio", ratio)
+    checked_rate(probability, "random_erasing.probability")
     options = {"apply_probability": probability, **options}
     return _config(field_key, scale, Box(aspect_ratio=ratio), options)
 
@@ -153,6 +156,7 @@ def gridmask(
         raise TypeError(must("gridmask.ratio", "be a number", ratio))
     if not 0 <= ratio <= 1:
         raise ValueError(must("gridmask.ratio", "be in [0, 1]", ratio))
+    checked_rate(probability, "gridmask.probability")
     options = {"apply_probability": probability, **options}
     return _config(field_key, (1 - ratio) ** 2, Grid(unit=unit, rotate=rotate), options)
 
@@ -185,6 +189,8 @@ def dropblock(
       >>> dropblock("features").rescale
       True
     """
+    _require_rate("dropblock.rate", rate)
+    require_sizes("dropblock.block_size", block_size)
     return _config(field_key, rate, Block(size=block_size), {"rescale": True, **options})
 
 
@@ -214,6 +220,8 @@ def mae(
       >>> mae("image").mode, mae("image").dropout_rate
       (Patch(size=16, exact=True), 0.75)
     """
+    _require_rate("mae.rate", rate)
+    require_sizes("mae.patch_size", patch_size)
     return _config(field_key, rate, Patch(size=patch_size, exact=True), options)
 
 
@@ -243,6 +251,8 @@ def simmim(
       >>> simmim("image").mode, simmim("image").dropout_rate
       (Patch(size=32, exact=True), 0.6)
     """
+    _require_rate("simmim.rate", rate)
+    require_sizes("simmim.patch_size", patch_size)
     return _config(field_key, rate, Patch(size=patch_size, exact=True), options)
 
 
@@ -281,6 +291,10 @@ def beit(
       >>> beit("image", ratio=(0.3, 3.3)).mode
       Blocks(size=16, aspect_ratio=(0.3, 3.3), min_cells=16)
     """
+    _require_rate("beit.rate", rate)
+    require_sizes("beit.patch_size", patch_size)
+    require_whole("beit.min_patches", min_patches, 1)
+    require_aspect_ratio("beit.ratio", ratio)
     mode = Blocks(size=patch_size, aspect_ratio=ratio, min_cells=min_patches)
     return _config(field_key, rate, mode, options)
 
@@ -311,6 +325,8 @@ def videomae(
       >>> videomae("video").mode
       Shared(mode=Patch(size=16, exact=True), axes=0)
     """
+    _require_rate("videomae.rate", rate)
+    require_sizes("videomae.patch_size", patch_size)
     return _config(field_key, rate, Shared(Patch(size=patch_size, exact=True), axes=0), options)
 
 
@@ -338,6 +354,7 @@ def drop_path(field_key: str, *, rate: Any = 0.1, **options: Any) -> DropoutOper
       >>> drop_path("branch").mode, drop_path("branch").rescale
       (Record(), True)
     """
+    _require_rate("drop_path.rate", rate)
     return _config(field_key, rate, Record(), {"rescale": True, **options})
 
 
@@ -417,8 +434,10 @@ def spec_augment(
     widest = min(min(time_mask_max_frames, frames) / frames, time_mask_max_share)
     bands += [(Band(axis=0), widest)] * time_mask_count
     configs = []
-    for band, widest in bands:
-        configs.append(_config(field_key, (0.0, widest), band, options))
+    for number, (band, widest) in enumerate(bands, 1):
+        # Auxiliary fields that are to be left out are needed up to the last config.
+        last = {} if number == len(bands) else {"preserve_auxiliary": True}
+        configs.append(_config(field_key, (0.0, widest), band, {**options, **last}))
         # What one config wrote is what the next one works on.
         field_key = options.get("target_key") or field_key
         options = {**options, "target_key": None}
@@ -494,6 +513,18 @@ def _rate_for_side(region: Any, side: int, element_shape: tuple[int, ...], owner
     # The largest square that fits, or that an image can be covered by.
     require_whole(owner, side, 0, min(largest_side(size, border) for size in spatial) + 1)
     return float(box_fractions(np.array([[side] * len(spatial)]), spatial, count, border)[0])
+
+
+def _require_rate(owner: str, rate: Any) -> None:
+    """Refuses what is no rate, or no range of them, by the preset's own name for it."""
+    if not isinstance(rate, tuple):
+        checked_rate(rate, owner)
+        return
+    if len(rate) != 2:
+        raise ValueError(must(owner, "be a number or (low, high)", rate))
+    low, high = (checked_rate(bound, f"{owner}[{n}]") for n, bound in enumerate(rate))
+    if isinstance(low, float) and isinstance(high, float) and low > high:
+        raise ValueError(must(owner, "be (low, high) with low <= high", rate))
 
 
 def _config(field_key: str, rate: Any, mode: Any, options: dict[str, Any]) -> DropoutOperatorConfig:

@@ -128,7 +128,7 @@ def _keep_tokens(mask: jax.Array, count: int) -> Tokens:
     kept = jnp.where(mask, ranks(mask) < count, ranks(~mask) < missing)
     restore = jnp.where(kept, ranks(kept), count + ranks(~kept))
     # The inverse of the permutation: the kept ones first, both in ascending order.
-    ids = jnp.argsort(restore, axis=-1)
+    ids = jnp.argsort(restore, axis=-1).astype(jnp.int32)
     return Tokens(ids[..., :count], ids[..., count:], restore)
 
 
@@ -204,6 +204,8 @@ def scatter_tokens(kept: Any, tokens: Tokens, fill: Any) -> jax.Array:
     shape = (*restore.shape, kept.shape[-1])
     if is_number(fill):
         fill = exact_fill(fill, kept.dtype, "scatter_tokens.fill")
+    elif getattr(fill, "weak_type", False) and not fill.shape:  # a Python number, under `jit`
+        fill = fill.astype(kept.dtype)
     elif not is_array(fill) or fill.dtype != kept.dtype:
         constraint = f"be a number, or an array of dtype {kept.dtype}"
         raise TypeError(must("scatter_tokens.fill", constraint, fill))

@@ -125,6 +125,15 @@ def test_inverted_drops_all_but_what_the_mode_drops(mode, key):
         np.testing.assert_array_equal(twice, mode.sample(key, SHAPE, rate))
 
 
+def test_inverted_keeps_all_at_rate_0_also_of_a_mode_that_always_keeps_some(key):
+    region = Inverted(Channel(min_kept=1))
+    assert region.sample(key, SHAPE, 0.0).all()
+    assert not region.sample(key, SHAPE, 1.0).any()
+    assert float(region.expected_dropped_fraction(SHAPE, 0.0)) == 0
+    assert float(region.expected_dropped_fraction(SHAPE, 1.0)) == 1
+    assert float(region.expected_dropped_fraction(SHAPE, 0.3)) > 0.3
+
+
 def test_whole_numbers_are_whole_from_the_other_side_too():
     region = Inverted(Patch(2, exact=True))
     rates = jnp.arange(13, dtype=jnp.float32) / 12

@@ -170,14 +170,16 @@ def test_a_field_that_is_not_there_is_named():
         apply_batch(config_with(), STATE, {"image": image_of(SHAPE)})
 
 
-def test_the_image_itself_fills_nothing():
-    with pytest.raises(ValueError, match=r"Config\.fill must name another field than field_key"):
-        config_of("pixel", fill=FromField("image"))
+@pytest.mark.parametrize("name", ["image", "out", "kept"])
+def test_it_is_no_field_that_is_written_to(name):
+    with pytest.raises(ValueError, match=r"Config\.fill must name a field of its own"):
+        config_of("pixel", fill=FromField(name), target_key="out", mask_key="kept")
 
 
 def test_bare_arrays_have_no_other_field():
-    with pytest.raises(TypeError, match=r"dropout\.fill must .* Bare arrays have no other field"):
-        dropout(jax.random.key(0), jnp.ones((4, 4, 3)), fill=FromField("other"))
+    for name in ("other", "images"):
+        with pytest.raises(TypeError, match=r"dropout\.fill must .* Bare arrays have no other"):
+            dropout(jax.random.key(0), jnp.ones((4, 4, 3)), fill=FromField(name))
 
 
 @pytest.mark.parametrize(("field", "error"), [("", ValueError), (None, TypeError), (3, TypeError)])

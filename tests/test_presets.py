@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropax
 from bounds import assert_counts
 from dropax import (
     Band,
@@ -462,6 +463,46 @@ WRONG = [
         "rate_for_side.mode must have an axis that is one of 2; got Band(axis=2, count=1).",
     ),
     (
+        lambda: presets.mae("i", rate=2.0),
+        ValueError,
+        "mae.rate must be in [0.0, 1.0]; got 2.0.",
+    ),
+    (
+        lambda: presets.simmim("i", patch_size=0),
+        ValueError,
+        "simmim.patch_size must be at least 1; got 0.",
+    ),
+    (
+        lambda: presets.beit("i", rate=(0.5, 0.1)),
+        ValueError,
+        "beit.rate must be (low, high) with low <= high; got (0.5, 0.1).",
+    ),
+    (
+        lambda: presets.beit("i", min_patches=0),
+        ValueError,
+        "beit.min_patches must be at least 1; got 0.",
+    ),
+    (
+        lambda: presets.beit("i", ratio=(3, 1)),
+        ValueError,
+        "beit.ratio must be (low, high) with 0 < low <= high; got (3, 1).",
+    ),
+    (
+        lambda: presets.videomae("i", rate="0.9"),
+        TypeError,
+        "videomae.rate must be a number or a real scalar array; got '0.9'.",
+    ),
+    (
+        lambda: presets.random_erasing("i", probability=2),
+        ValueError,
+        "random_erasing.probability must be in [0.0, 1.0]; got 2.",
+    ),
+    (
+        lambda: presets.random_erasing("i", scale=(0.1, 0.2, 0.3)),
+        ValueError,
+        "random_erasing.scale must be a number or (low, high); got (0.1, 0.2, 0.3).",
+    ),
+    (
         lambda: presets.gridmask("i", ratio="x"),
         TypeError,
         "gridmask.ratio must be a number; got 'x'.",
@@ -479,3 +520,13 @@ def test_a_wrong_argument_is_refused(make, error, text):
     with pytest.raises(error) as refused:
         make()
     assert str(refused.value) == text
+
+
+def test_configs_of_spec_augment_that_leave_out_a_field_apply_one_after_the_other(key):
+    options = {"auxiliary_fields": ["frames"], "preserve_auxiliary": False}
+    configs = presets.spec_augment("audio", spectrogram_shape=(12, 8), **options)
+    batch = {"audio": jnp.ones((2, 12, 8)), "frames": jnp.ones((2, 12, 8))}
+    for number, config in enumerate(configs):
+        state = dropax.init_state(config, jax.random.fold_in(key, number))
+        batch, _ = dropax.apply_batch(config, state, batch)
+    assert list(batch) == ["audio"]

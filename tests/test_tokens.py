@@ -54,6 +54,20 @@ def test_leading_axes_are_records_of_their_own(lead):
             np.testing.assert_array_equal(found[at], expected)
 
 
+def test_ids_are_of_32_bits_also_where_64_are_on():
+    with jax.enable_x64(True):
+        tokens = keep_tokens(jnp.array([True, False, True]), 2)
+        assert {ids.dtype for ids in tokens} == {jnp.dtype(jnp.int32)}
+
+
+def test_a_python_number_fills_under_jit_as_without_it():
+    tokens = keep_tokens(jnp.array([True, False, True]), 2)
+    kept = jnp.ones((2, 3), jnp.bfloat16)
+    out = jax.jit(lambda fill: scatter_tokens(kept, tokens, fill))(0.5)
+    np.testing.assert_array_equal(out, scatter_tokens(kept, tokens, 0.5))
+    assert out.dtype == jnp.bfloat16
+
+
 def test_jit_and_vmap_change_nothing():
     masks = jnp.asarray(RNG.random((5, 9)) < 0.5)
     x = jnp.asarray(RNG.random((5, 9, 2), np.float32))

@@ -243,6 +243,13 @@ def test_it_must_not_be_written_to(name):
         )
 
 
+def test_with_channels_it_is_named_as_what_keeps_a_label_map_from_following():
+    config = config_of(Pixel(per_channel=False), where_key="where", auxiliary_fields=["labels"])
+    batch = {**BATCH, "where": jnp.ones(SHAPE, jnp.bool_)}
+    with pytest.raises(ValueError, match="Pass field 'where', the where_key, without channels"):
+        apply_batch(config, STATE, batch)
+
+
 @pytest.mark.parametrize(("name", "error"), [("", ValueError), (1, TypeError), (WHERE, TypeError)])
 def test_it_is_a_name(name, error):
     with pytest.raises(error, match=r"DropoutOperatorConfig\.where_key must"):

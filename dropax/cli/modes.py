@@ -27,6 +27,7 @@ def parse_mode(text: str) -> str | Region:
       >>> parse_mode("box"), parse_mode("Patch(size=(8, 16))")
       ('box', Patch(size=(8, 16), exact=False))
     """
+    text = text.strip()
     if text in MODES:
         return text
     if "(" not in text:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.bits import GRID, keep_threshold, sample_words, split_in_two, store
+from dropax.bits import GRID, drop_units, keep_threshold, sample_words, split_in_two, store
 from dropax.kit.errors import must, require_kind, require_number
 from dropax.kit.serialization import Plain
 from dropax.regions.base import Region, expected_fraction, one_dispatch
@@ -203,7 +203,8 @@ class Inverted(Plain):
     """Drops all but what a mode would drop.
 
     The mode draws at one minus the rate, so that the rate still drops: `Inverted("box")` keeps one
-    rectangle.
+    rectangle. Of a mode that drops less than its rate (`Channel(min_kept=...)`) more drops here; at
+    rate 0 nothing does.
 
     Attributes:
       mode: a mode's name or a region object; a name becomes an object.
@@ -245,7 +246,8 @@ class Inverted(Plain):
         Raises:
           ValueError: if the element lacks an axis that the mode needs.
         """
-        return ~_sample_mask(self.mode, key, element_shape, _kept_rate(rate))
+        mask = ~_sample_mask(self.mode, key, element_shape, _kept_rate(rate))
+        return mask | (drop_units(rate) == 0)  # a mode with `min_kept` keeps some at rate 1
 
     def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Returns what the mode keeps at one minus the rate.
@@ -257,7 +259,8 @@ class Inverted(Plain):
         Returns:
           float32 scalar.
         """
-        return 1 - expected_fraction(self.mode, element_shape, _kept_rate(rate))
+        dropped = 1 - expected_fraction(self.mode, element_shape, _kept_rate(rate))
+        return jnp.where(drop_units(rate) == 0, 0, dropped)
 
 
 _TYPES |= {kind.__name__: kind for kind in (OneOf, Shared, Inverted)}
