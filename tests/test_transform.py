@@ -174,7 +174,7 @@ def test_a_mask_that_would_change_the_shape_is_refused(mode, shape):
 
 def test_random_params_are_needed_in_a_stochastic_config_and_named():
     data = {"image": image_of((4, 5, 3))}
-    with pytest.raises(ValueError, match=r"apply\.random_params must hold 'keep_mask' where the"):
+    with pytest.raises(ValueError, match=r"apply\.random_params must hold 'keep_mask' if the"):
         apply(config_of("pixel"), data, {}, {})
     with pytest.raises(KeyError, match=r"apply\.random_params must hold 'keep_mask'; got 'mask'\."):
         apply(config_of("pixel"), data, {}, {}, {"mask": True})
