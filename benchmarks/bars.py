@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from benchmarks import cases
+from benchmarks.cases import shape_name
 from benchmarks.timing import Row
 
-LARGE, SMALL = "32x224x224x3", "256x32x32x3"
+LARGE, SMALL = map(shape_name, (cases.LARGE, cases.SMALL))
 
 
 class Bar(NamedTuple):

@@ -288,6 +288,7 @@ def _multiply_high(left: Any, right: Any) -> Any:
     return left_high * right_high + (cross_a >> half) + (cross_b >> half) + (middle >> half)
 
 
+# Jitted: its rounds are traced once, and not again at each level of `vmap`, `cond` and platform.
 @jax.jit
 def _threefry(key_words: jax.Array, high: Any, low: Any) -> tuple[jax.Array, jax.Array]:
     """Encrypts counters by Threefry-2x32 with 20 rounds."""

@@ -151,17 +151,9 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     def _check_rates(self) -> None:
         owner, rate = self.owner("dropout_rate"), self.dropout_rate
         cure = "A deterministic operator has one pattern; pass stochastic=True for a draw a record."
-        if isinstance(rate, tuple):
-            if len(rate) != 2:
-                raise ValueError(must(owner, "be a number or (low, high)", rate))
-            low, high = (checked_rate(bound, f"{owner}[{n}]") for n, bound in enumerate(rate))
-            if isinstance(low, float) and isinstance(high, float) and low > high:
-                raise ValueError(must(owner, "be (low, high) with low <= high", rate))
-            if not self.stochastic:
-                raise ValueError(must(owner, "be one number if stochastic is False", rate, cure))
-            vars(self)["dropout_rate"] = (low, high)
-        else:
-            vars(self)["dropout_rate"] = checked_rate(rate, owner)
+        vars(self)["dropout_rate"] = checked_rates(rate, owner)
+        if isinstance(rate, tuple) and not self.stochastic:
+            raise ValueError(must(owner, "be one number if stochastic is False", rate, cure))
         owner = self.owner("apply_probability")
         vars(self)["apply_probability"] = checked_rate(self.apply_probability, owner)
         certain = isinstance(self.apply_probability, float) and self.apply_probability == 1
@@ -219,3 +211,15 @@ def checked_rate(rate: Any, owner: str) -> Any:
     if not 0.0 <= rate <= 1.0:  # NaN fails the comparison too
         raise ValueError(must(owner, "be in [0.0, 1.0]", rate))
     return float(rate)
+
+
+def checked_rates(rate: Any, owner: str) -> Any:
+    """Returns a rate, or the bounds (low, high) of a range of them, each as `checked_rate` does."""
+    if not isinstance(rate, tuple):
+        return checked_rate(rate, owner)
+    if len(rate) != 2:
+        raise ValueError(must(owner, "be a number or (low, high)", rate))
+    low, high = (checked_rate(bound, f"{owner}[{n}]") for n, bound in enumerate(rate))
+    if isinstance(low, float) and isinstance(high, float) and low > high:
+        raise ValueError(must(owner, "be (low, high) with low <= high", rate))
+    return low, high

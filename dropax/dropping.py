@@ -21,7 +21,8 @@ from dropax.fills import (
     widened,
 )
 from dropax.kit.errors import must
-from dropax.layout import Layout, broadcast_rank
+from dropax.kit.trees import broadcast_rank
+from dropax.layout import Layout
 from dropax.regions import expected_fraction
 
 
@@ -62,12 +63,15 @@ def drop_record(
     """
     image, mask = jnp.asarray(fields.image), params["keep_mask"]
     layout = Layout.of(image.shape, config.channel_axis)
-    may_change = None  # where values may change; None for everywhere
+    may_change, cure = None, ""  # where values may change; None for everywhere
     if "applied" in params:
         may_change = jnp.asarray(params["applied"], jnp.bool_)
     if fields.where is not None:
         where = layout.fit_where(jnp.asarray(fields.where), f"field {config.where_key!r}")
         may_change = where if may_change is None else where & may_change
+        if layout.channel_axis is not None and mask.shape[layout.channel_axis] == 1:
+            # Should auxiliary fields not follow, it is for the channels of this field.
+            cure = f"Pass field {config.where_key!r}, the where_key, without channels."
     if may_change is not None:
         mask = mask | ~may_change
     dropped = image
@@ -78,7 +82,7 @@ def drop_record(
         owner = config.owner("clip_range")
         dropped = clip_to_range(dropped, config.clip_range, owner)
     auxiliary = tuple(
-        _drop_auxiliary(config, number, jnp.asarray(field), layout, mask, params["keep_mask"])
+        _drop_auxiliary(config, number, jnp.asarray(field), layout, mask, cure)
         for number, field in enumerate(fields.auxiliary)
     )
     if may_change is not None and (config.rescale or config.clip_range is not None):
@@ -94,17 +98,10 @@ def _drop_auxiliary(
     field: jax.Array,
     layout: Layout,
     mask: jax.Array,
-    drawn: jax.Array,
+    cure: str,
 ) -> jax.Array:
-    """Returns an auxiliary field with its dropped values replaced.
-
-    `drawn` is the mask without the field of `where_key`, for the cure of an error.
-    """
+    """Returns an auxiliary field with its dropped values replaced; `cure` is as for `follow`."""
     owner, fill = f"field {config.auxiliary_fields[number]!r}", config.auxiliary_fill  # type: ignore[index]
-    cure = ""
-    axis = layout.channel_axis
-    if axis is not None and drawn.shape[axis] == 1 != mask.shape[axis]:
-        cure = f"Pass field {config.where_key!r}, the where_key, without channels."
     field_mask = layout.follow(mask, field.shape, f"auxiliary {owner}", cure)
     value = fill[number] if isinstance(fill, tuple) else fill
     owner = f"{config.owner('auxiliary_fill')} of {owner}"

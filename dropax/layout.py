@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from dropax.kit.errors import must
+from dropax.kit.trees import broadcast_rank
+from dropax.regions.base import fit_sampled
 
 ChannelAxis = int | Literal["auto"] | None
 
@@ -60,10 +62,7 @@ class Layout:
         Returns:
           The mask with as many axes as the element, still of size 1 where it was.
         """
-        owner = "the mask that a region's sample returns"
-        if getattr(mask, "dtype", None) != jnp.bool_:
-            raise TypeError(must(owner, "be an array of bools, True where kept", mask))
-        mask = broadcast_rank(mask, self.channel_last_shape, owner)
+        mask = fit_sampled(mask, self.channel_last_shape)
         if self.channel_axis is None:
             return mask.reshape(mask.shape[:-1])
         return jnp.moveaxis(mask, -1, self.channel_axis)
@@ -180,14 +179,6 @@ class Layout:
                 return None
             steps.append(full // size if size != full else 1)
         return tuple(steps) if len(set(steps[-2:])) <= 1 else None
-
-
-def broadcast_rank(array: Any, shape: tuple[int, ...], owner: str) -> jax.Array:
-    """Gives an array, which must broadcast to an element, as many axes as that has."""
-    pairs = zip(reversed(array.shape), reversed(shape), strict=False)
-    if array.ndim > len(shape) or any(size not in (1, full) for size, full in pairs):
-        raise ValueError(must(owner, f"broadcast to the element's shape {shape}", array))
-    return jnp.reshape(array, (1,) * (len(shape) - array.ndim) + array.shape)
 
 
 def coarsened(mask: jax.Array, steps: tuple[int, ...]) -> jax.Array:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dropax.config import DropoutOperatorConfig, checked_rate
+from dropax.config import DropoutOperatorConfig, checked_rate, checked_rates
 from dropax.kit.errors import is_number, must, require_kind, require_number, require_whole
 from dropax.regions import (
     Band,
@@ -110,7 +110,7 @@ def random_erasing(
       >>> random_erasing("image").dropout_rate
       (0.02, 0.33)
     """
-    _require_rate("random_erasing.scale", scale)
+    checked_rates(scale, "random_erasing.scale")
     require_aspect_ratio("random_erasing.ratio", ratio)
     checked_rate(probability, "random_erasing.probability")
     options = {"apply_probability": probability, **options}
@@ -189,7 +189,7 @@ def dropblock(
       >>> dropblock("features").rescale
       True
     """
-    _require_rate("dropblock.rate", rate)
+    checked_rates(rate, "dropblock.rate")
     require_sizes("dropblock.block_size", block_size)
     return _config(field_key, rate, Block(size=block_size), {"rescale": True, **options})
 
@@ -220,7 +220,7 @@ def mae(
       >>> mae("image").mode, mae("image").dropout_rate
       (Patch(size=16, exact=True), 0.75)
     """
-    _require_rate("mae.rate", rate)
+    checked_rates(rate, "mae.rate")
     require_sizes("mae.patch_size", patch_size)
     return _config(field_key, rate, Patch(size=patch_size, exact=True), options)
 
@@ -251,7 +251,7 @@ def simmim(
       >>> simmim("image").mode, simmim("image").dropout_rate
       (Patch(size=32, exact=True), 0.6)
     """
-    _require_rate("simmim.rate", rate)
+    checked_rates(rate, "simmim.rate")
     require_sizes("simmim.patch_size", patch_size)
     return _config(field_key, rate, Patch(size=patch_size, exact=True), options)
 
@@ -291,7 +291,7 @@ def beit(
       >>> beit("image", ratio=(0.3, 3.3)).mode
       Blocks(size=16, aspect_ratio=(0.3, 3.3), min_cells=16)
     """
-    _require_rate("beit.rate", rate)
+    checked_rates(rate, "beit.rate")
     require_sizes("beit.patch_size", patch_size)
     require_whole("beit.min_patches", min_patches, 1)
     require_aspect_ratio("beit.ratio", ratio)
@@ -325,7 +325,7 @@ def videomae(
       >>> videomae("video").mode
       Shared(mode=Patch(size=16, exact=True), axes=0)
     """
-    _require_rate("videomae.rate", rate)
+    checked_rates(rate, "videomae.rate")
     require_sizes("videomae.patch_size", patch_size)
     return _config(field_key, rate, Shared(Patch(size=patch_size, exact=True), axes=0), options)
 
@@ -354,7 +354,7 @@ def drop_path(field_key: str, *, rate: Any = 0.1, **options: Any) -> DropoutOper
       >>> drop_path("branch").mode, drop_path("branch").rescale
       (Record(), True)
     """
-    _require_rate("drop_path.rate", rate)
+    checked_rates(rate, "drop_path.rate")
     return _config(field_key, rate, Record(), {"rescale": True, **options})
 
 
@@ -513,18 +513,6 @@ def _rate_for_side(region: Any, side: int, element_shape: tuple[int, ...], owner
     # The largest square that fits, or that an image can be covered by.
     require_whole(owner, side, 0, min(largest_side(size, border) for size in spatial) + 1)
     return float(box_fractions(np.array([[side] * len(spatial)]), spatial, count, border)[0])
-
-
-def _require_rate(owner: str, rate: Any) -> None:
-    """Refuses what is no rate, or no range of them, by the preset's own name for it."""
-    if not isinstance(rate, tuple):
-        checked_rate(rate, owner)
-        return
-    if len(rate) != 2:
-        raise ValueError(must(owner, "be a number or (low, high)", rate))
-    low, high = (checked_rate(bound, f"{owner}[{n}]") for n, bound in enumerate(rate))
-    if isinstance(low, float) and isinstance(high, float) and low > high:
-        raise ValueError(must(owner, "be (low, high) with low <= high", rate))
 
 
 def _config(field_key: str, rate: Any, mode: Any, options: dict[str, Any]) -> DropoutOperatorConfig:

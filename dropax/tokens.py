@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from dropax.fills import exact_fill
 from dropax.kit.errors import is_array, is_number, is_real, must, require_kind, require_whole
-from dropax.layout import broadcast_rank, coarsened
+from dropax.kit.trees import broadcast_rank
+from dropax.layout import coarsened
 
 
 class Tokens(NamedTuple):
@@ -217,7 +218,7 @@ def scatter_tokens(kept: Any, tokens: Tokens, fill: Any) -> jax.Array:
 
 def _gather(x: jax.Array, ids: jax.Array) -> jax.Array:
     """Returns rows of each record of x, (..., n, features)."""
-    take = lambda x, ids: jnp.take(x, ids, axis=0, mode="clip")  # noqa: E731
+    take = functools.partial(jnp.take, axis=0, mode="clip")
     for _ in ids.shape[:-1]:
         take = jax.vmap(take)
     return take(x, ids)

@@ -1,4 +1,4 @@
-"""Trees of arrays: how they are stacked, copied, shown and exported."""
+"""Arrays, and trees of them: how they are stacked, copied, broadcast, shown and exported."""
 
 from typing import Any
 
@@ -124,3 +124,11 @@ def _copy_leaf(leaf: Any) -> Any:
 def copy_containers(tree: Any) -> Any:
     """Copies a tree's containers and NumPy arrays, which could be changed, and shares the rest."""
     return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree)
+
+
+def broadcast_rank(array: Any, shape: tuple[int, ...], owner: str) -> jax.Array:
+    """Gives an array, which must broadcast to an element, as many axes as that has."""
+    pairs = zip(reversed(array.shape), reversed(shape), strict=False)
+    if array.ndim > len(shape) or any(size not in (1, full) for size, full in pairs):
+        raise ValueError(must(owner, f"broadcast to the element's shape {shape}", array))
+    return jnp.reshape(array, (1,) * (len(shape) - array.ndim) + array.shape)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from dropax.bits import GRID, drop_units
 from dropax.kit.errors import is_number, must, require_whole
+from dropax.kit.trees import broadcast_rank
 
 _Sample = TypeVar("_Sample", bound=Callable[..., jax.Array])
 
@@ -40,6 +41,23 @@ def one_dispatch(sample: _Sample) -> _Sample:
     """Compiles a region's `sample` for eager calls; inlined under an outer jit."""
     # What jit returns is called as before, but knows no arguments by type.
     return cast(_Sample, jax.jit(sample, static_argnums=(0, 2), inline=True))
+
+
+def fit_sampled(mask: Any, element_shape: tuple[int, ...]) -> jax.Array:
+    """Returns what a region's `sample` returned, checked, with as many axes as the element.
+
+    Args:
+      mask: from a region that may be a user's own.
+      element_shape: what the mask must broadcast to.
+
+    Raises:
+      TypeError: if it is no array of bools.
+      ValueError: if it does not broadcast to the element.
+    """
+    owner = "the mask that a region's sample returns"
+    if getattr(mask, "dtype", None) != jnp.bool_:
+        raise TypeError(must(owner, "be an array of bools, True where kept", mask))
+    return broadcast_rank(mask, element_shape, owner)
 
 
 def expected_fraction(region: Region, element_shape: tuple[int, ...], rate: Any) -> jax.Array:

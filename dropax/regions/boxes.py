@@ -23,10 +23,11 @@ from dropax.regions.calibration import (
     fraction_units,
     largest_side,
     pick_sides,
+    ratios_between,
     start_range,
 )
 
-_MOST = 64  # boxes of a record, and aspect ratios that are told apart
+_MOST = 64  # boxes of a record
 _LEVELS, _LEVELS_EACH = 2**14, 2**10  # of one aspect ratio, and of each of several
 _LONGEST = 2**28  # positions on an axis: with more, `pick_sides` would overflow
 
@@ -166,9 +167,7 @@ def _levels(
         raise ValueError(must(owner, f"have at most {_LONGEST} positions", max(spatial)))
     if 0 in spatial:  # there is nothing to drop, so any boxes will do
         spatial = (1,) * len(spatial)
-    low, high = aspect_ratio
-    steps = (np.arange(_MOST) + 0.5) / _MOST if low < high else np.zeros(1)
-    ratios = low * (high / low) ** steps
+    ratios = ratios_between(*aspect_ratio)
     most = _LEVELS if len(ratios) == 1 else _LEVELS_EACH
     rows = [_growth(spatial, ratio, border, most) for ratio in ratios]
     longest = max(map(len, rows))

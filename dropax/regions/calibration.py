@@ -19,6 +19,16 @@ from dropax.bits import GRID, drop_units, whole_below
 Border = Literal["inside", "clip"]
 
 
+_RATIOS = 64  # that are told apart
+
+
+def ratios_between(low: float, high: float) -> np.ndarray:
+    """Returns aspect ratios, log-uniform and equally likely; one if the bounds are equal."""
+    steps = (np.arange(_RATIOS) + 0.5) / _RATIOS if low < high else np.zeros(1)
+    ratios: np.ndarray = low * (high / low) ** steps
+    return ratios
+
+
 def fraction_units(fractions: np.ndarray) -> np.ndarray:
     """Counts fractions in units of 2^-23, as a rate of that value counts.
 

@@ -19,11 +19,11 @@ from dropax.regions.base import (
     sizes_along,
     spatial_shape,
 )
+from dropax.regions.calibration import ratios_between
 from dropax.regions.counts import choose_lowest, draw_count
 
 _RECTANGLES = 32  # of a record: at rates up to 0.5 they reach the number of cells all but always
 _RANK_SHIFT = np.uint32(26)  # leaves six bits for 33 ranks
-_RATIOS = 64  # that are told apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,9 +156,7 @@ def _least_areas(aspect_ratio: tuple[float, float], rows: int) -> np.ndarray:
     Returns:
       uint32, shape (ratios, rows): how many of its areas a rectangle reaches is its height.
     """
-    low, high = aspect_ratio
-    steps = (np.arange(_RATIOS) + 0.5) / _RATIOS if low < high else np.zeros(1)
-    ratios = low * (high / low) ** steps
+    ratios = ratios_between(*aspect_ratio)
     # The height is the root of area * ratio, rounded: above k rows from (k + 1/2)^2 / ratio on. It
     # is at least one row.
     least = (np.arange(rows) + 0.5) ** 2 / ratios[:, None]

@@ -10,7 +10,7 @@ import numpy as np
 from dropax.bits import GRID, drop_units, keep_threshold, sample_words, split_in_two, store
 from dropax.kit.errors import must, require_kind, require_number
 from dropax.kit.serialization import Plain
-from dropax.regions.base import Region, expected_fraction, one_dispatch
+from dropax.regions.base import Region, expected_fraction, fit_sampled, one_dispatch
 from dropax.regions.cells import Blocks
 from dropax.regions.modes import MODES, as_region
 
@@ -275,12 +275,4 @@ def _sample_mask(
     region: Region, key: jax.Array, element_shape: tuple[int, ...], rate: Any
 ) -> jax.Array:
     """Draws a region's mask, which may be of a user's own, with as many axes as the element."""
-    mask = region.sample(key, element_shape, rate)
-    owner = "the mask that a region's sample returns"
-    if getattr(mask, "dtype", None) != jnp.bool_:
-        raise TypeError(must(owner, "be an array of bools, True where kept", mask))
-    missing = len(element_shape) - mask.ndim
-    pairs = zip(mask.shape[::-1], element_shape[::-1], strict=False)
-    if missing < 0 or any(size not in (1, full) for size, full in pairs):
-        raise ValueError(must(owner, f"broadcast to the element's shape {element_shape}", mask))
-    return mask.reshape((1,) * missing + mask.shape)
+    return fit_sampled(region.sample(key, element_shape, rate), element_shape)

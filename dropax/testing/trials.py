@@ -24,8 +24,8 @@ from dropax.kit.config import OperatorConfig
 from dropax.kit.fields import get_field, set_field
 from dropax.kit.keys import record_keys
 from dropax.kit.state import OperatorState, new_state
-from dropax.kit.trees import summarize
-from dropax.layout import Layout, broadcast_rank
+from dropax.kit.trees import broadcast_rank, summarize
+from dropax.layout import Layout
 from dropax.measures import expected_dropped_fraction
 from dropax.regions import Pixel, expected_fraction
 
