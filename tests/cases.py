@@ -78,4 +78,4 @@ def image_of(shape, dtype=np.float32):
     if dtype == jnp.bool_:
         return jnp.ones(shape, dtype)
     count = int(np.prod(shape))
-    return jnp.asarray((np.arange(count) % 100 + 1).reshape(shape)).astype(dtype)
+    return jnp.asarray((np.arange(count) % 100 + 1).reshape(shape).astype(dtype))

@@ -8,6 +8,7 @@ import pytest
 
 from cases import config_of, image_of, representatives
 from dropax import (
+    Batch,
     Box,
     DropoutOperator,
     ModalityOperator,
@@ -20,9 +21,26 @@ from dropax.testing import PropertyError, batches, check_operator, check_transfo
 from dropax.testing.properties import GENERAL
 from dropax.testing.transforms import PROPERTIES
 
+
+
+def batch_of(*shape, dtype=np.float32):
+    """Images of a shape (B, ...), labels and states."""
+    size = shape[0]
+    data = {"image": np.asarray(image_of(shape, dtype)), "label": np.arange(size, dtype=np.int32)}
+    return Batch.from_parts(data, {"seen": np.zeros(size, np.uint32)})
+
+
+# Most faults show on one batch, whose sides are odd and whose channels are three.
+BATCH = batch_of(9, 7, 5, 3)
 # With a state, and shapes and dtypes of its own in each example.
 BATCHES = batches(kinds=("Batch",), ranks=(3,))
-BATCH = {"image": np.asarray(image_of((3, 4, 3, 2))), "label": np.arange(3, dtype=np.int32)}
+SHOWN_BY = {
+    "right for three channels": batch_of(2, 4, 6, 5),
+    "wrong for five channels": batch_of(2, 4, 6, 5),
+    "biased for even sizes": batch_of(2, 4, 6, 5),
+    "one mask for each row": batch_of(2, 4, 6, 1),
+    "wrong for one channel": BATCHES,  # the fifth that is drawn has one
+}
 CONFIG = faulty.DropConfig(field_key="image", stochastic=True)
 
 
@@ -32,25 +50,15 @@ def check(draw, apply, config=CONFIG, **options):
 
 
 def test_a_sound_transform_has_every_property():
-    held = check(faulty.sound_draw, faulty.sound_apply, max_examples=3)
+    held = check(faulty.sound_draw, faulty.sound_apply, max_examples=2)
     assert held == tuple(PROPERTIES)
-
-
-# Most faults show in the first planned example already, of nine records of 7 by 5 by 3 values.
-EXAMPLES_NEEDED = {
-    "right for three channels": 2,
-    "wrong for five channels": 2,
-    "biased for even sizes": 2,
-    "one mask for each row": 2,
-    "wrong for one channel": 6,
-}
 
 
 @pytest.mark.parametrize("name", faulty.FAULTS)
 def test_a_fault_is_caught_by_the_property_it_breaks(name):
     draw, apply, lacking = faulty.FAULTS[name]
     with pytest.raises(PropertyError) as caught:
-        check(draw, apply, only=[lacking], max_examples=EXAMPLES_NEEDED.get(name, 1))
+        check(draw, apply, only=[lacking], batch=SHOWN_BY.get(name, BATCH))
     assert caught.value.property == lacking
     message = str(caught.value)
     # One fault raises, which is told first; of the others the property is.
@@ -75,6 +83,7 @@ def test_a_rate_that_is_compiled_in_is_caught():
             faulty.sound_apply,
             faulty.StaticConfig(field_key="image", stochastic=True),
             only=["one_trace_serves_all"],
+            batch=BATCH,
         )
     assert caught.value.property == "one_trace_serves_all"
 
@@ -82,7 +91,7 @@ def test_a_rate_that_is_compiled_in_is_caught():
 def test_a_rate_that_is_read_under_jit_is_caught():
     text = r"^ConcretizationTypeError: .*\n  apply raised this while \w+ was checked\.\n  config:"
     with pytest.raises(PropertyError, match=text) as caught:
-        check(faulty.sound_draw, faulty.reads_the_rate)
+        check(faulty.sound_draw, faulty.reads_the_rate, batch=BATCH)
     assert isinstance(caught.value.__cause__, jax.errors.ConcretizationTypeError)
 
 
@@ -144,7 +153,7 @@ def test_every_option_passes(options):
         config,
         batch=batches(config, kinds=("Batch",), ranks=(3,), special=True),
         only=VALUE_PROPERTIES,
-        max_examples=2,
+        max_examples=1,
     )
     assert held == tuple(VALUE_PROPERTIES)
 
@@ -156,9 +165,8 @@ def test_a_change_of_kept_values_is_stated():
         return jnp.where(mask, image * scale, faulty.zero(image))
 
     def check_floats(**options):
-        floats = batches(kinds=("Batch",), ranks=(3,), dtypes=("float32",))
         names = ["kept_values_stay"]
-        return check(faulty.sound_draw, inverted, batch=floats, only=names, **options)
+        return check(faulty.sound_draw, inverted, batch=BATCH, only=names, **options)
 
     with pytest.raises(PropertyError, match=r"kept_values_stay does not hold: .* became .*"):
         check_floats()
@@ -168,7 +176,7 @@ def test_a_change_of_kept_values_is_stated():
 def test_a_fill_computed_from_the_image_is_stated():
     def check_fill(apply, reads):
         names = ["nothing_is_left_under_a_dropped_value"]
-        return check(faulty.sound_draw, apply, only=names, fill_reads=reads, max_examples=3)
+        return check(faulty.sound_draw, apply, only=names, fill_reads=reads, batch=BATCH)
 
     assert check_fill(faulty.fills_with_the_channel_mean, "statistics")
     assert check_fill(faulty.fills_with_the_neighbor, "image")
@@ -181,7 +189,7 @@ def test_a_fill_computed_from_the_image_is_stated():
 
 def test_a_new_field_is_declared():
     names = ["dtype_and_structure_kept", "nothing_is_left_under_a_dropped_value"]
-    options = {"only": names, "max_examples": 2}
+    options = {"only": names, "batch": BATCH}
     held = check(faulty.sound_draw, faulty.adds_a_field, new_fields=["mask"], **options)
     assert held == tuple(names)
     # Nothing then is left that must stay.
@@ -198,7 +206,7 @@ def test_what_raises_is_reported_as_raising():
         raise ValueError("no\nkeys")
 
     with pytest.raises(PropertyError) as caught:
-        check(faulty.sound_draw, fails)
+        check(faulty.sound_draw, fails, batch=BATCH)
     lines = str(caught.value).splitlines()
     assert lines[:2] == [
         "KeyError: 'depth'",
@@ -207,7 +215,7 @@ def test_what_raises_is_reported_as_raising():
     assert isinstance(caught.value.__cause__, KeyError)
     assert "Look for" not in str(caught.value)
     with pytest.raises(PropertyError, match=r"^ValueError: no\n  generate_random_params raised"):
-        check(draws_nothing, faulty.sound_apply)
+        check(draws_nothing, faulty.sound_apply, batch=BATCH)
 
 
 def test_messages_and_notes_hold_no_arrays():
