@@ -1,5 +1,7 @@
 """The one table of cases that every cross-cutting test runs through: a new mode is a new row."""
 
+from importlib.metadata import version
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -44,18 +46,31 @@ MODES = {
 
 # What modes have in common they have by code that they share: the layout of masks, the engine that
 # maps over records, the select. It is tested on one mode of each form of mask: each value on its
-# own; one a channel; one with one channel, stored on CPU, of a mode that derives keys. What is each
-# mode's own (its draw under another strategy, key, dtype, rate or mesh) is tested on all of MODES.
+# own; one a channel; one with one channel, stored on CPU, of a mode that derives keys. What a
+# region has by the shape of its program (its form on a mesh, in the select's loop) is tested once a
+# region; what each option may change (its draw under another strategy, key, rate or setting), on
+# all of MODES.
 REPRESENTATIVES = ("pixel", "channel, one kept", "block")
+REGIONS = (
+    *("pixel", "channel, one kept", "channel, exact", "block", "patch", "patch, exact"),
+    *("boxes, clipped", "grid, units", "bands", "blocks", "record", "one of", "shared", "inverted"),
+)
 
 representatives = pytest.mark.parametrize(
     "mode", [MODES[name] for name in REPRESENTATIVES], ids=REPRESENTATIVES
 )
 """Runs a test of what modes have by shared code."""
 
+every_region = pytest.mark.parametrize("mode", [MODES[name] for name in REGIONS], ids=REGIONS)
+"""Runs a test of what is each region's own."""
+
 every_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 """Runs a test of what is each mode's own."""
 
+# Of `jax.jit`: compiles a program as users' are, with what conftest.py leaves out.
+AS_USERS = {"xla_backend_optimization_level": 3}
+if version("jax").startswith("0.10."):
+    AS_USERS["xla_cpu_use_fusion_emitters"] = True
 
 DTYPES = [
     jnp.dtype(name)

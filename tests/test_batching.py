@@ -134,8 +134,15 @@ def test_a_batch_of_nothing_comes_back_and_draws_nothing(key):
     assert after is state
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize(
+    ("impl", "wrap"),
+    [
+        ("threefry2x32", lambda function: function),
+        ("threefry2x32", jax.jit),
+        ("rbg", lambda function: function),
+        ("unsafe_rbg", jax.jit),
+    ],
+)
 def test_states_that_are_mapped_over_draw_each_from_its_own_key(impl, wrap):
     config = config_of("box", fill="noise", apply_probability=0.7, dropout_rate=(0.2, 0.5))
     states = [init_state(config, jax.random.key(seed, impl=impl)) for seed in range(2)]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import MODES, config_of
+from cases import config_of, every_region
 from dropax import (
     Blocks,
     Inverted,
@@ -118,7 +118,7 @@ def test_off_the_cpu_a_mask_of_regions_is_stored_only_as_far_as_values_share_it(
     assert text.count("stablehlo.optimization_barrier") == 1
 
 
-@pytest.mark.parametrize("mode", [*MODES.values(), dropax.Box(count=3), "block"], ids=str)
+@every_region
 def test_the_loop_that_writes_the_images_only_selects(mode):
     shape = (16, 32, 32, 3)
     text = jax.jit(drop).lower(*arguments_of(mode, shape, jnp.uint8)).compile().as_text()

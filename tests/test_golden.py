@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import MODES, config_of
+from cases import AS_USERS, MODES, config_of
 from dropax import STREAM_VERSION, apply_batch, generate_random_params, init_state
 
 # The masks of two records of shape (2, 5, 3) at rate 0.4 from key(42), packed, in hexadecimal.
@@ -38,8 +38,10 @@ GOLDEN = {
 
 
 def drawn(mode):
-    config = config_of(MODES[mode])
-    return generate_random_params(config, jax.random.key(42), {"image": (2, 2, 5, 3)})["keep_mask"]
+    def draw(key):
+        return generate_random_params(config_of(MODES[mode]), key, {"image": (2, 2, 5, 3)})
+
+    return jax.jit(draw, compiler_options=AS_USERS)(jax.random.key(42))["keep_mask"]
 
 
 def packed(mask):

@@ -56,6 +56,16 @@ def test_a_traced_rate_is_taken():
     assert fraction._cache_size() == 1
 
 
+@jax.jit
+def expected_and_drawn(low, high, probability, key):
+    config = config_of("pixel", dropout_rate=(0.1, 0.2), apply_probability=0.5)
+    values = {0.1: low, 0.2: high, 0.5: probability}
+    # Put in past the checks: a program may be handed anything.
+    config = jax.tree.map(lambda leaf: values[round(float(leaf), 6)], config)
+    drawn = generate_random_params(config, key, {"image": (20_000, 1, 4, 1)})
+    return expected_dropped_fraction(config, (1, 4, 1)), drawn
+
+
 @pytest.mark.parametrize(
     ("rates", "mean"),
     [
@@ -74,18 +84,8 @@ def test_a_traced_rate_is_taken():
 def test_traced_ranges_that_saturate_or_are_reversed_are_expected_as_they_are_drawn(
     rates, mean, probability, share, key
 ):
-    config = config_of("pixel", dropout_rate=(0.1, 0.2), apply_probability=0.5)
-    children, tree = jax.tree.flatten(config)
-
-    @jax.jit
-    def expected_and_drawn(children):
-        config = jax.tree.unflatten(tree, children)
-        drawn = generate_random_params(config, key, {"image": (20_000, 1, 4, 1)})
-        return expected_dropped_fraction(config, (1, 4, 1)), drawn
-
-    names = {0.1: rates[0], 0.2: rates[1], 0.5: probability}
-    values = [names[round(float(child), 6)] for child in children]
-    expected, drawn = expected_and_drawn([jnp.float32(value) for value in values])
+    low, high = map(jnp.float32, rates)
+    expected, drawn = expected_and_drawn(low, high, jnp.float32(probability), key)
     assert float(expected) == pytest.approx(mean * share, abs=2**-22)
     assert_mean(drawn["rate"], mean)
     assert_mean(drawn["applied"], share)

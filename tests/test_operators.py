@@ -426,10 +426,8 @@ def test_the_fixed_pattern_of_the_default_rate_spares_most_channels():
         operator = det(mode="channel", dropout_rate=0.1)
         out = run(operator, np.ones((1, 4, 4, channels), np.float32))
         assert equal(out, np.ones_like(out))
-    seeds = [det(mode="channel", seed=seed).config.replace(seed=seed) for seed in range(40)]
-    images = {"image": jnp.ones((1, 1, 3))}
-    kept = [float(dropax.apply(config, images, {}, {})[0]["image"].mean()) for config in seeds]
-    assert 0.25 < np.mean(kept) < 0.75  # five standard deviations
+    kept = run(det(mode="channel"), np.ones((1, 1, 1, 400), np.float32))
+    assert 0.375 < kept.mean() < 0.625  # five standard deviations
 
 
 def test_a_stochastic_operator_requires_its_stream():

@@ -22,7 +22,6 @@ from dropax.testing.properties import GENERAL
 from dropax.testing.transforms import PROPERTIES
 
 
-
 def batch_of(*shape, dtype=np.float32):
     """Images of a shape (B, ...), labels and states."""
     size = shape[0]

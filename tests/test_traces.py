@@ -195,13 +195,12 @@ def note_compilations(event, duration, fun_name="", **rest):
         COMPILED.append(fun_name)
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 @pytest.mark.parametrize(
-    "options",
+    ("options", "impl"),
     [
-        {"mode": "box", "fill": "noise", "batch_strategy": "scan"},
-        {"mode": Block(size=2), "share_mask": True},
-        {"mode": "pixel", "apply_probability": 0.5, "dropout_rate": (0.1, 0.9)},
+        ({"mode": "box", "fill": "noise", "batch_strategy": "scan"}, "rbg"),
+        ({"mode": Block(size=2), "share_mask": True}, "threefry2x32"),
+        ({"mode": "pixel", "apply_probability": 0.5, "dropout_rate": (0.1, 0.9)}, "rbg"),
     ],
     ids=str,
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import MODES, config_of, image_of
+from cases import config_of, image_of, representatives
 from dropax import (
     Batch,
     Channel,
@@ -186,7 +186,7 @@ def test_random_params_are_needed_in_a_stochastic_config_and_named():
         apply(config_of("pixel"), data, {}, {}, {"keep_mask": True})
 
 
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@representatives
 @pytest.mark.filterwarnings("ignore:init_state was given a key for a deterministic config")
 def test_the_fixed_pattern_ignores_random_params_keys_and_batches(mode):
     config = config_of(mode, stochastic=False)

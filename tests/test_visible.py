@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cases import MODES, config_of, image_of
+from cases import config_of, every_region, image_of
 from dropax import (
     apply_batch,
     dropped_fraction,
@@ -139,8 +139,8 @@ def test_a_point_is_visible_where_one_channel_is():
     np.testing.assert_allclose(visible_fraction(mask, jnp.array([[[1, 2, 2, 3]]])), [[1 / 3]])
 
 
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-def test_masks_of_every_mode_are_taken_as_they_are_drawn(mode, key):
+@every_region
+def test_masks_of_every_region_are_taken_as_they_are_drawn(mode, key):
     mask = generate_random_params(config_of(mode), key, {"image": (4, 8, 6, 3)})["keep_mask"]
     whole = mask[:, None, None] if mask.ndim == 2 else mask
     whole = jnp.broadcast_to(whole, (4, 8, 6, 3))
