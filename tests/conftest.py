@@ -61,7 +61,7 @@ def few_compiled_programs() -> Iterator[None]:
     Each holds memory mappings, of which Linux gives a process 65,530, and a whole run needs more.
     """
     yield
-    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > 15_000:
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > 30_000:
         jax.clear_caches()
         gc.collect()
 

@@ -150,21 +150,16 @@ def test_the_result_is_clipped_at_rate_zero_too(stochastic):
 
 
 @both_modes
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @both_strategies
-@both_kinds
-def test_no_nan_or_infinity_survives_where_it_is_dropped(mode, dtype, strategy, stochastic):
-    operator = make(stochastic, mode=mode, batch_strategy=strategy, dropout_rate=1.0)
-    for value in (jnp.nan, jnp.inf):
-        out = operator.apply_batch({"image": jnp.full(ONES.shape, value, dtype)})["image"]
-        assert not out.any()
+def test_no_nan_or_infinity_survives_where_the_fixed_pattern_drops(mode, strategy):
+    images = np.resize(np.float32([np.nan, np.inf, -np.inf, 1.0]), ONES.shape)
+    assert not run(det(mode=mode, batch_strategy=strategy, dropout_rate=1.0), images).any()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "bool", "float16", "bfloat16"])
-@both_modes
 @both_kinds
-def test_the_dtype_stays(dtype, mode, stochastic):
-    operator, images = make(stochastic, mode=mode), jnp.ones(ONES.shape, dtype)
+def test_the_dtype_stays(dtype, stochastic):
+    operator, images = make(stochastic), np.ones(ONES.shape, jnp.dtype(dtype))
     assert operator.apply_batch({"image": images})["image"].dtype == dtype
     assert operator.apply({"image": images[0]}, {}, {})[0]["image"].dtype == dtype
 
