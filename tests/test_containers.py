@@ -16,7 +16,7 @@ from dropax import (
     Element,
 )
 from dropax.kit.fields import leading_size
-from small import ONES, both_kinds, both_strategies, det, equal, make, run, sto
+from small import ONES, det, equal, run, sto
 
 
 def records(count, **data):
@@ -470,42 +470,6 @@ def test_metadata_of_strings_is_no_obstacle_to_jit():
     assert jitted.metadata_list == [None] * 8
 
 
-@both_kinds
-@both_strategies
-def test_an_empty_batch_has_the_fields_of_a_full_one(stochastic, strategy):
-    operator = make(stochastic, batch_strategy=strategy, target_key="t")
-    out = operator.apply_batch(Batch.from_parts({"image": ONES[:0]}))
-    assert {name: field.shape for name, field in out.data.items()} == {
-        "image": (0, 4, 4, 3),
-        "t": (0, 4, 4, 3),
-    }
-    with pytest.raises(KeyError, match="field 'image' not found"):
-        operator.apply_batch({"depth": ONES[:0]})
-
-
-@both_kinds
-def test_apply_batch_takes_one_argument_or_three(stochastic):
-    data, states, metadata = make(stochastic).apply_batch({"image": ONES}, {}, {})
-    assert equal(data["image"], run(make(stochastic)))
-    assert states == metadata == {}
-
-
-def test_a_batch_of_nothing_is_returned_as_it_is():
-    batch = Batch([])
-    assert sto().apply_batch(batch) is batch
-
-
 def test_gradients_flow_through_elements():
     total = jax.grad(lambda one: (one.transform(jnp.square).data["image"]).sum())
     assert equal(total(Element({"image": jnp.asarray(ONES[0])})).data["image"], ONES[0] * 2)
-
-
-def test_batches_stack_what_elements_hold_and_give_it_back():
-    elements = [Element({"a": {"b": ONES[i] * i}}, {"n": i}, f"{i}.png") for i in range(4)]
-    batch = Batch(elements)
-    assert (batch.batch_size, len(batch), batch.metadata_list[1]) == (4, 4, "1.png")
-    assert equal(batch.get_element(2).data["a"]["b"], ONES[2] * 2)
-    assert [one.metadata for one in batch.get_elements([3, 0])] == ["3.png", "0.png"]
-    assert batch.slice(1, 3).states["n"].tolist() == [1, 2]
-    assert Batch.from_parts({"image": ONES}).metadata_list == [None] * 8
-    assert equal(jax.jit(dropax.Batch.get_data)(batch)["a"]["b"], batch.data["a"]["b"])

@@ -19,7 +19,7 @@ from dropax import (
 )
 from dropax.kit.state import load_state, new_state, save_state, word_count
 from dropax.kit.trees import copy_tree
-from small import det, equal, run, sto
+from small import det
 
 IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
 implementations = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
@@ -352,44 +352,6 @@ def test_a_state_goes_through_plain_values_without_an_operator(key):
 def test_a_key_for_a_deterministic_config_warns(key):
     with pytest.warns(UserWarning, match="given a key for a deterministic config"):
         dropax.init_state(OperatorConfig(), key)
-
-
-def test_a_restored_operator_draws_the_masks_it_would_have_drawn():
-    operator = sto()
-    run(operator)
-    saved = operator.get_state()
-    onwards = [run(operator), run(operator)]
-    assert not equal(*onwards)
-    for other in (operator, sto(seed=7)):
-        other.set_state(saved)
-        assert equal(onwards, [run(other), run(other)])
-
-
-@pytest.mark.parametrize("entry", ["version", "key_data", "key_impl", "step", "applied_count"])
-def test_nonsense_in_a_state_is_refused_by_name(entry):
-    operator = sto()
-    before = operator.get_state()
-    with pytest.raises(ValueError, match=entry):
-        operator.set_state({**before, entry: {"nonsense": 1}})
-    with pytest.raises(ValueError, match="'nonsense' is unknown"):
-        operator.set_state({**before, "nonsense": 1})
-    jax.tree.map(np.testing.assert_array_equal, operator.get_state(), before)
-
-
-def test_a_reset_of_the_statistics_is_saved_and_restored():
-    operator, fresh = (det(precomputed_stats={"a": 1}) for _ in range(2))
-    operator.reset_statistics()
-    fresh.set_state(operator.get_state())
-    assert fresh.get_statistics() is None
-
-
-def test_a_count_that_is_no_number_is_refused():
-    operator = det()
-    run(operator)
-    for count in ("3", 1.5, True, -1, np.arange(2), None):
-        with pytest.raises(ValueError, match="'applied_count' must be an int in"):
-            operator.set_state({**operator.get_state(), "applied_count": count})
-    assert operator.get_operation_stats() == {"applied_count": 8, "skipped_count": 0}
 
 
 def test_a_state_with_statistics_is_restored_and_one_that_does_not_fit_changes_nothing():
