@@ -102,11 +102,20 @@ def test_off_the_cpu_a_mask_of_regions_is_stored_only_as_far_as_values_share_it(
     assert text.count("stablehlo.optimization_barrier") == 1
 
 
+def over_devices(records, dtype):
+    """A batch of images, cut over eight devices."""
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    cut = jax.NamedSharding(mesh, jax.P("batch"))
+    return jax.ShapeDtypeStruct((records, 32, 32, 3), dtype, sharding=cut)
+
+
 @every_region
-def test_the_loop_that_writes_the_images_only_selects(mode):
-    shape = (16, 32, 32, 3)
-    text = jax.jit(drop).lower(*arguments_of(mode, shape, jnp.uint8)).compile().as_text()
-    written = "u8[{},{},{},{}]".format(*shape)
+def test_the_loop_that_writes_the_images_only_selects_and_devices_exchange_nothing(mode):
+    config, state, _ = arguments_of(mode, (16, 32, 32, 3))
+    text = jax.jit(drop).lower(config, state, over_devices(16, jnp.uint8)).compile().as_text()
+    assert not re.findall(r" (?:all-\w+|collective-\w+)\(", text)
+    assert "[16,32,32" not in text  # each device's own records, and no whole image or mask
+    written = "u8[2,32,32,3]"
     loops = [
         body
         for body in re.split(r"\n(?=%|ENTRY)", text)
@@ -232,10 +241,7 @@ def test_the_one_liner_compiles_to_the_same():
 
 @pytest.mark.parametrize("options", [{"apply_probability": 0.5}, {"dropout_rate": (0.1, 0.3)}])
 def test_counting_records_over_devices_takes_one_scalar(options):
-    config, state, _ = arguments_of("pixel", (32, 64, 64, 3), **options)
-    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
-    images = jax.ShapeDtypeStruct(
-        (32, 64, 64, 3), jnp.float32, sharding=jax.NamedSharding(mesh, jax.P("batch"))
-    )
+    config, state, _ = arguments_of("pixel", (16, 32, 32, 3), **options)
+    images = over_devices(16, jnp.float32)
     text = jax.jit(drop).lower(config, state, images).compile().as_text()
     assert re.findall(r"(\S+) (?:all-\w+|collective-\w+)\(", text) == ["u32[]"]
