@@ -142,9 +142,7 @@ def visible_fraction(keep_mask: Any, boxes: Any, *, channel_axis: int | None = -
     """
     asked = {"boxes": boxes}
     mask, places = _together("visible_fraction", keep_mask, asked, 2, channel_axis)
-    of_record = functools.partial(_kept_of_boxes, channels=mask.shape[-1])
-    fractions = jax.vmap(of_record)(mask.sum(axis=-1, dtype=jnp.float32), places)
-    return fractions.reshape(boxes.shape[:-1])
+    return _kept_of_boxes(mask, places).reshape(boxes.shape[:-1])
 
 
 def visible_points(keep_mask: Any, points: Any, *, channel_axis: int | None = -1) -> jax.Array:
@@ -177,7 +175,7 @@ def visible_points(keep_mask: Any, points: Any, *, channel_axis: int | None = -1
       Array([[False,  True, False]], dtype=bool)
     """
     mask, places = _together("visible_points", keep_mask, {"points": points}, 1, channel_axis)
-    return jax.vmap(_kept_of_points)(mask, places).reshape(points.shape[:-1])
+    return _kept_of_points(mask, places).reshape(points.shape[:-1])
 
 
 def _together(
@@ -223,9 +221,12 @@ def _together(
     return mask, places.reshape(shape[0], math.prod(shape[1:-1]), shape[-1])
 
 
-def _kept_of_boxes(kept: jax.Array, boxes: jax.Array, *, channels: int) -> jax.Array:
-    """Returns the kept fraction of boxes of one record, given how many channels a pixel keeps."""
-    weights, total = [], jnp.full(len(boxes), channels, jnp.float32)
+@functools.partial(jax.jit, inline=True)  # one dispatch if called eagerly
+@jax.vmap
+def _kept_of_boxes(mask: jax.Array, boxes: jax.Array) -> jax.Array:
+    """Returns the kept fraction of boxes of one record."""
+    kept = mask.sum(axis=-1, dtype=jnp.float32)
+    weights, total = [], jnp.full(len(boxes), mask.shape[-1], jnp.float32)
     for size, first, last in zip(kept.shape, *jnp.split(boxes.T, 2), strict=True):
         if size == 1:
             weight = (first < last).astype(jnp.float32)[:, None]
@@ -249,6 +250,8 @@ def _kept_of_boxes(kept: jax.Array, boxes: jax.Array, *, channels: int) -> jax.A
     return jnp.where(some, jnp.minimum(covered / jnp.where(some, total, 1), 1), 0)
 
 
+@functools.partial(jax.jit, inline=True)
+@jax.vmap
 def _kept_of_points(mask: jax.Array, points: jax.Array) -> jax.Array:
     """Says which points of one record lie on a pixel of which a channel is kept."""
     if 0 in mask.shape[:-1]:
