@@ -1,7 +1,13 @@
-"""The command line, as its user meets it."""
+"""The command line, as its user meets it: what it does, shows, prints and refuses."""
 
+import argparse
+import dataclasses
 import hashlib
+import io
+import json
 import os
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +18,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dropax import images
+import dropax
+from dropax import Band, Box, Patch, images
 from dropax.cli import programs
+from dropax.cli import sheet as sheets
+from dropax.cli import table as tables
+from dropax.cli.modes import parse_mode
 from dropax.cli.run import main
 from dropax.config import DropoutOperatorConfig
+from dropax.regions import MODES, TYPES
+
+ROOT = str(Path(dropax.__file__).parents[1])
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +60,9 @@ def mask_of(
 def contents(folder: str) -> dict[str, bytes]:
     files = (path for path in Path(folder).rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+# Arrays and pictures.
 
 
 DTYPES = ["u1", "i2", "u4", "i8", "u8", "f2", "f4", "f8", ">f4", ">i8", "c8", "c16", bool]
@@ -195,6 +211,323 @@ def test_each_run_adds_its_own_contact_sheet() -> None:
     assert sorted(contents("dropax_out")) == ["contact_sheet-2.png", "contact_sheet.png"]
 
 
+# Modes and presets.
+
+
+def test_without_inputs_the_modes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    modes = ["pixel", "Pixel(per_channel=False)", "channel", *list(MODES)[2:]]
+    rates = [0.0, 0.1, 0.25, 0.5]
+    last = 1 + len(modes) * len(rates)
+    rows = [(line[3], float(line[4]), float(line[5])) for line in lines[1:last]]
+    assert [row[:2] for row in rows] == [(mode, rate) for mode in modes for rate in rates]
+    # 16384 draws or more: six standard errors are below 0.024.
+    assert all(abs(done - rate) < 0.024 for mode, rate, done in rows if "ixel" in mode)
+    assert {done for mode, _, done in rows if mode == "channel"} <= {0, 0.3333, 0.6667, 1}
+    presets = ["cutout", "random_erasing", "gridmask", "dropblock"]
+    assert [line[3] for line in lines[last:-1]] == [name for name in presets for _ in range(3)]
+    with Image.open("dropax_out/contact_sheet.png") as sheet:
+        assert min(sheet.size) > 3 * sheets.TILE
+
+
+def test_without_inputs_options_narrow_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--mode", "channel", "--rate", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [["channel", "0", "0.0000"], ["channel", "1", "1.0000"]]
+    assert [line.split()[3:6] for line in lines[1:-1]] == rows
+
+
+def test_modes_with_options_each_have_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["Box(2, border='clip')", "Patch(size=(8, 16))", "channel", "Band(axis=-1)"]
+    argv = [part for mode in given for part in ("--mode", mode)]
+    assert main([*argv, "--rate", "0.25", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    regions = [Box(2, border="clip"), Patch(size=(8, 16)), "channel", Band(axis=-1)]
+    assert [row["mode"] for row in rows] == [str(region) for region in regions for _ in range(2)]
+    assert [row["rate_asked"] for row in rows] == [0, 0.25] * 4
+
+
+def test_a_mode_with_options_is_that_of_python() -> None:
+    np.save("a.npy", np.ones((1, 12, 12, 3), np.float32))
+    options = ["--seed", "3", "--rate", "0.5", "--overwrite"]
+    assert main(["a.npy", "--mode", "Pixel(per_channel=False)", *options]) == 0
+    whole = np.load("dropax_out/a.npy")
+    assert (whole == whole[..., :1]).all()
+    assert 0 < whole.mean() < 1
+    assert main(["a.npy", "--mode", "Pixel( False )", *options]) == 0
+    np.testing.assert_array_equal(np.load("dropax_out/a.npy"), whole)
+
+
+def test_regions_may_be_options_of_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Either:
+        modes: tuple[Any, ...]
+        weights: tuple[float, ...] | None = None
+        name: str = dataclasses.field(default="", kw_only=True)
+
+    monkeypatch.setitem(TYPES, "Either", Either)
+    found = parse_mode("Either((Box(2), Either(('grid',), None)), weights=(.5, -2,), name='a')")
+    assert found == Either((Box(2), Either(("grid",), None)), weights=(0.5, -2), name="a")
+    assert type(found.weights[1]) is int
+    wrong = {
+        "Either((Box(), Grd()))": "there is no region 'Grd' at character 16; did you mean 'Grid'",
+        "Either((Box(0),))": r"got 0 \(in the call at character 9\)",
+        "Either([Box()])": "unhashable type: 'list'",
+        "Either(())()": "calls of regions only; got .* at character 1",
+        "Either((), (), 'a')": "Either takes up to 2 options; got another at character 16",
+        "Either()": "missing 1 required positional argument: 'modes'",
+    }
+    for text, why in wrong.items():
+        with pytest.raises(argparse.ArgumentTypeError, match=why):
+            parse_mode(text)
+
+
+def test_a_preset_is_drawn_several_times(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--preset", "random_erasing"]) == 0
+    rows = [line.split()[3:6] for line in capsys.readouterr().out.splitlines()[1:-1]]
+    assert [row[:2] for row in rows] == [["random_erasing", "0.02-0.33"]] * 3
+    assert len({row[2] for row in rows}) == 3
+    assert all(0.01 < float(row[2]) < 0.34 for row in rows)
+
+
+def test_a_preset_works_on_every_image_of_any_dtype() -> None:
+    np.save("a.npy", np.full((6, 40, 30, 3), 7, np.uint8))
+    for preset in ("cutout", "random_erasing", "gridmask", "dropblock"):
+        assert main(["a.npy", "--preset", preset, "--overwrite"]) == 0
+        dropped = np.load("dropax_out/a.npy")
+        assert dropped.dtype == np.uint8
+        assert set(np.unique(dropped)) == {0, 7}, preset
+
+
+def test_a_mode_of_regions_fills_with_the_mean() -> None:
+    np.save("a.npy", np.arange(1, 101, dtype=np.uint8).reshape(10, 10))
+    assert main(["a.npy", "--mode", "box", "--fill", "mean", "--rate", "0.25"]) == 0
+    before, after = np.load("a.npy"), np.load("dropax_out/a.npy")
+    changed = after != before
+    assert 20 <= changed.sum() <= 30
+    assert set(after[changed]) == {50}
+
+
+# What is printed.
+
+
+def test_the_table_says_what_was_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("a.npy", noise((50, 40, 3), np.float64))
+    Image.fromarray(noise((9, 8, 4), np.uint8)).save("long name.png")
+    assert main(["a.npy", "long name.png", "--rate", "0.25"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[0] == "file"
+    assert len({len(line) for line in lines[:3]}) == 1, "columns are aligned"
+    assert lines[1].split()[:5] == ["a.npy", "50x40x3", "float64", "pixel", "0.25"]
+    assert lines[2].split()[:4] == ["long", "name.png", "9x8x3+alpha", "uint8"]
+    realized = np.mean(np.load("dropax_out/a.npy") == 0)
+    assert float(lines[1].split()[5]) == pytest.approx(realized, abs=1e-4)
+    assert float(lines[1].split()[6]) > 0
+    assert lines[3] == f"contact sheet: {Path('dropax_out/contact_sheet.png')}"
+
+
+def test_the_contact_sheet_is_capped_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in").mkdir()
+    for number in range(17):
+        np.save(f"in/{number:02}.npy", noise((4, 4), np.uint8))
+    assert main(["in"]) == 0
+    output = capsys.readouterr()
+    assert output.out.splitlines()[-1].endswith(", with the first 16 of 17 rows")
+    assert output.err == "", "no progress bar where there is no terminal"
+
+
+def test_json_is_the_table_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("a.npz", x=noise((50, 40, 3), np.float64), y=noise((2, 9, 9), np.uint8))
+    Image.fromarray(noise((9, 8, 4), np.uint8)).save("b.png")
+    assert main(["a.npz", "b.png", "missing.npy", "--rate", "0.25", "--json"]) == 1
+    out, err = capsys.readouterr()
+    said = json.loads(out)
+    assert [row["file"] for row in said["rows"]] == ["a.npz::x", "a.npz::y", "b.png"]
+    assert [row["shape"] for row in said["rows"]] == [[50, 40, 3], [2, 9, 9], [9, 8, 3]]
+    assert [row["alpha"] for row in said["rows"]] == [False, False, True]
+    first = said["rows"][0]
+    assert (first["mode"], first["rate_asked"], first["dtype"]) == ("pixel", 0.25, "float64")
+    assert first["rate_realized"] == np.mean(np.load(first["output"])["x"] == 0)
+    assert first["milliseconds"] > 0
+    assert said["contact_sheet"] == str(Path("dropax_out/contact_sheet.png"))
+    error = {"file": "missing.npy", "error": "No such file or directory"}
+    assert (said["failures"], said["remarks"]) == ([error], [])
+    assert err == "dropax: missing.npy: No such file or directory\n"
+
+
+def test_json_of_the_built_in_picture_and_of_a_range(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--preset", "random_erasing", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["output"], row["rate_asked"]) for row in rows] == [(None, [0.02, 0.33])] * 3
+
+
+def test_quiet_prints_errors_only(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("a.npy", noise((4, 4), np.uint8))
+    assert main(["a.npy", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["a.npy", "--quiet"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "already exists" in err
+
+
+def test_what_a_picture_loses_is_remarked_upon(capsys: pytest.CaptureFixture[str]) -> None:
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    frames[0].save("a.webp", save_all=True, append_images=frames[1:])
+    assert main(["a.webp", "--json"]) == 0
+    out, err = capsys.readouterr()
+    remark = "only the first of its 2 frames was read"
+    assert json.loads(out)["remarks"] == [{"file": "a.webp", "remark": remark}]
+    assert err == f"dropax: a.webp: {remark}\n"
+    assert main(["a.webp", "--quiet", "--overwrite"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_what_cannot_be_printed_leaves_columns_aligned(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = ["line\nbreak.npy", "plain.npy"]
+    for name in names:
+        np.save(name, noise((4, 4), np.uint8))
+    assert main(names) == 0
+    lines = capsys.readouterr().out.splitlines()[1:3]
+    assert [line.index("4x4") for line in lines] == [len(r"line\nbreak.npy  ")] * 2
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("variables", "colored"),
+    [
+        ({}, True),
+        ({"NO_COLOR": ""}, True),  # set and empty counts as not set
+        ({"NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_colors_are_for_terminals_that_want_them(
+    variables: dict[str, str], colored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    stream = Terminal()
+    tables.say("a\033[1mname", stream, tables.RED)
+    shown = r"a\x1b[1mname"  # the name of a file colors nothing
+    assert stream.getvalue() == (f"\033[31m{shown}\033[0m\n" if colored else f"{shown}\n")
+    other = io.StringIO()
+    tables.say("a name", other, tables.RED)
+    assert other.getvalue() == "a name\n"
+
+
+def test_on_a_terminal_the_columns_stay_where_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save("a.npy", noise((4, 4), np.uint8))
+    assert main(["a.npy"]) == 0
+    plain = re.sub(r"\d+\.\d+$", "", capsys.readouterr().out, flags=re.MULTILINE)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["a.npy", "--overwrite"]) == 0
+    text = terminal.getvalue()
+    assert text.startswith("\033[1mfile")
+    bare = re.sub(r"\033\[\d+m", "", text)
+    assert re.sub(r"\d+\.\d+$", "", bare, flags=re.MULTILINE).split() == plain.split()
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for option, said in (("--help", "examples:"), ("--version", f"dropax {dropax.__version__}\n")):
+        with pytest.raises(SystemExit) as exit_:
+            main([option])
+        assert exit_.value.code == 0
+        assert said in capsys.readouterr().out
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        (["--rate", "1.5"], "argument --rate: must be in [0, 1]; got 1.5"),
+        (["--rate", "nan"], "argument --rate: must be in [0, 1]; got nan"),
+        (["--rate", "x"], "argument --rate: invalid float value: 'x'"),
+        (["--mode", "pixle"], "argument --mode: invalid choice: 'pixle' (choose from "),
+        (["--mode", "cutout"], "argument --mode: cutout is a preset; pass --preset cutout"),
+        (["--mode", "whole_pixel"], "argument --mode: pass --mode 'Pixel(per_channel=False)'"),
+        (["--mode", "Box"], "pass Box() for its defaults"),
+        (["--mode", "Bx(3)"], "there is no region 'Bx' at character 1; did you mean 'Box'?"),
+        (
+            ["--mode", "Box(cuont=3)"],
+            "Box has no option 'cuont' at character 5; did you mean 'count",
+        ),
+        (["--mode", "Box(size=3)"], "at character 5; there are count, aspect_ratio, border"),
+        (["--mode", "Box(count=0)"], "Box.count must be from 1 to 64; got 0 (in the call at chara"),
+        (["--mode", "Box(3"], "'(' was never closed at character 4: 'Box(3'"),
+        (["--mode", "Box(1, count=2)"], "Box has one option 'count'; got another at character 8"),
+        (["--mode", "Box(count=1, count=2)"], "one option 'count'; got another at character 14"),
+        (["--mode", "Box(1, (1, 1), 'clip', 4)"], "up to 3 options; got another at character 24"),
+        (
+            ["--mode", "Box(**{'count': 3})"],
+            "must name each option; got \"**{'count': 3}\" at char",
+        ),
+        (["--mode", "Box(*[3])"], "and calls of regions only; got '*[3]' at character 5"),
+        (["--mode", "Box(count=1 + 2)"], "calls of regions only; got '1 + 2' at character 11"),
+        (["--mode", "Box(count=two)"], "calls of regions only; got 'two' at character 11"),
+        (
+            ["--mode", "Box(count=print(1))"],
+            "there is no region 'print' at character 11; there are",
+        ),
+        (["--mode", "dropax.Box()"], "calls of regions only; got 'dropax.Box()' at character 1"),
+        (["--mode", "(Box(), Grid())"], "must be a mode's name or one call such as Box(count=3)"),
+        (["--mode", "Box(" * 300], "argument --mode: "),
+        (
+            ["a.npy", "--mode", "box", "--mode", "grid"],
+            "argument --mode: may come several times only without inputs",
+        ),
+        (["--preset", "box"], "argument --preset: box is a mode; pass --mode box"),
+        (["--preset", "cutuot"], "argument --preset: invalid choice: 'cutuot' (choose from "),
+        (
+            ["--preset", "cutout", "--rate", "0.1"],
+            "argument --rate: not allowed with --preset, which sets it",
+        ),
+        (
+            ["--preset", "cutout", "--mode", "box"],
+            "argument --mode: not allowed with --preset, which sets it",
+        ),
+        (["--fill", "inf"], "argument --fill: must be a finite number, mean or noise; got 'inf'"),
+        (["--fill", "x"], "argument --fill: must be a finite number, mean or noise; got 'x'"),
+        (["--fill", "1" * 400], "argument --fill: must be a finite number, mean or noise; got '11"),
+        (["--fill", "stats_mean"], "must be a finite number, mean or noise; got 'stats_mean'"),
+        (["--seed", "-1"], "argument --seed: must be in [0, 4294967296); got -1"),
+        (["--seed", "1.5"], "argument --seed: invalid int value: '1.5'"),
+        (["--wrong"], "unrecognized arguments: --wrong; see python -m dropax --help"),
+        (["--json", "--quiet"], "not allowed with argument --json"),
+    ],
+)
+def test_a_bad_option_is_one_line(
+    argv: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(argv)
+    assert exit_.value.code == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("dropax: ")
+    assert why in err
+
+
 def failing_files() -> dict[str, str]:
     """Makes a file of each kind of fault; returns what is said of each."""
     picture = Image.fromarray(images.sample_picture(64))
@@ -300,77 +633,6 @@ def test_inputs_that_would_be_written_to_one_place_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("argv", "why"),
-    [
-        (["--rate", "1.5"], "argument --rate: must be in [0, 1]; got 1.5"),
-        (["--rate", "nan"], "argument --rate: must be in [0, 1]; got nan"),
-        (["--rate", "x"], "argument --rate: invalid float value: 'x'"),
-        (["--mode", "pixle"], "argument --mode: invalid choice: 'pixle' (choose from "),
-        (["--mode", "cutout"], "argument --mode: cutout is a preset; pass --preset cutout"),
-        (["--mode", "whole_pixel"], "argument --mode: pass --mode 'Pixel(per_channel=False)'"),
-        (["--mode", "Box"], "pass Box() for its defaults"),
-        (["--mode", "Bx(3)"], "there is no region 'Bx' at character 1; did you mean 'Box'?"),
-        (
-            ["--mode", "Box(cuont=3)"],
-            "Box has no option 'cuont' at character 5; did you mean 'count",
-        ),
-        (["--mode", "Box(size=3)"], "at character 5; there are count, aspect_ratio, border"),
-        (["--mode", "Box(count=0)"], "Box.count must be from 1 to 64; got 0 (in the call at chara"),
-        (["--mode", "Box(3"], "'(' was never closed at character 4: 'Box(3'"),
-        (["--mode", "Box(1, count=2)"], "Box has one option 'count'; got another at character 8"),
-        (["--mode", "Box(count=1, count=2)"], "one option 'count'; got another at character 14"),
-        (["--mode", "Box(1, (1, 1), 'clip', 4)"], "up to 3 options; got another at character 24"),
-        (
-            ["--mode", "Box(**{'count': 3})"],
-            "must name each option; got \"**{'count': 3}\" at char",
-        ),
-        (["--mode", "Box(*[3])"], "and calls of regions only; got '*[3]' at character 5"),
-        (["--mode", "Box(count=1 + 2)"], "calls of regions only; got '1 + 2' at character 11"),
-        (["--mode", "Box(count=two)"], "calls of regions only; got 'two' at character 11"),
-        (
-            ["--mode", "Box(count=print(1))"],
-            "there is no region 'print' at character 11; there are",
-        ),
-        (["--mode", "dropax.Box()"], "calls of regions only; got 'dropax.Box()' at character 1"),
-        (["--mode", "(Box(), Grid())"], "must be a mode's name or one call such as Box(count=3)"),
-        (["--mode", "Box(" * 300], "argument --mode: "),
-        (
-            ["a.npy", "--mode", "box", "--mode", "grid"],
-            "argument --mode: may come several times only without inputs",
-        ),
-        (["--preset", "box"], "argument --preset: box is a mode; pass --mode box"),
-        (["--preset", "cutuot"], "argument --preset: invalid choice: 'cutuot' (choose from "),
-        (
-            ["--preset", "cutout", "--rate", "0.1"],
-            "argument --rate: not allowed with --preset, which sets it",
-        ),
-        (
-            ["--preset", "cutout", "--mode", "box"],
-            "argument --mode: not allowed with --preset, which sets it",
-        ),
-        (["--fill", "inf"], "argument --fill: must be a finite number, mean or noise; got 'inf'"),
-        (["--fill", "x"], "argument --fill: must be a finite number, mean or noise; got 'x'"),
-        (["--fill", "1" * 400], "argument --fill: must be a finite number, mean or noise; got '11"),
-        (["--fill", "stats_mean"], "must be a finite number, mean or noise; got 'stats_mean'"),
-        (["--seed", "-1"], "argument --seed: must be in [0, 4294967296); got -1"),
-        (["--seed", "1.5"], "argument --seed: invalid int value: '1.5'"),
-        (["--wrong"], "unrecognized arguments: --wrong; see python -m dropax --help"),
-        (["--json", "--quiet"], "not allowed with argument --json"),
-    ],
-)
-def test_a_bad_option_is_one_line(
-    argv: list[str], why: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(argv)
-    assert exit_.value.code == 2
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith("dropax: ")
-    assert why in err
-
-
-@pytest.mark.parametrize(
     ("out", "why"), [("file/below", "Not a directory"), ("file", "File exists")]
 )
 def test_an_output_folder_that_cannot_be_made_is_one_line(
@@ -421,6 +683,62 @@ def test_without_pillow_arrays_are_done(
     assert f"dropax: {Path('in/d.png')}: a picture {needs}" in capsys.readouterr().err
     assert main(["--out", "other"]) == 1
     assert needs in capsys.readouterr().err
+
+
+def test_an_output_folder_that_is_closed_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # to root every folder is open
+    assert main(["--out", "closed"]) == 2
+    assert capsys.readouterr().err == "dropax: --out 'closed': Permission denied\n"
+
+
+INTERRUPTED = """
+import signal, sys
+import numpy as np
+from dropax.cli.run import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+save = np.save
+
+def save_and_interrupt(file, array, **options):
+    save(file, array, **options)
+    if array.shape == (5, 5):
+        signal.raise_signal(signal.SIGINT)
+
+np.save = save_and_interrupt
+sys.exit(main(["a.npy", "b.npy", "c.npy", "--json"]))
+"""
+
+
+def test_ctrl_c_ends_without_a_traceback() -> None:
+    for name, size in (("a.npy", 4), ("b.npy", 5), ("c.npy", 4)):
+        np.save(name, noise((size, size), np.uint8))
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ROOT},
+    )
+    assert done.returncode == 130
+    assert done.stderr == "dropax: interrupted: the rest is not done\n"
+    assert [row["file"] for row in json.loads(done.stdout)["rows"]] == ["a.npy"]
+    assert [path.name for path in Path("dropax_out").iterdir()] == ["a.npy"]
+
+
+def test_a_reader_that_leaves_causes_no_traceback() -> None:
+    np.save("a.npy", noise((4, 4), np.uint8))
+    command = f"{sys.executable} -m dropax a.npy missing.npy | true; exit ${{PIPESTATUS[0]}}"
+    root = str(Path(dropax.__file__).parents[1])
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env={"PYTHONPATH": root}
+    )
+    assert done.returncode == 1
+    assert done.stderr == "dropax: missing.npy: No such file or directory\n"
+    assert Path("dropax_out/a.npy").exists()
+
+
+# Memory.
 
 
 def test_a_file_of_each_size_needs_no_program_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
