@@ -15,7 +15,6 @@ from dropax import Band, Block, Blocks, Box, Channel, Grid, Patch, Pixel, Record
 from dropax.regions import as_region
 
 SHAPES = [(4, 5, 3), (7, 1), (2, 3, 4, 2), (1,), (0, 3), (5, 0)]
-shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 implementations = pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 RATES = [0.0, 0.3, 0.5, 1.0]
 EVERY_MODE = [as_region(mode, "a") for mode in MODES.values()]
@@ -25,8 +24,11 @@ def jax_mask(key, rate, shape):
     return jax.random.bernoulli(key, np.float32(1) - np.float32(rate), shape)
 
 
-@implementations
-@shapes
+@pytest.mark.parametrize(
+    ("impl", "shape"),
+    [("threefry2x32", shape) for shape in SHAPES]
+    + [(impl, shape) for impl in ("rbg", "unsafe_rbg") for shape in SHAPES[:2]],
+)
 def test_pixels_and_channels_drop_by_the_stream_of_jax(impl, shape):
     key = jax.random.key(11, impl=impl)
     last = {
@@ -36,8 +38,8 @@ def test_pixels_and_channels_drop_by_the_stream_of_jax(impl, shape):
     }
     for region, drawn in last.items():
         for rate in RATES:
-            mask = region.sample(key, shape, rate)
-            assert mask.dtype == jnp.bool_
+            mask = np.asarray(region.sample(key, shape, rate))
+            assert mask.dtype == np.bool_
             assert mask.shape == drawn
             assert np.broadcast_shapes(mask.shape, shape) == shape
             np.testing.assert_array_equal(mask, jax_mask(key, rate, drawn))
