@@ -291,7 +291,7 @@ def test_a_preset_is_drawn_several_times(capsys: pytest.CaptureFixture[str]) -> 
     assert all(0.01 < float(row[2]) < 0.34 for row in rows)
 
 
-def test_a_preset_works_on_every_image_of_any_dtype() -> None:
+def test_a_preset_keeps_the_dtype_and_drops_whole_values() -> None:
     np.save("a.npy", np.full((6, 40, 30, 3), 7, np.uint8))
     for preset in ("cutout", "random_erasing", "gridmask", "dropblock"):
         assert main(["a.npy", "--preset", preset, "--overwrite"]) == 0
@@ -742,7 +742,7 @@ def test_a_reader_that_leaves_causes_no_traceback() -> None:
 
 
 def test_a_file_of_each_size_needs_no_program_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """80 sizes in two formats; 3,000 used up the process's memory mappings."""
+    """15 sizes in two formats; 3,000 used up the process's memory mappings."""
     held = []
     drop = programs.Programs.drop
 
@@ -753,14 +753,14 @@ def test_a_file_of_each_size_needs_no_program_of_its_own(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(programs.Programs, "drop", watched)
     Path("in").mkdir()
-    shapes = [(h, w, *c) for h in range(3, 43, 5) for w in range(5, 45, 8) for c in ((), (3,))]
+    shapes = [(h, w, *c) for h in range(3, 25, 5) for w in range(5, 22, 8) for c in ((), (3,))]
     for number, shape in enumerate(shapes):
         np.save(f"in/{number:02}.npy", noise(shape, np.uint8))
     for argv in (["--rate", "0.3"], ["--mode", "channel", "--rate", "0.5"]):
         held.clear()
         assert main(["in", "--overwrite", *argv]) == 0
-        assert len(held) == len(shapes) == 80
-        assert max(held) <= 2 * 7, "of each format one for each multiple of 256 up to 43 * 37"
+        assert len(held) == len(shapes) == 30
+        assert max(held) <= 2 * 2, "of each format one for each multiple of 256 up to 23 * 21"
         assert not list(Path("dropax_out").glob("*contact*-2*"))
 
 
@@ -780,10 +780,10 @@ def test_sizes_that_need_programs_of_their_own_take_bounded_memory_mappings(
     key = programs.file_key(0, "a.npy")
     first, _, _ = held.drop(config, key, noise((8, 8), np.uint8))
     taken = []
-    for width in range(9, 33):
+    for width in range(9, 23):
         held.drop(config, key, noise((8, width), np.uint8))
         taken.append(mappings())
-    # One that is held takes some 30; the other 18 would take 500.
+    # One that is held takes some 30; the other 8 would take 240.
     assert max(taken[-3:]) < max(taken[:6]) + 100
     again, _, _ = held.drop(config, key, noise((8, 8), np.uint8))
     np.testing.assert_array_equal(again, first)
