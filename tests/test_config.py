@@ -19,6 +19,7 @@ from dropax import (
     Pixel,
     Rngs,
 )
+from small import det, equal, run, sto
 
 
 def config_of(**options):
@@ -221,6 +222,21 @@ def test_a_whole_number_past_all_floats_is_taken_or_refused_in_words(number):
     assert config_of(fill=number).fill == number
 
 
+def test_clip_range_is_two_numbers_in_order():
+    for bounds in ("ab", ("0", "1"), [0, 1], (0, None), 1.0):
+        with pytest.raises(TypeError, match="clip_range must be a tuple of two numbers or None"):
+            det(clip_range=bounds)
+    for bounds in ((0, np.nan), (np.nan, 1), (1, 1), (1, 0), (0,), (0, 1, 2), ()):
+        with pytest.raises(ValueError, match=r"clip_range must be \(low, high\) with low < high"):
+            det(clip_range=bounds)
+
+
+def test_only_a_deterministic_config_refuses_a_stream_name():
+    assert run(sto()).any()
+    with pytest.raises(ValueError, match="stream_name must be None if stochastic is False"):
+        det(stream_name="augment")
+
+
 # The rate.
 
 RATES = [0, 1, 0.25, np.float32(0.25), np.float64(0.25), np.array(0.25), np.int8(1), np.uint8(0)]
@@ -238,6 +254,17 @@ def test_a_rate_that_is_known_becomes_a_float(rate):
 )
 def test_a_rate_on_a_device_is_kept_and_not_read(rate):
     assert config_of(dropout_rate=rate).dropout_rate is rate
+
+
+def test_a_rate_may_be_any_real_scalar():
+    rates = [np.float64(0.5), np.float32(0.5), np.array(0.5), jnp.float32(0.5), jnp.bfloat16(0.5)]
+    for rate in rates:
+        assert equal(run(det(dropout_rate=rate)), run(det()))
+    for rate in (np.int64(1), jnp.int32(1)):
+        assert not run(det(dropout_rate=rate)).any()
+    for rate in (np.nan, np.inf, np.float32(-1), np.array(2)):
+        with pytest.raises(ValueError, match=r"dropout_rate must be in \[0.0, 1.0\]"):
+            det(dropout_rate=rate)
 
 
 def test_a_traced_rate_is_taken_compiled_once_and_can_be_differentiated():
