@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import config_of, every_region
+from cases import AS_USERS, config_of, every_region
 from dropax import (
     Pixel,
     apply_batch,
@@ -29,7 +29,7 @@ STORED = 1.05  # bytes an element that a mask takes
 
 
 def compiled(function, *arguments):
-    program = jax.jit(function).lower(*arguments).compile()
+    program = jax.jit(function).lower(*arguments).compile(AS_USERS)
     cost = program.cost_analysis()
     size = max(np.size(leaf) for leaf in jax.tree.leaves(arguments) if hasattr(leaf, "shape"))
     return cost["flops"] / size, program.memory_analysis().temp_size_in_bytes / size
@@ -112,7 +112,7 @@ def over_devices(records, dtype):
 @every_region
 def test_the_loop_that_writes_the_images_only_selects_and_devices_exchange_nothing(mode):
     config, state, _ = arguments_of(mode, (16, 32, 32, 3))
-    text = jax.jit(drop).lower(config, state, over_devices(16, jnp.uint8)).compile().as_text()
+    text = jax.jit(drop).lower(config, state, over_devices(16, jnp.uint8)).compile(AS_USERS).as_text()
     assert not re.findall(r" (?:all-\w+|collective-\w+)\(", text)
     assert "[16,32,32" not in text  # each device's own records, and no whole image or mask
     written = "u8[2,32,32,3]"
@@ -225,7 +225,7 @@ def test_no_draw_shares_its_loop_with_another_or_with_images(strategy):
             images = jax.nn.gelu(batch["image"])
         return images.sum(axis=(1, 2)), state
 
-    text = jax.jit(step).lower(config, state, images).compile().as_text()
+    text = jax.jit(step).lower(config, state, images).compile(AS_USERS).as_text()
     masks = [(xors, dtype) for xors, dtype in draws(text) if dtype != "u32"]  # u32: keys
     assert masks == [(xors, "pred") for xors, _ in masks]
     assert len(masks) == 2
@@ -243,5 +243,5 @@ def test_the_one_liner_compiles_to_the_same():
 def test_counting_records_over_devices_takes_one_scalar(options):
     config, state, _ = arguments_of("pixel", (16, 32, 32, 3), **options)
     images = over_devices(16, jnp.float32)
-    text = jax.jit(drop).lower(config, state, images).compile().as_text()
+    text = jax.jit(drop).lower(config, state, images).compile(AS_USERS).as_text()
     assert re.findall(r"(\S+) (?:all-\w+|collective-\w+)\(", text) == ["u32[]"]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from cases import MODES, REPRESENTATIVES, config_of
+from cases import AS_USERS, MODES, REPRESENTATIVES, config_of
 from dropax import Batch, apply_batch, init_state
 
 kinds = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name)
@@ -38,7 +38,7 @@ def program(mode, devices, spec, shape, kind=AxisType.Auto, ids=False, **options
     state = init_state(config, jax.random.key(0))
     epoch = jnp.uint32(1) if ids else None
     step = jax.jit(lambda state, batch, epoch: apply_batch(config, state, batch, epoch=epoch))
-    compiled = step.lower(state, batch, epoch).compile()
+    compiled = step.lower(state, batch, epoch).compile(AS_USERS)
     out, _ = compiled.output_shardings
     kept = jax.NamedSharding(mesh, spec)
     assert all(one.is_equivalent_to(kept, len(shape)) for one in out.data.values())

@@ -182,7 +182,21 @@ def check_transform(
     names = [name for name in chosen if name not in skipped]
     # Of a given config and batch there is no smaller example to look for.
     drawn = batch is None or any(isinstance(each, st.SearchStrategy) for each in (config, batch))
-    held = tuple(name for name in names if _holds(PROPERTIES[name], trials, max_examples, drawn))
+    examples = functools.cache(functools.partial(_example, trials))
+
+    def holds(each: Property) -> bool:
+        """Runs a property on the planned examples; says whether it made sense for any."""
+        made_sense = []
+        for plan in range(max_examples):
+            applied, failure = _try(each, examples(plan))
+            if failure is not None:
+                failure = (_smaller(each, trials, 2 * max_examples) if drawn else None) or failure
+                # Anew, without the notes of Hypothesis, which hold the arrays.
+                raise PropertyError(failure.property, str(failure)) from failure.__cause__
+            made_sense.append(applied)
+        return any(made_sense)
+
+    held = tuple(name for name in names if holds(PROPERTIES[name]))
     if only is not None and len(held) < len(names):
         passed_over = [name for name in names if name not in held]
         constraint = "name properties that make sense for an example"
@@ -291,82 +305,71 @@ def _as_jax_holds(leaf: Any) -> np.ndarray:
     return np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
 
 
-def _holds(
-    each: Property, trials: st.SearchStrategy[Trial], max_examples: int, shrinks: bool
-) -> bool:
-    """Runs a property on the planned examples; says whether it made sense for any."""
-    made_sense = []
-    for plan in range(max_examples):
-        # Hypothesis begins with the simplest config and seed. Later plans take what it draws next.
-        applied, failure = _run(each, trials, plan, at=min(plan, 1))
-        if failure is not None:
-            if shrinks:
-                _, smaller = _run(each, trials, None, at=0, until=2 * max_examples)
-                failure = smaller or failure
-            # Anew, without the notes of Hypothesis, which hold the arrays.
-            raise PropertyError(failure.property, str(failure)) from failure.__cause__
-        made_sense.append(applied)
-    return any(made_sense)
-
-
-def _run(
-    each: Property,
-    trials: st.SearchStrategy[Trial],
-    plan: int | None,
-    at: int,
-    until: int | None = None,
-) -> tuple[bool, PropertyError | None]:
-    """Runs a property on examples `at` to `until` that Hypothesis draws for a plan.
-
-    Returns:
-      Whether it made sense for any, and how it failed on the last that failed, or None.
-    """
-    until = at + 1 if until is None else until
-    drawn: list[Trial] = []
-    made_sense: list[bool] = []
-    failures: list[PropertyError] = []
-    shrinks = [hypothesis.Phase.shrink] if plan is None else []
-
-    @hypothesis.seed(plan or 0)
-    @hypothesis.settings(
-        max_examples=until,
+def _settings(examples: int, *phases: hypothesis.Phase) -> hypothesis.settings:
+    return hypothesis.settings(
+        max_examples=examples,
         database=None,
         deadline=None,
         report_multiple_bugs=False,
         print_blob=False,
-        phases=[hypothesis.Phase.generate, *shrinks],
+        phases=phases,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
+
+
+def _example(trials: st.SearchStrategy[Trial], plan: int) -> Trial:
+    """Returns the example of a plan: all properties share it, and what it drew."""
+    drawn: list[Trial] = []
+    # Hypothesis begins with the simplest config and seed. Later plans take what it draws next.
+    with fixed_plan(plan):
+        run = hypothesis.given(trials)(lambda trial: drawn.append(trial))
+        hypothesis.seed(plan)(_settings(min(plan, 1) + 1, hypothesis.Phase.generate)(run))()
+    return drawn[-1]
+
+
+def _try(each: Property, trial: Trial) -> tuple[bool, PropertyError | None]:
+    """Runs a property on an example; says whether it made sense, and how it failed, or None."""
+    try:
+        if not each.applies(trial):
+            return False, None
+        each.check(trial)
+    except BrokenError as broken:
+        text = f"{each.name} does not hold: {broken}."
+        return True, _error(each, trial, text, f"\nLook for: {each.look_for}.")
+    except Exception as error:
+        failure = _error(each, trial, _raised(each, error), "")
+        failure.__cause__ = error
+        return True, failure
+    return True, None
+
+
+def _smaller(
+    each: Property, trials: st.SearchStrategy[Trial], examples: int
+) -> PropertyError | None:
+    """Returns how a property fails on the smallest example that Hypothesis finds, or None."""
+    failures: list[PropertyError] = []
+    # Each new shape compiles: shrinking ends after some tries, with the smallest that failed.
+    tries = iter(range(_TRIES * examples))
+
+    @hypothesis.seed(0)
+    @_settings(examples, hypothesis.Phase.generate, hypothesis.Phase.shrink)
     @hypothesis.given(trials)
     def run(trial: Trial) -> None:
-        drawn.append(trial)
-        # Each new shape compiles: shrinking ends after some tries, with the smallest that failed.
-        if not at < len(drawn) <= at + _TRIES * (until - at):
+        if next(tries, None) is None:
             return
-        failure = None
-        try:
-            applies = each.applies(trial)
-            made_sense.append(applies)
-            if applies:
-                each.check(trial)
-        except BrokenError as broken:
-            text = f"{each.name} does not hold: {broken}."
-            failure = _error(each, trial, text, f"\nLook for: {each.look_for}.")
-        except Exception as error:
-            failure = _error(each, trial, _raised(each, error), "")
-            failure.__cause__ = error
+        _, failure = _try(each, trial)
         # Raised here, because Hypothesis shrinks only what was raised for the same reason.
         if failure is not None:
             failures.append(failure)
             raise failure
 
-    with fixed_plan(plan):
+    with fixed_plan(None):
         try:
             run()
         except (PropertyError, hypothesis.errors.Flaky):
             # A transform with a memory may fail and then not fail on the same example.
-            return True, failures[-1]
-    return any(made_sense), None
+            return failures[-1]
+    return None
 
 
 def _raised(each: Property, error: Exception) -> str:

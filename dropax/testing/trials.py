@@ -41,6 +41,7 @@ class Tally(NamedTuple):
     """Statistics of many pairs of records, whose keys differ in one bit.
 
     Attributes:
+      alone: what the first `MANY` records drew, each in a batch of its own.
       differ: whether the two records of a pair drew anything different, bool (pairs,).
       fractions: dropped fraction of each record, (records,); None if nothing drops.
       covariances: for each axis along which values drop independently, and each number of steps
@@ -50,6 +51,7 @@ class Tally(NamedTuple):
       varies: for each axis of a mask, whether any mask varies along it.
     """
 
+    alone: Tree
     differ: np.ndarray
     fractions: np.ndarray | None
     covariances: dict[tuple[int, int], np.ndarray]
@@ -322,11 +324,6 @@ class Trial:
         return flipped_keys(pairs, self.seed)
 
     @functools.cached_property
-    def many_draws(self) -> tuple[Tree, Any]:
-        """What records draw from these, each in a batch of its own, and their masks."""
-        return self.transform.draw_alone(self.config, self.many_keys, _shapes(self.data, 1))
-
-    @functools.cached_property
     def output(self) -> tuple[Tree, Tree]:
         """The data and the states that come back, under jit."""
         return jax.tree.map(
@@ -414,12 +411,16 @@ class Trial:
 
     @functools.cached_property
     def tally(self) -> Tally:
-        """Statistics of what many records draw."""
-        params, masks = self.many_draws
-        leaves = [words_of(leaf).reshape(len(leaf), -1) for leaf in jax.tree.leaves(params)]
+        """Statistics of what many records draw, each in a batch of its own."""
+        one = _shapes(self.data, 1)
+        params, masks = self.transform.draw_alone(self.config, self.many_keys, one)
+        params = jax.tree.map(words_of, params)
+        # A copy: the draws themselves, which may be large, are not kept.
+        alone = jax.tree.map(lambda leaf: leaf[:MANY].copy(), params)
+        leaves = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(params)]
         differ = np.any([(leaf[::2] != leaf[1::2]).any(axis=1) for leaf in leaves], axis=0)
         if masks is None:
-            return Tally(differ, None, {}, (), ())
+            return Tally(alone, differ, None, {}, (), ())
         masks = np.asarray(masks)
         fractions = 1 - masks.reshape(len(masks), -1).mean(axis=1)
         shape = masks.shape[1:]
@@ -431,7 +432,7 @@ class Trial:
             for step in range(1, min(shape[axis] // 2, _STEPS) + 1):
                 products = apart * np.roll(apart, step, 1 + axis)
                 covariances[axis, step] = products.reshape(len(apart), -1).mean(axis=1) / 2
-        return Tally(differ, fractions, covariances, shape, varies)
+        return Tally(alone, differ, fractions, covariances, shape, varies)
 
     def expected_fraction(self) -> float | None:
         """Returns the fraction that should be dropped, or None if nothing says so."""
