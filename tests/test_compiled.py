@@ -112,7 +112,8 @@ def over_devices(records, dtype):
 @every_region
 def test_the_loop_that_writes_the_images_only_selects_and_devices_exchange_nothing(mode):
     config, state, _ = arguments_of(mode, (16, 32, 32, 3))
-    text = jax.jit(drop).lower(config, state, over_devices(16, jnp.uint8)).compile(AS_USERS).as_text()
+    lowered = jax.jit(drop).lower(config, state, over_devices(16, jnp.uint8))
+    text = lowered.compile(AS_USERS).as_text()
     assert not re.findall(r" (?:all-\w+|collective-\w+)\(", text)
     assert "[16,32,32" not in text  # each device's own records, and no whole image or mask
     written = "u8[2,32,32,3]"
