@@ -186,6 +186,24 @@ def test_a_failure_is_shown_on_an_example_that_a_person_can_read():
     ]
 
 
+def test_a_smaller_example_is_sought_only_where_examples_are_drawn():
+    def calls(batch):
+        made = []
+
+        def widens(config, data, state, metadata, random_params=None, stats=None):
+            made.append(1)
+            return {"image": jnp.asarray(data["image"]).astype(jnp.float32)}, state, metadata
+
+        options = {"batch": batch, "only": ["dtype_and_structure_kept"]}
+        with pytest.raises(PropertyError):
+            check_transform(draw_gain, widens, OperatorConfig(), **options)
+        return len(made)
+
+    given = {"image": BATCH["image"].astype(np.int8)}
+    assert calls(given) == 1
+    assert calls(st.just(given)) > 1
+
+
 def test_a_failure_may_cross_processes():
     error = pickle.loads(pickle.dumps(PropertyError("deterministic", "It is not.")))
     assert (error.property, str(error)) == ("deterministic", "It is not.")
