@@ -156,9 +156,11 @@ def test_keys_that_are_not_one_for_each_record_are_refused(shape):
     assert str(refused.value) == f"a must have shape () or (4,), one per record; got {shown}."
 
 
-def test_counter_based_keys_are_mapped_over_at_once():
-    found = [impl in keys.COUNTER_BASED for impl in IMPLEMENTATIONS]
-    assert found == [True, False, False]
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_counter_based_keys_are_mapped_over_at_once_and_others_in_a_loop(impl):
+    each = jax.random.split(jax.random.key(0, impl=impl), 3)
+    draw = jax.vmap(lambda key: keys.draw_alone(jax.random.bits, key))
+    assert ("scan[" in str(jax.make_jaxpr(draw)(each))) is (impl != "threefry2x32")
 
 
 @pytest.mark.parametrize("impl", ["threefry4x32", "philox2x32", "philox4x32"])
