@@ -203,6 +203,17 @@ def test_regions_are_frozen_and_compare_and_hash_by_value(region):
 # Modes.
 
 
+def test_the_defaults_are_the_documented_ones():
+    assert Pixel() == Pixel(per_channel=True)
+    assert Channel() == Channel(min_kept=0, exact=False, groups=None)
+    assert Block() == Block(size=7, per_channel=False)
+    assert Patch() == Patch(size=16, exact=False)
+    assert Box() == Box(count=1, aspect_ratio=(1, 1), border="inside")
+    assert Grid() == Grid(unit=32, rotate=0)
+    assert Band() == Band(axis=0, count=1)
+    assert Blocks() == Blocks(size=16, aspect_ratio=(0.3, 3.3), min_cells=4)
+
+
 def test_a_name_stands_for_the_defaults_of_its_object():
     defaults = [Pixel(), Channel(), Block(), Patch(), Box(), Grid(), Band(), Record()]
     assert {type(region).__name__.lower(): region for region in defaults} == regions.MODES
