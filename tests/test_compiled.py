@@ -102,18 +102,12 @@ def test_off_the_cpu_a_mask_of_regions_is_stored_only_as_far_as_values_share_it(
     assert text.count("stablehlo.optimization_barrier") == 1
 
 
-def over_devices(records, dtype):
-    """A batch of images, cut over eight devices."""
-    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
-    cut = jax.NamedSharding(mesh, jax.P("batch"))
-    return jax.ShapeDtypeStruct((records, 32, 32, 3), dtype, sharding=cut)
-
-
 @every_region
 def test_the_loop_that_writes_the_images_only_selects_and_devices_exchange_nothing(mode):
-    config, state, _ = arguments_of(mode, (16, 32, 32, 3))
-    lowered = jax.jit(drop).lower(config, state, over_devices(16, jnp.uint8))
-    text = lowered.compile(AS_USERS).as_text()
+    config, state, images = arguments_of(mode, (16, 32, 32, 3), jnp.uint8)
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    images = images.update(sharding=jax.NamedSharding(mesh, jax.P("batch")))
+    text = jax.jit(drop).lower(config, state, images).compile(AS_USERS).as_text()
     assert not re.findall(r" (?:all-\w+|collective-\w+)\(", text)
     assert "[16,32,32" not in text  # each device's own records, and no whole image or mask
     written = "u8[2,32,32,3]"
@@ -238,11 +232,3 @@ def test_the_one_liner_compiles_to_the_same():
     operations, stored = compiled(lambda key, x: dropax.dropout(key, x), jax.random.key(0), images)
     assert operations < BLOCK * 1.05
     assert stored < STORED
-
-
-@pytest.mark.parametrize("options", [{"apply_probability": 0.5}, {"dropout_rate": (0.1, 0.3)}])
-def test_counting_records_over_devices_takes_one_scalar(options):
-    config, state, _ = arguments_of("pixel", (16, 32, 32, 3), **options)
-    images = over_devices(16, jnp.float32)
-    text = jax.jit(drop).lower(config, state, images).compile(AS_USERS).as_text()
-    assert re.findall(r"(\S+) (?:all-\w+|collective-\w+)\(", text) == ["u32[]"]

@@ -1,5 +1,7 @@
 """Fills that are computed, or given for each channel: right, in the dtype, and constants."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,12 +71,10 @@ def constants(dtype):
     return [-largest, -0.3, tiny, 0.1, 1 / 3, largest / 3, largest]
 
 
-def mean_and_noise(key, array, axes):
-    """Both computed fills of an array, in one program."""
+@functools.partial(jax.jit, static_argnums=2)
+def compiled_fills(key, array, axes):
+    """The mean and the noise of an array, in one program."""
     return mean_fill(array, axes), noise_fill(key, array, axes, "fill")
-
-
-compiled_fills = jax.jit(mean_and_noise, static_argnums=2)
 
 
 def assert_constants_stay(dtype):

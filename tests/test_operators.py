@@ -41,7 +41,7 @@ def step(operator):
 
 
 @representatives
-@pytest.mark.parametrize("strategy", ["vmap", "scan"])
+@both_strategies
 def test_each_call_is_the_pure_function_and_the_next_state(mode, strategy, key):
     operator = operator_of(mode, rngs=lambda: key, batch_strategy=strategy)
     config, state = operator.config, init_state(operator.config, key)

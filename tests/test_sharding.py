@@ -75,6 +75,12 @@ def test_ids_and_padding_take_one_scalar_and_work_does_not_grow_with_devices(mod
     assert stored <= needed + 128
 
 
+@pytest.mark.parametrize("options", [{"apply_probability": 0.5}, {"dropout_rate": (0.1, 0.3)}])
+def test_counting_records_over_devices_takes_one_scalar(options):
+    spread = program("pixel", 8, jax.P("x"), (8 * EACH, 32, 32, 3), **options)
+    assert collectives(spread) == ["u32[]"]
+
+
 @kinds
 @pytest.mark.parametrize("mode", ["pixel", "whole pixel", "channel"])
 def test_sharded_heights_are_their_devices_own_work_and_nothing_goes_around(mode, kind):

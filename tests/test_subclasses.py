@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import image_of
 from dropax import (
     Batch,
     Element,
@@ -15,8 +14,6 @@ from dropax import (
     Rngs,
 )
 from small import ONES, both_strategies, equal, run
-
-IMAGES = image_of((4, 6, 5, 3))
 
 
 class Brighten(ModalityOperator):
@@ -32,7 +29,7 @@ class Brighten(ModalityOperator):
         return {**data, "image": data["image"] + gain, "gain": gain}, state, metadata
 
 
-@pytest.mark.parametrize("strategy", ["vmap", "scan"])
+@both_strategies
 def test_another_operator_is_two_methods(strategy):
     config = OperatorConfig(stochastic=True, batch_strategy=strategy)
     operator = Brighten(config, rngs=Rngs(0))
@@ -59,7 +56,7 @@ def test_what_a_subclass_leaves_out_is_named():
         fixed.apply({}, {}, {})
     drawing = Nothing(OperatorConfig(stochastic=True), rngs=0)
     with pytest.raises(NotImplementedError, match=r"it must define generate_random_params\."):
-        drawing.apply_batch({"image": IMAGES})
+        drawing.apply_batch({"image": ONES})
 
 
 @both_strategies

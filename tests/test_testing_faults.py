@@ -22,21 +22,22 @@ from dropax.testing.properties import GENERAL
 from dropax.testing.transforms import PROPERTIES
 
 
-def batch_of(*shape, dtype=np.float32):
+def batch_of(*shape):
     """Images of a shape (B, ...), labels and states."""
     size = shape[0]
-    data = {"image": np.asarray(image_of(shape, dtype)), "label": np.arange(size, dtype=np.int32)}
+    data = {"image": np.asarray(image_of(shape)), "label": np.arange(size, dtype=np.int32)}
     return Batch.from_parts(data, {"seen": np.zeros(size, np.uint32)})
 
 
 # Most faults show on one batch, whose sides are odd and whose channels are three.
 BATCH = batch_of(9, 7, 5, 3)
+EVEN = batch_of(2, 4, 6, 5)
 # With a state, and shapes and dtypes of its own in each example.
 BATCHES = batches(kinds=("Batch",), ranks=(3,))
 SHOWN_BY = {
-    "right for three channels": batch_of(2, 4, 6, 5),
-    "wrong for five channels": batch_of(2, 4, 6, 5),
-    "biased for even sizes": batch_of(2, 4, 6, 5),
+    "right for three channels": EVEN,
+    "wrong for five channels": EVEN,
+    "biased for even sizes": EVEN,
     "one mask for each row": batch_of(2, 4, 6, 1),
     "wrong for one channel": BATCHES,  # the fifth that is drawn has one
 }

@@ -190,7 +190,8 @@ def check_transform(
         for plan in range(max_examples):
             applied, failure = _try(each, examples(plan))
             if failure is not None:
-                failure = (_smaller(each, trials, 2 * max_examples) if drawn else None) or failure
+                if drawn:
+                    failure = _smaller(each, trials, 2 * max_examples) or failure
                 # Anew, without the notes of Hypothesis, which hold the arrays.
                 raise PropertyError(failure.property, str(failure)) from failure.__cause__
             made_sense.append(applied)
@@ -320,10 +321,16 @@ def _settings(examples: int, *phases: hypothesis.Phase) -> hypothesis.settings:
 def _example(trials: st.SearchStrategy[Trial], plan: int) -> Trial:
     """Returns the example of a plan: all properties share it, and what it drew."""
     drawn: list[Trial] = []
+
     # Hypothesis begins with the simplest config and seed. Later plans take what it draws next.
+    @hypothesis.seed(plan)
+    @_settings(min(plan, 1) + 1, hypothesis.Phase.generate)
+    @hypothesis.given(trials)
+    def draw(trial: Trial) -> None:
+        drawn.append(trial)
+
     with fixed_plan(plan):
-        run = hypothesis.given(trials)(lambda trial: drawn.append(trial))
-        hypothesis.seed(plan)(_settings(min(plan, 1) + 1, hypothesis.Phase.generate)(run))()
+        draw()
     return drawn[-1]
 
 
