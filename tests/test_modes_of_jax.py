@@ -1,4 +1,4 @@
-"""Every mode in a batch, under the settings by which JAX checks more than it does by default."""
+"""Each form of mask in a batch, under settings by which JAX checks more than by default."""
 
 import contextlib
 import functools
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import MODES, REPRESENTATIVES, config_of, every_mode, image_of
+from cases import MODES, REPRESENTATIVES, config_of, image_of
 
 BATCH = {"image": np.asarray(image_of((4, 6, 5, 3)))}
 
@@ -61,42 +61,33 @@ expected_of = functools.cache(run)
 """What comes under the settings that all tests have."""
 
 
-def assert_same(found, expected):
+# That each region's masks follow no setting is tested in test_regions.py.
+@pytest.mark.parametrize(
+    ("mode", "setting"),
+    [
+        *((mode, "all checks") for mode in REPRESENTATIVES),
+        ("block", "64 bits"),
+        ("pixel", "loose promotion"),
+    ],
+)
+def test_modes_run_and_drop_the_same(mode, setting):
+    expected = expected_of(MODES[mode], fill=-1.0)
+    with settings_of(SETTINGS[setting]):
+        found = run(MODES[mode], fill=-1.0)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("mode", REPRESENTATIVES)
-def test_modes_run_and_drop_the_same(mode, setting):
-    expected = expected_of(MODES[mode], fill=-1.0)
-    with settings_of(SETTINGS[setting]):
-        assert_same(run(MODES[mode], fill=-1.0), expected)
+NOISE = {"fill": "noise", "dropout_rate": (0.0, 1.0), "apply_probability": 0.5}
+MEAN = {"fill": "mean", "rescale": True, "clip_range": (0.0, 50.0), "mask_key": "kept"}
 
 
-@every_mode
-def test_every_mode_draws_the_same_in_64_bits(mode):
-    def drop():
-        config = config_of(mode)
-        state = dropax.init_state(config, jax.random.key(7))
-        batch, state = dropax.apply_batch(config, state, BATCH)
-        return batch["image"], state.step
-
-    expected = drop()
-    with settings_of(SETTINGS["64 bits"]):
-        assert_same(drop(), expected)
-
-
-OPTIONS = [
-    {"fill": "noise", "dropout_rate": (0.0, 1.0)},
-    {"fill": "mean", "rescale": True, "dropout_rate": 1.0},
-    {"rescale": True, "clip_range": (0.0, 50.0), "apply_probability": 0.5, "mask_key": "kept"},
-]
-
-
-@pytest.mark.parametrize("setting", ["all checks", "64 bits"])
-@pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("options", "setting"),
+    [(NOISE, "all checks"), (NOISE, "64 bits"), ({**MEAN, "dropout_rate": 1.0}, "all checks")],
+    ids=["noise, all checks", "noise, 64 bits", "mean, all checks"],
+)
 def test_options_run_and_come_to_the_same(options, setting):
     expected = expected_of("pixel", **options)
     with settings_of(SETTINGS[setting]):

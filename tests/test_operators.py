@@ -306,7 +306,7 @@ def test_donating_an_operator_deletes_nothing_that_a_caller_or_another_operator_
     one.set_statistics({"mean": mean})
     other.set_statistics({"mean": mean})
     held = [mean, rate, one.get_statistics(), one.state]
-    batch = {"image": jnp.ones((2, 4, 4, 3))}
+    batch = {"image": IMAGES}
     step = jax.jit(
         lambda operator, batch: (operator.apply_batch(batch), operator), donate_argnums=0
     )
@@ -489,7 +489,7 @@ def test_a_clone_has_a_cache_of_its_own():
 
 def test_a_config_assigned_anew_forgets_the_masks_of_the_old_one():
     operator = DropoutOperator(config_of("pixel", stochastic=False, cacheable=True), rngs=None)
-    batch = {"image": jnp.ones((1, 8, 8, 3))}
+    batch = {"image": IMAGES}
     before = operator.apply_batch(batch)["image"]
     operator.config = operator.config.replace(seed=5)
     fresh = DropoutOperator(operator.config, rngs=None).apply_batch(batch)["image"]

@@ -4,6 +4,7 @@ Calibration is checked twice: exactly, against all positions that a region can t
 sampling. A statistical assertion fails on a right library with probability 1e-6 at most.
 """
 
+import functools
 import itertools
 import math
 
@@ -16,6 +17,7 @@ from bounds import assert_counts
 from dropax import Band, Block, Blocks, Box, Grid, Inverted, OneOf, Patch
 from dropax.bits import GRID, drop_units
 from dropax.regions.blocks import _levels as block_levels
+from dropax.regions.boxes import _levels as box_levels
 from dropax.regions.calibration import (
     box_fractions,
     coverage,
@@ -24,52 +26,52 @@ from dropax.regions.calibration import (
     largest_side,
     longest_sum,
     pick_level,
+    pick_sides,
 )
 
 RECORDS = 4096
+KEYS = jax.random.split(jax.random.key(0), RECORDS)
 RATES = [0.0, 0.02, 0.1, 0.5, 0.9, 1.0]
-SHAPES = [(33,), (1, 1), (3, 40), (5, 6, 7)]
-REGIONS = [
-    Block(),
-    Block(size=3, per_channel=True),
-    Patch(size=4),
-    Box(),
-    Box(count=3, aspect_ratio=(0.3, 3.3)),
-    Box(count=2, border="clip"),
-    Grid(unit=5),
-    Grid(unit=(3, 8)),
-    Band(),
-    Band(axis=-1, count=3),
-    Patch(size=4, exact=True),
-    Blocks(size=1),
-    OneOf((Block(size=2), "band"), weights=(1, 3)),
-    Inverted(Box(count=2)),
-]
-# Each region on an image, and on one of the other shapes, by turns.
+# Each region on an image or, if it has another case there, on an element of other axes; what has a
+# table for each axis also where it is a single pixel.
 CASES = [
-    *((region, (9, 8)) for region in (*REGIONS, Grid(unit=6, rotate=45))),
-    *zip(REGIONS, itertools.cycle(SHAPES)),
+    (Block(), (33,)),
+    (Block(size=3, per_channel=True), (9, 8)),
+    (Patch(size=4), (9, 8)),
+    (Patch(size=4), (33,)),
+    (Box(), (9, 9)),
+    (Box(count=3, aspect_ratio=(0.3, 3.3)), (9, 8)),
+    (Box(count=2, border="clip"), (5, 6, 7)),
+    (Box(count=2, border="clip"), (1, 1)),
+    (Grid(unit=5), (33,)),
+    (Grid(unit=(3, 8)), (9, 8)),
+    (Grid(unit=6, rotate=45), (9, 8)),
+    (Band(), (33,)),
+    (Band(axis=-1, count=3), (9, 8)),
+    (Patch(size=4, exact=True), (9, 8)),
+    (Blocks(size=1), (4, 5)),
+    (OneOf((Block(size=2), "band"), weights=(1, 3)), (9, 8)),
+    (Inverted(Box(count=2)), (9, 8)),
 ]
 
 
-def masks_of(region, spatial):
-    """A compiled function from a rate to the masks of as many records, as they are stored."""
-    keys = jax.random.split(jax.random.key(0), RECORDS)
-    return jax.jit(lambda rate: jax.vmap(lambda key: region.sample(key, (*spatial, 2), rate))(keys))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def draw(region, shape, keys, rate):
+    """Masks of as many records as there are keys, as they are stored."""
+    return jax.vmap(lambda key: region.sample(key, shape, rate))(keys)
 
 
 def dropped(region, spatial, rate):
     """Where records drop, in the first channel, bool of shape (RECORDS, *spatial)."""
-    masks = np.asarray(masks_of(region, spatial)(rate))
+    masks = np.asarray(draw(region, (*spatial, 2), KEYS, rate))
     return np.broadcast_to(~masks[..., 0], (RECORDS, *spatial))
 
 
 @pytest.mark.parametrize(("region", "spatial"), CASES, ids=str)
 def test_the_mean_dropped_fraction_is_the_rate(region, spatial):
-    masks = masks_of(region, spatial)
     for rate in RATES:
         # Along an axis on which all values drop together, one stands for all.
-        kept = np.asarray(masks(rate)).reshape(RECORDS, -1)
+        kept = np.asarray(draw(region, (*spatial, 2), KEYS, rate)).reshape(RECORDS, -1)
         fractions = 1 - np.count_nonzero(kept, axis=1) / kept.shape[1]
         if rate in (0.0, 1.0):
             assert (fractions == rate).all()
@@ -77,38 +79,40 @@ def test_the_mean_dropped_fraction_is_the_rate(region, spatial):
             assert_counts(fractions.sum(), RECORDS, rate)
 
 
-@pytest.mark.parametrize("region", [Patch(size=4), Grid(unit=5), Grid(unit=(3, 8))], ids=str)
-@pytest.mark.parametrize("spatial", [(33,), (9, 10)], ids=str)
+UNIFORM = [case for case in CASES if isinstance(case[0], Patch | Grid)]
+
+
+@pytest.mark.parametrize(("region", "spatial"), UNIFORM, ids=str)
 def test_every_pixel_of_a_patch_or_a_grid_drops_at_the_rate(region, spatial):
     drops = dropped(region, spatial, 0.3)
     assert_counts(drops.sum(axis=0), RECORDS, 0.3)
 
 
 def test_boxes_and_bands_start_anywhere_equally_often():
-    # A rate that one size reaches exactly: three of twelve positions.
-    for region, axis in ((Band(), 1), (Band(axis=1), 2)):
-        drops = dropped(region, (12, 12), 0.25)
-        lines = drops.all(axis=3 - axis)
-        assert (lines.sum(axis=1) == 3).all()
-        assert_counts(np.bincount(lines.argmax(axis=1), minlength=10), RECORDS, 1 / 10)
-    drops = dropped(Box(), (12, 12), 0.0625)
-    corners = drops.any(axis=2).argmax(axis=1) * 12 + drops.any(axis=1).argmax(axis=1)
-    allowed = [12 * y + x for y in range(10) for x in range(10)]
-    counts = np.bincount(corners, minlength=144)
+    # Rates that one size reaches exactly: three positions of 33, and two by two of nine by nine.
+    drops = dropped(Band(), (33,), 3 / 33)
+    assert (drops.sum(axis=1) == 3).all()
+    assert_counts(np.bincount(drops.argmax(axis=1), minlength=31), RECORDS, 1 / 31)
+    drops = dropped(Box(), (9, 9), 4 / 81)
+    corners = drops.any(axis=2).argmax(axis=1) * 9 + drops.any(axis=1).argmax(axis=1)
+    allowed = [9 * y + x for y in range(8) for x in range(8)]
+    counts = np.bincount(corners, minlength=81)
     assert counts.sum() == counts[allowed].sum()
-    assert_counts(counts[allowed], RECORDS, 1 / 100)
+    assert_counts(counts[allowed], RECORDS, 1 / 64)
 
 
 def test_records_and_axes_are_drawn_independently():
-    drops = dropped(Box(), (12, 12), 0.0625)
+    drops = dropped(Box(), (9, 9), 4 / 81)
     starts = drops.any(axis=2).argmax(axis=1), drops.any(axis=1).argmax(axis=1)
-    pairs = np.bincount(starts[0] // 5 * 2 + starts[1] // 5, minlength=4)
+    pairs = np.bincount(starts[0] // 4 * 2 + starts[1] // 4, minlength=4)
     assert_counts(pairs, RECORDS, 1 / 4)
-    following = np.bincount(starts[0][:-1:2] // 5 * 2 + starts[0][1::2] // 5, minlength=4)
+    following = np.bincount(starts[0][:-1:2] // 4 * 2 + starts[0][1::2] // 4, minlength=4)
     assert_counts(following, RECORDS // 2, 1 / 4)
 
 
 # Exactly.
+
+EVENLY = jnp.asarray((np.arange(2**16) + 0.5) * 2**16, jnp.uint32)  # over all words
 
 
 def intervals(size, side, border):
@@ -168,47 +172,39 @@ def test_a_gauss_rule_is_exact_for_polynomials_on_runs_of_integers(degree):
                 assert shares @ sampled**power == pytest.approx(expected, rel=1e-12, abs=1e-13)
 
 
-def widths(region, size, rates, records):
-    """Of each record the width of the one band or interval, for each rate."""
-    keys = jax.random.split(jax.random.key(1), records)
-    draw = jax.jit(jax.vmap(lambda key, rate: region.sample(key, (size, 1), rate), (0, None)))
-    return [np.count_nonzero(~np.asarray(draw(keys, rate)), axis=1).ravel() for rate in rates]
-
-
-@pytest.mark.parametrize("region", [Band(), Box()], ids=str)
-def test_on_a_long_axis_the_two_nearest_sizes_are_drawn(region):
-    # Far more sizes than have a level of their own, so that most lie between two levels. Rates
-    # count in 2^-23, of which one is 1/42 of a position here.
-    size, rates = 2 * 10**5, [5e-5, 1.65e-4, 0.0123, 0.1, 0.77]
-    for rate, drawn in zip(rates, widths(region, size, rates, records=16), strict=True):
+@pytest.mark.parametrize("size", [2 * 10**4, 2 * 10**5])
+def test_on_a_long_axis_the_two_nearest_sizes_are_drawn_and_their_mean_is_the_rate(size):
+    # More sizes than have a level of their own, so that many lie between two levels. Rates count
+    # in 2^-23, of which one is up to 1/42 of a position here.
+    units, sides = (table[0] for table in box_levels((size,), 1, (1, 1), "inside"))
+    pick = jax.jit(jax.vmap(pick_sides, (0, None, None, None)))
+    for rate in (5e-5, 1.65e-4, 0.0123, 0.1, 0.12347, 0.77):
+        drawn = np.asarray(pick(EVENLY, rate, units, sides))
         nearest = int(drop_units(rate)) / GRID * size
         assert np.abs(drawn - nearest).max() < 1.03
-        assert len(set(drawn)) <= 2
+        assert len(set(drawn.ravel())) <= 2
+        assert drawn.mean() == pytest.approx(nearest, abs=2**-15 + size / GRID)
 
 
-def test_on_a_long_axis_the_mean_size_is_the_rate():
-    rate = 0.12345 + 2e-5
-    (drawn,) = widths(Band(), 2 * 10**4, [rate], records=1024)  # 2,469.4 positions
-    assert set(drawn) == {2469, 2470}
-    target = int(drop_units(rate)) / GRID * 2 * 10**4 - 2469
-    assert_counts((drawn == 2470).sum(), 1024, target)
+def test_on_one_axis_an_interval_is_a_band():
+    for rate in (0.1, 0.5):
+        masks = [draw(region, (33, 2), KEYS, rate) for region in (Band(), Box())]
+        np.testing.assert_array_equal(*masks)
 
 
 def test_boxes_of_many_aspect_ratios_are_of_the_nearest_sizes():
     size, rate, ratio = 800, 1 / 64, (0.5, 2)
-    draw = jax.jit(lambda key: Box(aspect_ratio=ratio).sample(key, (size, size, 1), rate))
+    masks = draw(Box(aspect_ratio=ratio), (size, size, 1), KEYS[:32], rate)
     steps = ratio[0] * (ratio[1] / ratio[0]) ** ((np.arange(64) + 0.5) / 64)
     ideal = np.sqrt(rate) * size * np.stack([steps**0.5, steps**-0.5])
-    for key in jax.random.split(jax.random.key(0), 32):
-        mask = ~np.asarray(draw(key))[..., 0]
+    for mask in ~np.asarray(masks)[..., 0]:
         sides = np.array([mask.any(axis=1).sum(), mask.any(axis=0).sum()])
         assert np.abs(sides[:, None] - ideal).max(axis=0).min() < 1
 
 
-# What `benchmarks` times: (region, batch), at rates that are traced.
+# (region, batch), at rates that are traced. Of more boxes the table is as large.
 LARGE = [
-    (Box(count=64, aspect_ratio=(0.3, 3.3)), (2, 4096, 4096, 3)),
-    (Box(count=64, aspect_ratio=(0.3, 3.3)), (8, 256, 256, 256, 1)),
+    (Box(count=8, aspect_ratio=(0.3, 3.3)), (8, 256, 256, 256, 1)),
     (Block(size=4000), (2, 8000, 8000, 3)),
     (Band(count=50), (16, 10**6, 1)),
     (Box(count=2), (1, 2**28, 1)),
@@ -222,8 +218,8 @@ def test_tables_take_a_hundredth_of_a_large_batch(region, shape, monkeypatch):
     # Linear algebra starts threads, which take seconds to find a core on a busy machine.
     monkeypatch.setattr(np.linalg, "eigh", None)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape[0]))
-    draw = jax.vmap(lambda key, rate: region.sample(key, shape[1:], rate), (0, None))
-    program = jax.make_jaxpr(draw)(keys, jax.ShapeDtypeStruct((), jnp.float32))
+    masks = jax.vmap(lambda key, rate: region.sample(key, shape[1:], rate), (0, None))
+    program = jax.make_jaxpr(masks)(keys, jax.ShapeDtypeStruct((), jnp.float32))
     constants = jax.tree.leaves(program.consts) + all_literals(program.jaxpr)
     assert sum(np.asarray(each).nbytes for each in constants) < 0.01 * math.prod(shape)
 
@@ -245,15 +241,14 @@ def all_literals(jaxpr):
 
 def test_a_turned_lattice_drops_as_much_on_a_long_axis_as_in_double_precision():
     rate, degrees, size = 0.01, 10, 100_000
-    draw = jax.jit(lambda key: Grid(unit=1, rotate=degrees).sample(key, (1, size, 1), rate))
-    ours, exact = [], []
-    for key in jax.random.split(jax.random.key(0), 16):
-        _, turn, *shifts = np.asarray(jax.random.bits(key, (4,), jnp.uint32)) / 2**32
+    masks = draw(Grid(unit=1, rotate=degrees), (1, size, 1), KEYS[:16], rate)
+    words = jax.jit(jax.vmap(lambda key: jax.random.bits(key, (4,), jnp.uint32)))(KEYS[:16])
+    exact = []
+    for _, turn, *shifts in np.asarray(words) / 2**32:
         angle, x = np.deg2rad(degrees) * (2 * turn - 1), np.arange(size)
         places = np.sin(angle) * x + shifts[0], np.cos(angle) * x + shifts[1]
         exact.append(np.mean((places[0] % 1 < rate**0.5) & (places[1] % 1 < rate**0.5)))
-        ours.append(1 - np.asarray(draw(key)).mean())
-    assert np.mean(ours) == pytest.approx(np.mean(exact), rel=0.002)
+    assert 1 - np.asarray(masks).mean() == pytest.approx(np.mean(exact), rel=0.002)
 
 
 def test_an_axis_of_a_million_positions_costs_no_more_than_a_short_one():
@@ -265,7 +260,7 @@ def test_an_axis_of_a_million_positions_costs_no_more_than_a_short_one():
     covers = np.minimum(np.minimum(from_an_end, from_an_end[::-1]), 1000)
     expected = np.mean(1 - (1 - covers / (size - 999)) ** 64)
     assert many == pytest.approx(expected, abs=1e-12)
-    for region in (Box(count=2), Band(), Block(), Grid()):
+    for region in (Box(count=2), Block(), Grid()):
         mask = region.sample(jax.random.key(0), (size, 1), 0.25)
         assert 0.15 < 1 - np.asarray(mask).mean() < 0.35
 
@@ -290,14 +285,13 @@ def test_blocks_drop_what_the_levels_say(spatial, sides):
 
 def test_a_level_is_drawn_as_often_as_makes_up_the_difference():
     units = fraction_units(np.array([0.0, 0.2, 0.5, 1.0]))
-    words = jnp.asarray((np.arange(2**16) + 0.5) * 2**16, jnp.uint32)  # evenly over all words
-    draw = jax.jit(jax.vmap(lambda word, rate: pick_level(word, rate, units), (0, None)))
+    pick = jax.jit(jax.vmap(lambda word, rate: pick_level(word, rate, units), (0, None)))
     for rate in (0.0, 0.05, 0.2, 0.4, 0.5, 0.9, 1.0):
-        levels = np.asarray(draw(words, rate))
+        levels = np.asarray(pick(EVENLY, rate))
         assert units[levels].mean() / GRID == pytest.approx(rate, abs=2**-15)
         assert len(set(levels)) <= 2
     # A rate that is a level draws no other.
-    assert set(np.asarray(draw(words, 0.2))) == {1}
+    assert set(np.asarray(pick(EVENLY, 0.2))) == {1}
 
 
 def test_an_axis_without_positions_is_covered_by_nothing():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from cases import config_of
+from cases import config_of, image_of
 from dropax import (
     Batch,
     Channel,
@@ -48,7 +48,7 @@ def test_a_transform_that_drops_nothing_is_checked_for_what_makes_sense(stochast
         OperatorConfig(stochastic=stochastic),
         batch=Batch.from_parts(batch, {"seen": np.zeros(2, np.int32)}),
         field="image",
-        max_examples=2,
+        max_examples=1,
     )
     general = {each.name for each in GENERAL}
     drawing = {"record_depends_on_its_key_alone", "keys_matter"}
@@ -116,9 +116,24 @@ def test_drawn_configs_and_batches_of_dropax_itself():
         apply,
         configs(),
         only=["dtype_and_structure_kept", "no_tracer_leaks", "gradient_is_finite"],
-        max_examples=4,
+        max_examples=2,
     )
     assert len(held) == 3
+
+
+def test_the_examples_of_every_run_have_odd_and_even_sides_and_one_to_five_channels():
+    seen = set()
+
+    def notes(config, data, state, metadata, random_params=None, stats=None):
+        seen.add(data["image"].shape)
+        return data, state, metadata
+
+    options = {"batch": batches(kinds=("Batch",), ranks=(3,)), "only": ["dtype_and_structure_kept"]}
+    check_transform(draw_gain, notes, OperatorConfig(), field="image", **options)
+    heights, widths, channels = map(set, zip(*seen, strict=True))
+    assert channels == {1, 2, 3, 4, 5}
+    for sides in (heights, widths):
+        assert {side % 2 for side in sides} == {0, 1}
 
 
 def test_fields_that_are_read_are_no_fault():
@@ -236,7 +251,7 @@ def test_64_bit_arrays_are_taken_as_jax_takes_them():
 def test_rates_that_are_ranges_and_records_left_alone_are_counted_in():
     config = config_of("pixel", dropout_rate=(0.2, 0.8), apply_probability=0.5)
     names = ["dropped_fraction_is_the_rate", "rate_0_keeps_all", "rate_1_drops_all"]
-    options = {"batch": BATCH, "max_examples": 1}
+    options = {"batch": {"image": image_of((2, 16, 16, 2))}, "max_examples": 1}
     held = check_transform(generate_random_params, apply, config, only=names, **options)
     assert held == tuple(names)
     # A record's channels have a rate in common, and know of each other by it.

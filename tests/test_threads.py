@@ -15,7 +15,7 @@ import dropax
 from cases import config_of
 from dropax import DropoutOperator, ModalityOperator, OperatorConfig, Rngs
 
-THREADS, CALLS, SIZE = 8, 25, 3
+THREADS, CALLS, SIZE = 8, 25, 4
 often = pytest.mark.usefixtures("eager_switches")
 BATCH = {"image": np.ones((SIZE, 6, 5, 3), np.float32)}
 
@@ -93,7 +93,7 @@ def test_no_key_of_shared_rngs_comes_twice():
     assert repr(rngs) == repr(alone)
 
 
-@pytest.mark.parametrize("mode", ["pixel", "channel", "block", "box"])
+@pytest.mark.parametrize("mode", ["pixel", "block"])
 def test_pure_functions_give_every_thread_the_same(mode, key):
     config = config_of(mode)
     state = dropax.init_state(config, key)

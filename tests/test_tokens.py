@@ -45,13 +45,12 @@ def test_ids_are_those_of_a_loop_for_every_mask_and_count(data):
         assert found.tolist() == expected
 
 
-@pytest.mark.parametrize("lead", [(), (4,), (2, 3)], ids=str)
-def test_leading_axes_are_records_of_their_own(lead):
-    masks = RNG.random((*lead, 9)) < 0.5
-    together = keep_tokens(masks, 4)
-    for at in np.ndindex(lead):
-        for found, expected in zip(together, keep_tokens(masks[at], 4), strict=True):
-            np.testing.assert_array_equal(found[at], expected)
+def test_leading_axes_are_records_of_their_own():
+    masks = RNG.random((2, 3, 9)) < 0.5
+    together = [*map(np.asarray, keep_tokens(masks, 4))]
+    for at in np.ndindex(2, 3):
+        for found, expected in zip(together, slow_ids(masks[at], 4), strict=True):
+            assert found[at].tolist() == expected
 
 
 def test_ids_are_of_32_bits_also_where_64_are_on():
@@ -118,26 +117,26 @@ def test_patches_of_patch_mode_are_its_cells():
     patches = patch_mask(mask, 2)
     assert patches.shape == (4, 16)
     assert 0 < patches.sum() < patches.size
-    back = patches.reshape(4, 4, 4).repeat(2, 1).repeat(2, 2)
+    back = np.asarray(patches).reshape(4, 4, 4).repeat(2, 1).repeat(2, 2)
     np.testing.assert_array_equal(back[..., None], np.broadcast_to(mask, (4, 8, 8, 3))[..., :1])
 
 
 # Tokens out and back.
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "bool"])
 def test_kept_tokens_come_back_in_place_and_the_others_are_filled(dtype):
     mask = RNG.random((3, 9)) < 0.5
     tokens = keep_tokens(mask, 4)
-    x = jnp.asarray(RNG.integers(0, 2, (3, 9, 5))).astype(dtype)
+    x = RNG.integers(0, 2, (3, 9, 5)).astype(jnp.dtype(dtype))
     kept = gather_tokens(x, tokens.kept)
     assert (kept.shape, kept.dtype) == ((3, 4, 5), x.dtype)
-    back = scatter_tokens(kept, tokens, 1)
+    back = np.asarray(scatter_tokens(kept, tokens, 1))
     assert (back.shape, back.dtype) == (x.shape, x.dtype)
     for record, ids in enumerate(np.asarray(tokens.kept)):
         others = np.setdiff1d(np.arange(9), ids)
         np.testing.assert_array_equal(back[record, ids], x[record, ids])
-        np.testing.assert_array_equal(back[record, others], jnp.ones((5, 5), dtype))
+        np.testing.assert_array_equal(back[record, others], np.ones((5, 5), x.dtype))
 
 
 def test_restoring_is_what_mae_does():
@@ -164,8 +163,9 @@ def test_gradients_reach_kept_tokens_and_the_fill_and_nothing_else():
     def loss(x, fill):
         return (scatter_tokens(gather_tokens(x, tokens.kept), tokens, fill) * weights).sum()
 
-    x = jnp.where(jnp.array([0, 1, 0, 1, 1])[:, None] == 1, jnp.nan, jnp.ones((5, 2)))
-    of_x, of_fill = jax.grad(loss, argnums=(0, 1))(x, jnp.ones(2))
+    x = np.ones((5, 2), np.float32)
+    x[[1, 3, 4]] = np.nan
+    of_x, of_fill = jax.jit(jax.grad(loss, argnums=(0, 1)))(x, np.ones(2, np.float32))
     np.testing.assert_array_equal(of_x, weights * np.float32([1, 0, 1, 0, 0])[:, None])
     np.testing.assert_array_equal(of_fill, [2 + 4 + 5] * 2)
 

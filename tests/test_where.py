@@ -31,29 +31,31 @@ RNG = np.random.default_rng(0)
 WHERE = RNG.random(SHAPE[:3]) < 0.5
 STATE = init_state(config_of("pixel"), jax.random.key(0))
 BATCH = {
-    "image": image_of(SHAPE),
-    "labels": jnp.arange(120, dtype=jnp.int32).reshape(SHAPE[:3]),
-    "other": -image_of(SHAPE),
+    "image": np.asarray(image_of(SHAPE)),
+    "labels": np.arange(120, dtype=np.int32).reshape(SHAPE[:3]),
+    "other": -np.asarray(image_of(SHAPE)),
     "may": {"drop": WHERE},
 }
 
 
 def dropped(config, batch=BATCH):
-    return apply_batch(config, STATE, batch)[0]
+    return jax.tree.map(np.asarray, apply_batch(config, STATE, batch)[0])
 
 
 # What it does. The same drop without it is what to compare with: it differs by one select.
 
 
+EDITED = {"rescale": True, "clip_range": (3.0, 60.0), "apply_probability": 0.5}
+LABELLED = {"auxiliary_fields": ["labels"], "auxiliary_fill": 255}
+FILLED = {"fill": FromField("other"), "clip_range": (-50.0, 50.0)}
+
+
 @pytest.mark.parametrize(
     ("mode", "options"),
     [
-        ("pixel", {"rescale": True, "clip_range": (3.0, 60.0), "apply_probability": 0.5}),
-        ("pixel", {"fill": "noise", "batch_strategy": "scan", "dropout_rate": (0.2, 0.8)}),
-        ("whole pixel", {"auxiliary_fields": ["labels"], "auxiliary_fill": 255, "rescale": True}),
-        ("channel", {"share_mask": True, "target_key": "result"}),
-        ("box", {"fill": FromField("other"), "clip_range": (-50.0, 50.0)}),
-        ("band", {"fill": "mean", "auxiliary_fields": ["labels"], "apply_probability": 0.5}),
+        ("whole pixel", {"fill": "mean", **EDITED, **LABELLED}),
+        ("pixel", {"batch_strategy": "scan", "dropout_rate": (0.2, 0.8)}),
+        ("channel", {"share_mask": True, "target_key": "result", **FILLED}),
         ("patch", {"stochastic": False, "fill": (1.0, 2.0, 3.0), "rescale": True}),
     ],
 )
@@ -78,10 +80,11 @@ def test_nan_and_infinity_stay_where_nothing_may_drop_and_gradients_are_finite()
     config = config_of("pixel", where_key="where", rescale=True, clip_range=(0.0, 3.0))
     where = np.zeros((1, 4, 4), bool)
     where[:, :2] = True
-    image = jnp.ones((1, 4, 4, 1)).at[:, 2].set(jnp.nan).at[:, 3].set(-jnp.inf)
+    image = np.ones((1, 4, 4, 1), np.float32)
+    image[:, 2], image[:, 3] = np.nan, -np.inf
 
     def loss(image):
-        out = dropped(config, {"image": image, "where": where})["image"]
+        out = apply_batch(config, STATE, {"image": image, "where": where})[0]["image"]
         return jnp.where(where[..., None], out, 0).sum(), out
 
     gradient, out = jax.grad(loss, has_aux=True)(image)
@@ -91,9 +94,9 @@ def test_nan_and_infinity_stay_where_nothing_may_drop_and_gradients_are_finite()
 
 
 def test_the_dropped_fraction_is_the_rate_of_what_may_drop():
-    where = jnp.broadcast_to(jnp.arange(64) < 16, (8, 64, 64))
+    where = np.broadcast_to(np.arange(64) < 16, (8, 64, 64))
     config = config_of("pixel", where_key="where", mask_key="kept", dropout_rate=0.5)
-    out = dropped(config, {"image": jnp.ones((8, 64, 64, 3)), "where": where})
+    out = dropped(config, {"image": np.ones((8, 64, 64, 3), np.float32), "where": where})
     share = float(dropped_fraction(out["kept"]).mean()) / (16 / 64)
     # Five standard errors: a right library fails with probability 6e-7.
     assert abs(share - 0.5) < 5 * 0.5 / np.sqrt(8 * 64 * 16 * 3)
@@ -106,13 +109,11 @@ def test_the_dropped_fraction_is_the_rate_of_what_may_drop():
     ("shape", "axis", "of_where"),
     [
         ((6, 5, 3), "auto", (6, 5)),
-        ((6, 5, 3), "auto", (6, 5, 1)),
         ((6, 5, 3), "auto", (6, 5, 3)),
         ((6, 5, 3), "auto", (6, 1)),
         ((3, 6, 5), 0, (6, 5)),
         ((3, 6, 5), 0, (1, 6, 5)),
         ((6, 5), "auto", (6, 5)),
-        ((6, 5), "auto", (6, 1)),
         ((7,), "auto", (7,)),
         ((2, 6, 5, 3), "auto", (2, 1, 5)),
     ],
@@ -131,7 +132,7 @@ def test_it_has_the_spatial_axes_with_or_without_channels(shape, axis, of_where)
     np.testing.assert_array_equal(out == 0, np.broadcast_to(spread, shape))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["uint8", "bfloat16"])
 def test_zero_spares_and_all_else_does_not_whatever_the_dtype(dtype):
     values = jnp.asarray([0, 1, 2]).astype(dtype)
     expected = [False, True, True]
@@ -145,9 +146,11 @@ def test_zero_spares_and_all_else_does_not_whatever_the_dtype(dtype):
 # The ways in.
 
 
+RESCALED = config_of("pixel", where_key="may.drop", mask_key="kept", rescale=True)
+
+
 def test_one_element_drops_as_its_record_of_a_batch():
-    config = config_of("pixel", where_key="may.drop", mask_key="kept", rescale=True)
-    expected = dropped(config)
+    config, expected = RESCALED, dropped(RESCALED)
     key = jax.random.fold_in(STATE.key, STATE.step)
     params = generate_random_params(config, key, {"image": SHAPE})
     for at in range(2):
@@ -172,18 +175,13 @@ def test_the_operator_takes_it_and_describes_its_output():
 
 
 def test_it_is_exported_for_batches_of_any_size():
-    config = config_of("box", where_key="where")
     (size,) = jax.export.symbolic_shape("b")
-    spec = {
-        "image": jax.ShapeDtypeStruct((size, *SHAPE[1:]), jnp.float32),
-        "where": jax.ShapeDtypeStruct((size, *SHAPE[1:3]), jnp.bool_),
-    }
-    step = jax.jit(lambda key, batch: apply_batch(config, init_state(config, key), batch)[0])
+    spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), BATCH)
+    step = jax.jit(lambda key, batch: apply_batch(RESCALED, init_state(RESCALED, key), batch)[0])
     # Keys go through an exported program as their words.
     exported = jax.export.export(step)(jax.ShapeDtypeStruct((2,), jnp.uint32), spec)
-    batch = {"image": BATCH["image"], "where": WHERE}
-    words = jax.random.key_data(jax.random.key(0))
-    np.testing.assert_array_equal(exported.call(words, batch)["image"], step(words, batch)["image"])
+    found = exported.call(jax.random.key_data(jax.random.key(0)), BATCH)
+    jax.tree.map(np.testing.assert_array_equal, found, dropped(RESCALED))
 
 
 COLLECTIVE = r"= (.+?) (?:all-\w+|collective-\w+|reduce-scatter|ragged-\w+|send|recv)(?:-start)?\("
@@ -196,11 +194,11 @@ def test_a_sharded_batch_is_its_devices_own_work(kind):
     by_record = jax.NamedSharding(mesh, jax.P("x"))
     batch = {
         "image": image_of((40, 6, 5, 3)),
-        "where": jnp.asarray(RNG.random((40, 6, 5)) < 0.5),
-        "other": jnp.full((40, 1, 1, 3), -1.0),
+        "where": RNG.random((40, 6, 5)) < 0.5,
+        "other": np.full((40, 1, 1, 3), -1, np.float32),
     }
     step = jax.jit(lambda state, batch: apply_batch(config, state, batch)[0])
-    expected = step(STATE, batch)
+    expected = dropped(config, batch)
     laid = jax.device_put(batch, by_record)
     compiled = step.lower(STATE, laid).compile()
     assert re.findall(COLLECTIVE, compiled.as_text()) == []
@@ -261,40 +259,49 @@ def test_it_is_a_name(name, error):
 COORDINATES = st.sampled_from([-2.0, 0.0, 0.5, 1.0, 2.25, 3.0, 4.0, 7.0, np.nan, np.inf, -np.inf])
 
 
+def slow_box_mask(boxes, shape):
+    """The mask of some boxes, pixel by pixel."""
+    covered = np.zeros(shape, bool)
+    for box in boxes:
+        starts, ends = box[: len(shape)], box[len(shape) :]
+        for at in np.ndindex(shape):
+            sides = zip(starts, ends, at, strict=True)
+            overlaps = all(min(end, i + 1) > max(start, i) for start, end, i in sides)
+            covered[at] |= overlaps and (starts < ends).all()
+    return covered
+
+
 @settings(max_examples=30)
 @given(st.lists(st.tuples(*[COORDINATES] * 4), min_size=2, max_size=2))
 def test_a_pixel_is_inside_if_any_box_covers_some_of_it(boxes):
-    expected = np.zeros((3, 4), bool)
-    for top, left, bottom, right in boxes:
-        for y, x in np.ndindex(expected.shape):
-            height, width = min(bottom, y + 1) - max(top, y), min(right, x + 1) - max(left, x)
-            is_box = top < bottom and left < right
-            expected[y, x] |= is_box and height > 0 and width > 0
-    found = box_mask(np.array(boxes, np.float32), (3, 4))
-    np.testing.assert_array_equal(found, expected)
+    boxes = np.array(boxes, np.float32)
+    np.testing.assert_array_equal(box_mask(boxes, (3, 4)), slow_box_mask(boxes, (3, 4)))
 
 
 @pytest.mark.parametrize(("axes", "lead"), [(1, ()), (2, (4,)), (3, (2, 3))], ids=str)
 def test_boxes_have_any_leading_axes_and_any_number_of_spatial_axes(axes, lead):
     boxes = RNG.uniform(-1, 5, (*lead, 2, 2 * axes)).astype(np.float32)
     shape = (3, 4, 5)[:axes]
-    found = box_mask(boxes, shape)
+    found = np.asarray(box_mask(boxes, shape))
     assert found.shape == (*lead, *shape)
     for at in np.ndindex(lead):
-        np.testing.assert_array_equal(found[at], box_mask(boxes[at], shape))
-    assert not box_mask(boxes[..., :0, :], shape).any()
+        np.testing.assert_array_equal(found[at], slow_box_mask(boxes[at], shape))
+
+
+def test_no_boxes_cover_nothing():
+    assert not box_mask(np.ones((4, 0, 4), np.float32), (3, 4)).any()
 
 
 def test_what_boxes_protect_is_visible_in_full():
     boxes = np.array([[[0, 1, 3, 4], [5.5, 0, 7, 2.5], [0, 0, 0, 0]]] * 4, np.float32)
     config = config_of("box", where_key="free", mask_key="kept", dropout_rate=0.9)
-    batch = {"image": image_of((4, 8, 8, 3)), "free": ~box_mask(boxes, (8, 8))}
+    batch = {"image": image_of((4, 8, 8, 3)), "free": ~np.asarray(box_mask(boxes, (8, 8)))}
     kept = dropped(config, batch)["kept"]
     assert float(dropped_fraction(kept).min()) > 0.3
     np.testing.assert_array_equal(visible_fraction(kept, boxes), [[1, 1, 0]] * 4)
 
 
-@pytest.mark.parametrize("dtype", ["int32", "uint8", "int8", "uint32"])
+@pytest.mark.parametrize("dtype", ["int8", "uint32"])
 def test_positions_before_a_length_are_true(dtype):
     lengths = np.array([[0, 1, 5], [4, 100, 127]], dtype)
     expected = np.arange(4) < lengths[..., None].astype(np.int64)
@@ -308,7 +315,7 @@ def test_positions_before_a_length_are_true(dtype):
 def test_padding_of_spectrograms_never_drops():
     config = config_of("band", where_key="valid", dropout_rate=1.0, channel_axis=None)
     valid = length_mask(np.array([2, 5]), 6)[..., None]
-    out = dropped(config, {"image": jnp.ones((2, 6, 4)), "valid": valid})["image"]
+    out = dropped(config, {"image": np.ones((2, 6, 4), np.float32), "valid": valid})["image"]
     np.testing.assert_array_equal(out.sum((1, 2)), [4 * 4, 1 * 4])
 
 

@@ -113,7 +113,7 @@ def regions(
 
     Example:
       >>> from hypothesis import given, settings
-      >>> @settings(max_examples=10)
+      >>> @settings(max_examples=3)
       ... @given(regions(modes=("box", "band")))
       ... def check(region):
       ...     assert region.sample(jax.random.key(0), (6, 6, 3), 0.5).dtype == bool
@@ -551,7 +551,7 @@ def elements(
       >>> from hypothesis import given, settings
       >>> from dropax import DropoutOperatorConfig, apply
       >>> config = DropoutOperatorConfig(field_key="image")
-      >>> @settings(max_examples=10)
+      >>> @settings(max_examples=3)
       ... @given(elements(config, dtypes=("float32", "uint8")))
       ... def check(element):
       ...     data, _, _ = apply(config, element.data, element.state, element.metadata)

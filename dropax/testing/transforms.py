@@ -136,8 +136,8 @@ def check_transform(
       >>> import dropax
       >>> config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True)
       >>> batch = {"image": np.ones((8, 6, 6, 1), np.float32)}
-      >>> names = check_transform(dropax.generate_random_params, dropax.apply, config, batch=batch)
-      >>> "keys_matter" in names
+      >>> pair = dropax.generate_random_params, dropax.apply
+      >>> "keys_matter" in check_transform(*pair, config, batch=batch, max_examples=1)
       True
       >>> def multiply(config, data, state, metadata, random_params=None, stats=None):
       ...     image, mask = data["image"], random_params["keep_mask"]
@@ -228,7 +228,8 @@ def check_operator(operator: Any, config: Any, **options: Any) -> tuple[str, ...
       >>> from dropax import DropoutOperator, DropoutOperatorConfig
       >>> config = DropoutOperatorConfig(field_key="image", stochastic=True)
       >>> batch = {"image": np.ones((8, 6, 6, 1), np.float32)}
-      >>> "kept_values_stay" in check_operator(DropoutOperator, config, batch=batch)
+      >>> held = check_operator(DropoutOperator, config, batch=batch, max_examples=1)
+      >>> "kept_values_stay" in held
       True
     """
     if not (isinstance(operator, type) and issubclass(operator, ModalityOperator)):

@@ -14,12 +14,15 @@ CONFIG = dropax.DropoutOperatorConfig(field_key="image", dropout_rate=0.2, stoch
 
 
 def test_the_one_line() -> None:
-    key = jax.random.key(0)
-    assert_type(dropax.dropout(key, IMAGES), jax.Array)
-    dropax.dropout(key, np.ones((8, 8, 3), np.uint8), rate=(0.1, 0.3), fill="mean")
-    dropax.dropout(jax.random.PRNGKey(0), IMAGES, mode="channel", channel_axis=0)
-    dropax.dropout(key, IMAGES, mode=dropax.Box(count=2), rate=jnp.float32(0.1), element_ndim=4)
-    dropax.dropout(key, IMAGES, fill=(0, 1, 2.5), clip_range=(0.0, 1.0), rescale=True)
+    assert_type(dropax.dropout(jax.random.key(0), IMAGES), jax.Array)
+
+    def others(key: jax.Array) -> None:
+        dropax.dropout(key, np.ones((8, 8, 3), np.uint8), rate=(0.1, 0.3), fill="mean")
+        dropax.dropout(jax.random.PRNGKey(0), IMAGES, mode="channel", channel_axis=0)
+        dropax.dropout(key, IMAGES, mode=dropax.Box(count=2), rate=jnp.float32(0.1), element_ndim=4)
+        dropax.dropout(key, IMAGES, fill=(0, 1, 2.5), clip_range=(0.0, 1.0), rescale=True)
+
+    jax.eval_shape(others, jax.random.key(0))  # that they run, without a program for each
 
 
 def test_pure_functions() -> None:
@@ -104,7 +107,6 @@ def test_tokens() -> None:
 
 
 def test_regions() -> None:
-    key = jax.random.key(0)
     regions: list[dropax.Region] = [
         dropax.Pixel(),
         dropax.Channel(min_kept=1),
@@ -114,9 +116,13 @@ def test_regions() -> None:
         dropax.Grid(unit=(4, 8), rotate=45.0),
         dropax.Band(axis=1),
     ]
-    for region in regions:
-        assert_type(region.sample(key, (16, 16, 3), 0.5), jax.Array)
-    assert_type(dropax.Pixel().sample(key, (16, 16, 3), rate=0.5), jax.Array)
+
+    def sample(key: jax.Array) -> None:
+        for region in regions:
+            assert_type(region.sample(key, (16, 16, 3), 0.5), jax.Array)
+        assert_type(dropax.Pixel().sample(key, (16, 16, 3), rate=0.5), jax.Array)
+
+    jax.eval_shape(sample, jax.random.key(0))
 
 
 def test_the_operator() -> None:
