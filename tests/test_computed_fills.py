@@ -103,6 +103,12 @@ def test_equal_values_are_their_own_mean_and_have_no_noise(dtype):
                 np.testing.assert_array_equal(found, np.full(found.shape, number).astype(dtype))
 
 
+def test_of_no_values_the_mean_is_zero_and_there_is_no_noise():
+    mean, noise = compiled_fills(jax.random.key(0), jnp.zeros((0, 4, 3)), (0, 1))
+    np.testing.assert_array_equal(mean, np.zeros((1, 1, 3)))
+    assert noise.shape == (0, 4, 3)
+
+
 @pytest.mark.parametrize("dtype", LONG)
 def test_means_of_long_integers_are_exact_where_values_lie_close(dtype):
     least, most = int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max)

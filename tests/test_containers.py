@@ -422,6 +422,27 @@ def test_arrays_of_other_libraries_are_taken_wherever_arrays_are(key):
         np.testing.assert_array_equal(call(foreign), call(images))
 
 
+class Elsewhere(Tensor):
+    """One that lies where NumPy cannot read it."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("not on this device")
+
+
+class Unreadable(Elsewhere):
+    def __dlpack__(self, **options):
+        raise BufferError("not on any device")
+
+
+def test_an_array_that_numpy_cannot_read_is_read_by_dlpack_or_refused(key):
+    images = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
+    dropped = dropax.dropout(key, images)
+    np.testing.assert_array_equal(dropax.dropout(key, Elsewhere(images)), dropped)
+    text = r"^an array must be one that JAX takes; got .* not on any device$"
+    with pytest.raises(TypeError, match=text):
+        dropax.dropout(key, Unreadable(images))
+
+
 def test_a_mask_of_valid_records_has_one_entry_a_record():
     images = {"image": np.ones((4, 2, 2, 1))}
     with pytest.raises(

@@ -41,24 +41,36 @@ def settings_of(values):
             jax.config.update(name, value)
 
 
-def run(mode, **options):
-    """A batch through an operator, and under jit through the pure function and its gradient."""
-    config, key = config_of(mode, **options), jax.random.key(7)
-    operator = dropax.DropoutOperator(config, rngs=lambda: key)
-    out = operator.apply_batch(BATCH)["image"]
+KEY = jax.random.key(7)
+
+
+def batch(mode, **options):
+    """A batch through an operator."""
+    operator = dropax.DropoutOperator(config_of(mode, **options), rngs=lambda: KEY)
+    return [operator.apply_batch(BATCH)["image"]]
+
+
+def step(mode, **options):
+    """A batch under jit through the pure function, and its gradient."""
+    config = config_of(mode, **options)
 
     @functools.partial(jax.value_and_grad, has_aux=True)
     def loss(images):
-        state = dropax.init_state(config, key)
+        state = dropax.init_state(config, KEY)
         batch, state = dropax.apply_batch(config, state, {"image": images})
         return batch["image"].sum(), (batch["image"], state.step)
 
-    (_, (jitted, step)), gradient = jax.jit(loss)(BATCH["image"])
-    return out, jitted, gradient, step
+    (_, out), gradient = jax.jit(loss)(BATCH["image"])
+    return [*out, gradient]
 
 
-expected_of = functools.cache(run)
-"""What comes under the settings that all tests have."""
+def assert_same_under(setting, run, mode, up_to=0.0, **options):
+    expected = run(mode, **options)
+    with settings_of(SETTINGS[setting]):
+        found = run(mode, **options)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=up_to, atol=up_to)
 
 
 # That each region's masks follow no setting is tested in test_regions.py.
@@ -70,28 +82,16 @@ expected_of = functools.cache(run)
         ("pixel", "loose promotion"),
     ],
 )
-def test_modes_run_and_drop_the_same(mode, setting):
-    expected = expected_of(MODES[mode], fill=-1.0)
-    with settings_of(SETTINGS[setting]):
-        found = run(MODES[mode], fill=-1.0)
-    for one, other in zip(found, expected, strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
+def test_batches_come_to_the_same(mode, setting):
+    assert_same_under(setting, batch, MODES[mode], fill=-1.0)
 
 
-NOISE = {"fill": "noise", "dropout_rate": (0.0, 1.0), "apply_probability": 0.5}
-MEAN = {"fill": "mean", "rescale": True, "clip_range": (0.0, 50.0), "mask_key": "kept"}
+@pytest.mark.parametrize("setting", ["all checks", "64 bits"])
+def test_steps_and_gradients_come_to_the_same(setting):
+    options = {"fill": "noise", "dropout_rate": (0.0, 1.0), "apply_probability": 0.5}
+    assert_same_under(setting, step, "pixel", up_to=1e-5, **options)
 
 
-@pytest.mark.parametrize(
-    ("options", "setting"),
-    [(NOISE, "all checks"), (NOISE, "64 bits"), ({**MEAN, "dropout_rate": 1.0}, "all checks")],
-    ids=["noise, all checks", "noise, 64 bits", "mean, all checks"],
-)
-def test_options_run_and_come_to_the_same(options, setting):
-    expected = expected_of("pixel", **options)
-    with settings_of(SETTINGS[setting]):
-        found = run("pixel", **options)
-    for one, other in zip(found, expected, strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+def test_at_rate_1_a_mean_and_its_gradient_are_finite_under_all_checks():
+    options = {"fill": "mean", "rescale": True, "clip_range": (0.0, 50.0), "mask_key": "kept"}
+    assert_same_under("all checks", step, "pixel", up_to=1e-5, dropout_rate=1.0, **options)

@@ -294,9 +294,10 @@ def test_under_grad_and_eager_vmap_nothing_is_baked():
     np.testing.assert_array_equal(step(operator), step(twin))
 
 
-def test_counts_are_not_read_under_jit():
-    with pytest.raises(ValueError, match=r"^get_operation_stats must be called outside of jit\."):
-        jax.jit(lambda operator: operator.get_operation_stats())(operator_of())
+@pytest.mark.parametrize("method", ["get_operation_stats", "get_state"])
+def test_counts_and_states_are_not_read_under_jit(method):
+    with pytest.raises(ValueError, match=rf"^{method} must be called outside of jit"):
+        jax.jit(lambda operator: getattr(operator, method)())(operator_of())
 
 
 def test_donating_an_operator_deletes_nothing_that_a_caller_or_another_operator_holds():

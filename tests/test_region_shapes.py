@@ -288,6 +288,12 @@ UNFIT = [
     (Block((3, 3)), (4, 3), "Block.size must have one size for each of 1 axes; got (3, 3)."),
     (Patch((3,)), (4, 4, 3), "Patch.size must have one size for each of 2 axes; got (3,)."),
     (Grid(rotate=5), (4, 3), "Grid.rotate must be 0 for an element with 1 spatial axes; got 5."),
+    (
+        Box(),
+        (2**28 + 1, 3),
+        "a spatial axis that boxes or bands are drawn on must have at most 268435456 positions; "
+        "got 268435457.",
+    ),
 ]
 
 

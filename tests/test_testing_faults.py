@@ -91,22 +91,20 @@ def test_a_rate_that_is_read_under_jit_is_caught():
     assert isinstance(caught.value.__cause__, jax.errors.ConcretizationTypeError)
 
 
-# What every mode of dropax has, but for those that follow from how it drops.
-COMMON = set(PROPERTIES) - {
+# Without other fields and states; how far a mask of dropax's own repeats is known.
+FOR_MODES = set(PROPERTIES) - {
     "other_fields_stay",
     "state_is_independent",
-    "values_are_uncorrelated",
     "mask_is_drawn_along_each_axis",
 }
 
 
-@pytest.mark.parametrize("mode", ["pixel", "block"])
-def test_a_mode_has_every_property_that_makes_sense_for_it(mode):
+def test_a_mode_has_every_property_that_makes_sense_for_it():
     batch = {"image": BATCH["image"]}
     held = check_transform(
-        generate_random_params, apply, config_of(mode), batch=batch, max_examples=1
+        generate_random_params, apply, config_of("pixel"), batch=batch, max_examples=1
     )
-    assert set(held) == COMMON | ({"values_are_uncorrelated"} if mode == "pixel" else set())
+    assert set(held) == FOR_MODES
 
 
 VALUE_PROPERTIES = [
@@ -202,6 +200,24 @@ def test_a_new_field_is_declared():
     options["only"] = ["other_fields_stay"]
     with pytest.raises(ValueError, match="only must name properties that make sense"):
         check(faulty.sound_draw, faulty.drops_the_label, new_fields=["label"], **options)
+
+
+@faulty.filled
+def cuts_channels(config, image, mask):
+    return faulty.select(config, image, mask)[..., :1]
+
+
+@pytest.mark.parametrize(
+    ("apply", "text"),
+    [
+        (faulty.ignores_target_key, r"there is no field 'out' in the output"),
+        (cuts_channels, r"the result is float32\[7, 5, 1\] of an image float32\[7, 5, 3\]"),
+    ],
+)
+def test_the_result_lies_under_the_target_key_and_is_as_the_image(apply, text):
+    config = CONFIG.replace(target_key="out")
+    with pytest.raises(PropertyError, match=text):
+        check(faulty.sound_draw, apply, config, only=["dtype_and_structure_kept"])
 
 
 def test_what_raises_is_reported_as_raising():

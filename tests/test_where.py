@@ -323,6 +323,7 @@ def test_padding_of_spectrograms_never_drops():
     ("call", "error", "text"),
     [
         (lambda: box_mask([[0, 0, 1, 1]], (4, 4)), TypeError, r"box_mask\.boxes must be an array"),
+        (lambda: box_mask(np.ones((1, 4)), (4, -4)), ValueError, "have no negative size"),
         (lambda: box_mask(np.ones((1, 4), bool), (4, 4)), TypeError, "an array of real numbers"),
         (lambda: box_mask(np.ones(4), (4, 4)), ValueError, r"have shape \(\.\.\., n, 4\)"),
         (lambda: box_mask(np.ones((2, 4)), (4,)), ValueError, r"have shape \(\.\.\., n, 2\)"),

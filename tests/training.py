@@ -41,7 +41,7 @@ def restore(path, operator):
 
 def operators(seed):
     """One that draws by the step, and one that draws by records' ids."""
-    config = config_of("box", apply_probability=0.8)
+    config = config_of("pixel", apply_probability=0.8)
     return DropoutOperator(config, rngs=seed), DropoutOperator(config, rngs=seed + 1)
 
 

@@ -228,9 +228,8 @@ def check_operator(operator: Any, config: Any, **options: Any) -> tuple[str, ...
       >>> from dropax import DropoutOperator, DropoutOperatorConfig
       >>> config = DropoutOperatorConfig(field_key="image", stochastic=True)
       >>> batch = {"image": np.ones((8, 6, 6, 1), np.float32)}
-      >>> held = check_operator(DropoutOperator, config, batch=batch, max_examples=1)
-      >>> "kept_values_stay" in held
-      True
+      >>> check_operator(DropoutOperator, config, batch=batch, only=["kept_values_stay"])
+      ('kept_values_stay',)
     """
     if not (isinstance(operator, type) and issubclass(operator, ModalityOperator)):
         constraint = "be a subclass of dropax.ModalityOperator"
