@@ -77,6 +77,7 @@ def store(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
     Returns:
       `draw(key)`.
     """
+    draw = jax.jit(draw)  # traced once: for its shapes, and as a branch
     drawn = jax.eval_shape(draw, key)
 
     return jax.lax.cond(
@@ -108,6 +109,7 @@ def store_on_cpu(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
     Returns:
       `draw(key)`.
     """
+    draw = jax.jit(draw)  # traced once, for all platforms
     return jax.lax.platform_dependent(key, cpu=functools.partial(store, draw), default=draw)
 
 

@@ -38,8 +38,7 @@ def program(mode, devices, spec, shape, kind=AxisType.Auto, ids=False, **options
     batch = Batch.unchecked({"image": lying(spec, shape, jnp.float32)}, {}, **marks)
     state = init_state(config, jax.random.key(0))
     epoch = jnp.uint32(1) if ids else None
-    step = jax.jit(lambda state, batch, epoch: apply_batch(config, state, batch, epoch=epoch))
-    compiled = step.lower(state, batch, epoch).compile()
+    compiled = jax.jit(apply_batch).lower(config, state, batch, epoch=epoch).compile()
     out, _ = compiled.output_shardings
     kept = jax.NamedSharding(mesh, spec)
     assert all(one.is_equivalent_to(kept, len(shape)) for one in out.data.values())
