@@ -175,11 +175,14 @@ def test_what_is_expected_is_what_drops(min_kept, exact, groups):
 WRONG = [
     (lambda: Patch(exact=1), TypeError, "Patch.exact must be a bool; got 1."),
     (lambda: Channel(exact=None), TypeError, "Channel.exact must be a bool; got None."),
-    (
-        lambda: Channel(groups=[[0], [1]]),
-        TypeError,
-        "Channel.groups must be a tuple of tuples of channels; got [[0], [1]]. "
-        "Pass a tuple such as ((0, 1, 2), (3,)).",
+    *(
+        (
+            lambda groups=groups: Channel(groups=groups),
+            TypeError,
+            f"Channel.groups must be a tuple of tuples of channels; got {groups}. "
+            "Pass a tuple such as ((0, 1, 2), (3,)).",
+        )
+        for groups in ([(0,), (1,)], ([0], [1]))
     ),
     (
         lambda: Channel(groups=((0, 1), ())),

@@ -348,12 +348,26 @@ def test_at_the_rate_for_a_side_all_holes_have_that_side(mode, side, shape, boun
     assert (lines.sum(axis=1).min(), lines.sum(axis=1).max()) == bounds
 
 
+def test_a_cutout_that_covers_the_image_from_any_position_drops_all():
+    for length, drops_all in ((15, True), (99, True), (14, False)):
+        rate = presets.cutout("i", image_shape=(8, 8), length=length).dropout_rate
+        assert (rate == 1.0) == drops_all
+
+
 def test_rates_for_a_side_are_those_of_the_papers():
     assert presets.rate_for_side("box", 16, (32, 32, 3)) == 0.25
     assert presets.rate_for_side("band", (0, 8), (32, 32, 3)) == (0, 0.25)
     assert presets.rate_for_side("grid", 16, (224, 224, 3)) == 0.25
     cutout = presets.cutout("i", image_shape=(32, 32), length=16).dropout_rate
     assert presets.rate_for_side(Box(border="clip"), 16, (32, 32, 3)) == cutout
+
+
+@pytest.mark.parametrize(
+    ("preset", "default"), [(presets.random_erasing, 0.5), (presets.gridmask, 0.8)]
+)
+def test_a_probability_is_that_of_the_paper_or_as_given(preset, default):
+    assert preset("i").apply_probability == default
+    assert preset("i", probability=0.25).apply_probability == 0.25
 
 
 def test_options_of_the_config_are_taken_and_the_papers_own_can_be_changed():

@@ -100,6 +100,11 @@ def test_all_channels_can_be_kept_and_no_more(key):
     assert str(refused.value) == "Channel.min_kept must be at most the 3 channels; got 4."
 
 
+@pytest.mark.parametrize("region", EVERY_REGION, ids=repr)
+def test_a_mask_that_is_drawn_eagerly_is_one_program(region):
+    assert hasattr(type(region).sample, "lower")  # as what is jitted has
+
+
 ELEMENT = (6, 5, 3)
 
 

@@ -116,7 +116,7 @@ def test_drawn_configs_and_batches_of_dropax_itself():
         apply,
         configs(),
         only=["dtype_and_structure_kept", "no_tracer_leaks"],
-        max_examples=4,
+        max_examples=2,
     )
     assert len(held) == 2
 
