@@ -72,14 +72,6 @@ AS_USERS = {"xla_backend_optimization_level": 3}
 if version("jax").startswith("0.10."):
     AS_USERS["xla_cpu_use_fusion_emitters"] = True
 
-DTYPES = [
-    jnp.dtype(name)
-    for name in ("float32", "bfloat16", "float16", "uint8", "int32", "int16", "bool")
-]
-
-# Elements of one to four axes, odd sizes among them.
-SHAPES = [(17,), (5, 7), (6, 5, 3), (2, 5, 4, 3)]
-
 
 def config_of(mode, **options):
     """A stochastic config on the field "image"."""

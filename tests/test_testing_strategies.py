@@ -10,7 +10,6 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from cases import DTYPES
 from dropax import (
     Batch,
     Blocks,
@@ -190,6 +189,12 @@ def test_images_of_every_layout(layout):
     }
     assert is_so[layout]
     np.testing.assert_array_equal(jnp.asarray(image), np.ascontiguousarray(image))
+
+
+DTYPES = [
+    jnp.dtype(name)
+    for name in ("float32", "bfloat16", "float16", "uint8", "int32", "int16", "bool")
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
