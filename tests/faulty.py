@@ -208,9 +208,9 @@ def spoils_the_shapes(config, keys, data_shapes):
     return sound_draw(config, keys, {"image": (len(keys), *shape)})
 
 
-def pools(config, data, state, metadata, random_params=None, stats=None):
-    out, state, metadata = sound_apply(config, data, state, metadata, random_params, stats)
-    return {**out, "image": out["image"][..., :1]}, state, metadata
+@filled
+def pools(config, image, mask):
+    return select(config, image, mask)[..., :1]
 
 
 def adds_a_field(config, data, state, metadata, random_params=None, stats=None):

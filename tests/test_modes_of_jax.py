@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import MODES, REPRESENTATIVES, config_of, image_of
+from cases import MODES, REPRESENTATIVES, SHAPE, config_of, image_of
 
-BATCH = {"image": np.asarray(image_of((4, 6, 5, 3)))}
+BATCH = {"image": np.asarray(image_of(SHAPE))}
 
 # Strict promotion of dtypes and ranks is what all tests run under; here it is off as well.
 SETTINGS = {
@@ -64,8 +64,14 @@ def step(mode, **options):
     return [*out, gradient]
 
 
+@functools.cache
+def expected_of(run, mode, **options):
+    """What comes under the settings that all tests have."""
+    return run(mode, **options)
+
+
 def assert_same_under(setting, run, mode, up_to=0.0, **options):
-    expected = run(mode, **options)
+    expected = expected_of(run, mode, **options)
     with settings_of(SETTINGS[setting]):
         found = run(mode, **options)
     for one, other in zip(found, expected, strict=True):

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from cases import config_of, image_of
+from cases import SHAPE, config_of, image_of
 from dropax import (
     Batch,
     DropoutOperator,
@@ -32,7 +32,7 @@ from dropax import (
 from dropax.kit.state import save_state, word_count
 from dropax.testing import operator_states
 
-IMAGES = np.asarray(image_of((4, 6, 5, 3)))
+IMAGES = np.asarray(image_of(SHAPE))
 STATS = {"mean": np.float32(0.5)}
 
 
@@ -144,8 +144,8 @@ class Operators(RuleBasedStateMachine):
     @rule(target=pairs, kind=st.sampled_from(list(CONFIGS)), seed=seeds)
     def another(self, kind, seed):
         config = CONFIGS[kind]
-        operator = DropoutOperator(config, rngs=seed, name="copy")
-        return self.together(operator, Model.of_seed(config, seed, "copy"))
+        operator = DropoutOperator(config, rngs=seed, name=kind)
+        return self.together(operator, Model.of_seed(config, seed, kind))
 
     @rule(target=pairs, pair=pairs, cloned=st.booleans())
     def copy(self, pair, cloned):

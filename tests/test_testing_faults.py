@@ -202,16 +202,11 @@ def test_a_new_field_is_declared():
         check(faulty.sound_draw, faulty.drops_the_label, new_fields=["label"], **options)
 
 
-@faulty.filled
-def cuts_channels(config, image, mask):
-    return faulty.select(config, image, mask)[..., :1]
-
-
 @pytest.mark.parametrize(
     ("apply", "text"),
     [
         (faulty.ignores_target_key, r"there is no field 'out' in the output"),
-        (cuts_channels, r"the result is float32\[7, 5, 1\] of an image float32\[7, 5, 3\]"),
+        (faulty.pools, r"the result is float32\[7, 5, 1\] of an image float32\[7, 5, 3\]"),
     ],
 )
 def test_the_result_lies_under_the_target_key_and_is_as_the_image(apply, text):

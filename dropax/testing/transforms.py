@@ -136,8 +136,10 @@ def check_transform(
       >>> import dropax
       >>> config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True)
       >>> batch = {"image": np.ones((8, 6, 6, 1), np.float32)}
-      >>> pair = dropax.generate_random_params, dropax.apply
-      >>> "keys_matter" in check_transform(*pair, config, batch=batch, max_examples=1)
+      >>> names = check_transform(
+      ...     dropax.generate_random_params, dropax.apply, config, batch=batch, max_examples=1
+      ... )
+      >>> "keys_matter" in names
       True
       >>> def multiply(config, data, state, metadata, random_params=None, stats=None):
       ...     image, mask = data["image"], random_params["keep_mask"]
