@@ -1,7 +1,10 @@
 """The one table of cases that every cross-cutting test runs through: a new mode is a new row."""
 
+import functools
+import re
 from importlib.metadata import version
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -72,6 +75,9 @@ AS_USERS = {"xla_backend_optimization_level": 3}
 if version("jax").startswith("0.10."):
     AS_USERS["xla_cpu_use_fusion_emitters"] = True
 
+# Of a batch wherever the shape is not what is tested: so tests share what is compiled.
+SHAPE = (4, 6, 5, 3)
+
 
 def config_of(mode, **options):
     """A stochastic config on the field "image"."""
@@ -86,3 +92,21 @@ def image_of(shape, dtype=np.float32):
         return jnp.ones(shape, dtype)
     count = int(np.prod(shape))
     return jnp.asarray((np.arange(count) % 100 + 1).reshape(shape).astype(dtype))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def draw_masks(region, shape, keys, rate):
+    """A region's masks of as many records as there are keys, as they are stored."""
+    return jax.vmap(lambda key: region.sample(key, shape, rate))(keys)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def draw_words(keys, count):
+    """The first words of JAX's own stream, for each key."""
+    return jax.vmap(lambda key: jax.random.bits(key, (count,), jnp.uint32))(keys)
+
+
+def collectives(compiled):
+    """The type of each thing that the devices of a compiled program exchange."""
+    kinds = r"all-\w+|collective-\w+|reduce-scatter|ragged-\w+|send|recv"
+    return re.findall(rf"= (.+?) (?:{kinds})(?:-start)?\(", compiled.as_text())

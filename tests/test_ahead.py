@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import MODES, config_of, image_of
+from cases import MODES, SHAPE, config_of, image_of
 from dropax import Batch, Element, apply_batch, init_state
 
 ROOT = pathlib.Path(__file__).parents[1]
-IMAGES = image_of((4, 6, 5, 3))
+IMAGES = image_of(SHAPE)
 
 
 def scheduled(config):

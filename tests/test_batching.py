@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import config_of, image_of
+from cases import SHAPE, config_of, image_of
 from dropax import Batch, Element, OperatorConfig, apply_batch, batched, init_state
 from dropax.kit.state import new_state
 
@@ -120,7 +120,7 @@ def test_local_positions_would_repeat_masks_and_are_refused(key):
 @pytest.mark.parametrize("strategy", ["vmap", "scan"])
 def test_numpy_arrays_may_be_constants_of_a_jitted_function(strategy, key):
     config = config_of("pixel", batch_strategy=strategy)
-    state, images = init_state(config, key), np.ones((4, 6, 5, 3), np.float32)
+    state, images = init_state(config, key), np.ones(SHAPE, np.float32)
     baked = jax.jit(lambda state: apply_batch(config, state, {"image": images}))(state)[0]
     passed = jax.jit(apply_batch)(config, state, {"image": images})[0]
     np.testing.assert_array_equal(baked["image"], passed["image"])
@@ -208,9 +208,7 @@ def test_a_shared_mask_of_an_empty_batch_is_none(key):
 
 def test_a_rate_of_integers_mixes_with_an_apply_probability(key):
     config = config_of("pixel", dropout_rate=jnp.int32(0), apply_probability=0.5)
-    out, _ = apply_batch(
-        config, init_state(config, key), {"image": np.ones((4, 6, 5, 3), np.float32)}
-    )
+    out, _ = apply_batch(config, init_state(config, key), {"image": np.ones(SHAPE, np.float32)})
     np.testing.assert_array_equal(out["image"], 1)
 
 

@@ -4,7 +4,6 @@ A statistical assertion fails on a right library with probability 1e-6 at most.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from bounds import assert_counts
+from cases import draw_masks
 from dropax import (
     Band,
     Box,
@@ -32,13 +32,8 @@ RECORDS, SHAPE = 4096, (6, 8, 3)
 KEYS = jax.random.split(jax.random.key(9), RECORDS)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def draw(region, rate, shape, keys):
-    return jax.vmap(lambda key: region.sample(key, shape, rate))(keys)
-
-
 def kept(region, rate, shape=SHAPE, keys=KEYS):
-    return np.asarray(draw(region, rate, shape, keys))
+    return np.asarray(draw_masks(region, shape, keys, rate))
 
 
 # OneOf.

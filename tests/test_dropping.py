@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import MODES, config_of, image_of
+from cases import MODES, SHAPE, config_of, image_of
 from dropax import (
     Pixel,
     apply,
@@ -14,8 +14,6 @@ from dropax import (
 )
 from dropax.dropping import Fields, drop_record
 from small import ONES, both_kinds, both_modes, det, equal, make, run, sto
-
-SHAPE = (4, 6, 5, 3)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 A statistical assertion fails on a right library with probability 1e-6 at most.
 """
 
-import functools
 import itertools
 import math
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from bounds import assert_counts
+from cases import draw_masks, draw_words
 from dropax import Blocks, Channel, Patch
 from dropax.bits import GRID, drop_units
 from dropax.regions.cells import _RECTANGLES
@@ -23,14 +23,10 @@ LAST = 2**32 - 1
 count_of = jax.jit(draw_count, static_argnums=2)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def draw(region, shape, keys, rate):
-    return jax.vmap(lambda key: region.sample(key, shape, rate))(keys)
-
-
 def kept(region, shape, rate, records=RECORDS):
     """Keep masks of many records."""
-    return np.asarray(draw(region, shape, jax.random.split(jax.random.key(5), records), rate))
+    keys = jax.random.split(jax.random.key(5), records)
+    return np.asarray(draw_masks(region, shape, keys, rate))
 
 
 # How many.
@@ -288,9 +284,8 @@ def test_blocks_are_placed_by_the_documented_rule(region, rows, columns):
     rate = 0.4
     size = 1 + 4 * _RECTANGLES + rows * columns
     keys = jax.random.split(jax.random.key(0), 32)
-    masks = ~np.asarray(draw(region, (rows, columns, 1), keys, rate))[..., 0]
-    words = jax.jit(jax.vmap(lambda key: jax.random.bits(key, (size,), jnp.uint32)))(keys)
-    for mask, own in zip(masks, np.asarray(words, np.int64), strict=True):
+    masks = ~np.asarray(draw_masks(region, (rows, columns, 1), keys, rate))[..., 0]
+    for mask, own in zip(masks, np.asarray(draw_words(keys, size), np.int64), strict=True):
         expected = hidden(own[1:], int(mask.sum()), rows, columns, region)
         np.testing.assert_array_equal(mask, expected)
 

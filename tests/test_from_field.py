@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import MODES, config_of, image_of
+from cases import MODES, SHAPE, config_of, image_of
 from dropax import (
     DropoutOperator,
     DropoutOperatorConfig,
@@ -20,7 +20,6 @@ from dropax import (
     init_state,
 )
 
-SHAPE = (4, 6, 5, 3)
 STATE = init_state(config_of("pixel"), jax.random.key(0))
 RNG = np.random.default_rng(0)
 

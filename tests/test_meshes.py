@@ -7,12 +7,12 @@ import pytest
 from jax.sharding import AxisType
 
 import dropax
-from cases import config_of, every_region, image_of
+from cases import SHAPE, config_of, every_region, image_of
 from dropax import DropoutOperator, ModalityOperator, OperatorConfig, apply_batch, init_state
 from dropax.kit.meshes import explicit_axes
 from small import ONES, det, run
 
-IMAGES = image_of((4, 6, 5, 3))
+IMAGES = image_of(SHAPE)
 kinds = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name)
 BATCH_AND_HEIGHT = ((2, 3), jax.P("batch", "height"))
 HEIGHT = ((1, 3), jax.P(None, "height"))

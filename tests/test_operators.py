@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import config_of, image_of, representatives
+from cases import SHAPE, config_of, image_of, representatives
 from dropax import (
     Batch,
     DropoutOperator,
@@ -26,7 +26,7 @@ from dropax import (
 )
 from small import ONES, both_kinds, both_modes, both_strategies, det, equal, make, run, sto
 
-IMAGES = image_of((4, 6, 5, 3))
+IMAGES = image_of(SHAPE)
 
 
 def operator_of(mode="pixel", rngs=0, **options):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bounds import assert_counts
-from cases import config_of, image_of
+from cases import SHAPE, config_of, image_of
 from dropax import (
     Channel,
     DropoutOperator,
@@ -19,7 +19,6 @@ from dropax import (
     init_state,
 )
 
-SHAPE = (4, 6, 5, 3)
 MANY = (64, 6, 5, 3)
 
 

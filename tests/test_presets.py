@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bounds import assert_counts
+from cases import draw_masks
 from dropax import (
     Band,
     Block,
@@ -341,8 +342,8 @@ SIDES = [
 @pytest.mark.parametrize(("mode", "side", "shape", "bounds"), SIDES, ids=str)
 def test_at_the_rate_for_a_side_all_holes_have_that_side(mode, side, shape, bounds):
     rate = presets.rate_for_side(mode, side, shape)
-    draw = jax.jit(jax.vmap(lambda key, rate: mode.sample(key, shape, rate), (0, None)))
-    drops = ~np.asarray(draw(jax.random.split(jax.random.key(0), 1024), rate))[..., 0]
+    keys = jax.random.split(jax.random.key(0), 1024)
+    drops = ~np.asarray(draw_masks(mode, shape, keys, rate))[..., 0]
     along = 1 + getattr(mode, "axis", 0)
     lines = drops.any(axis=tuple({1, 2} & set(range(drops.ndim)) - {along}))
     assert (lines.sum(axis=1).min(), lines.sum(axis=1).max()) == bounds

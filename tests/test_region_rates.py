@@ -4,7 +4,6 @@ Calibration is checked twice: exactly, against all positions that a region can t
 sampling. A statistical assertion fails on a right library with probability 1e-6 at most.
 """
 
-import functools
 import itertools
 import math
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from bounds import assert_counts
+from cases import draw_masks, draw_words
 from dropax import Band, Block, Blocks, Box, Grid, Inverted, OneOf, Patch
 from dropax.bits import GRID, drop_units
 from dropax.regions.blocks import _levels as block_levels
@@ -55,15 +55,9 @@ CASES = [
 ]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def draw(region, shape, keys, rate):
-    """Masks of as many records as there are keys, as they are stored."""
-    return jax.vmap(lambda key: region.sample(key, shape, rate))(keys)
-
-
 def dropped(region, spatial, rate):
     """Where records drop, in the first channel, bool of shape (RECORDS, *spatial)."""
-    masks = np.asarray(draw(region, (*spatial, 2), KEYS, rate))
+    masks = np.asarray(draw_masks(region, (*spatial, 2), KEYS, rate))
     return np.broadcast_to(~masks[..., 0], (RECORDS, *spatial))
 
 
@@ -71,7 +65,7 @@ def dropped(region, spatial, rate):
 def test_the_mean_dropped_fraction_is_the_rate(region, spatial):
     for rate in RATES:
         # Along an axis on which all values drop together, one stands for all.
-        kept = np.asarray(draw(region, (*spatial, 2), KEYS, rate)).reshape(RECORDS, -1)
+        kept = np.asarray(draw_masks(region, (*spatial, 2), KEYS, rate)).reshape(RECORDS, -1)
         fractions = 1 - np.count_nonzero(kept, axis=1) / kept.shape[1]
         if rate in (0.0, 1.0):
             assert (fractions == rate).all()
@@ -188,13 +182,13 @@ def test_on_a_long_axis_the_two_nearest_sizes_are_drawn_and_their_mean_is_the_ra
 
 def test_on_one_axis_an_interval_is_a_band():
     for rate in (0.1, 0.5):
-        masks = [draw(region, (33, 2), KEYS, rate) for region in (Band(), Box())]
+        masks = [draw_masks(region, (33, 2), KEYS, rate) for region in (Band(), Box())]
         np.testing.assert_array_equal(*masks)
 
 
 def test_boxes_of_many_aspect_ratios_are_of_the_nearest_sizes():
     size, rate, ratio = 800, 1 / 64, (0.5, 2)
-    masks = draw(Box(aspect_ratio=ratio), (size, size, 1), KEYS[:32], rate)
+    masks = draw_masks(Box(aspect_ratio=ratio), (size, size, 1), KEYS[:32], rate)
     steps = ratio[0] * (ratio[1] / ratio[0]) ** ((np.arange(64) + 0.5) / 64)
     ideal = np.sqrt(rate) * size * np.stack([steps**0.5, steps**-0.5])
     for mask in ~np.asarray(masks)[..., 0]:
@@ -241,10 +235,9 @@ def all_literals(jaxpr):
 
 def test_a_turned_lattice_drops_as_much_on_a_long_axis_as_in_double_precision():
     rate, degrees, size = 0.01, 10, 100_000
-    masks = draw(Grid(unit=1, rotate=degrees), (1, size, 1), KEYS[:16], rate)
-    words = jax.jit(jax.vmap(lambda key: jax.random.bits(key, (4,), jnp.uint32)))(KEYS[:16])
+    masks = draw_masks(Grid(unit=1, rotate=degrees), (1, size, 1), KEYS[:16], rate)
     exact = []
-    for _, turn, *shifts in np.asarray(words) / 2**32:
+    for _, turn, *shifts in np.asarray(draw_words(KEYS[:16], 4)) / 2**32:
         angle, x = np.deg2rad(degrees) * (2 * turn - 1), np.arange(size)
         places = np.sin(angle) * x + shifts[0], np.cos(angle) * x + shifts[1]
         exact.append(np.mean((places[0] % 1 < rate**0.5) & (places[1] % 1 < rate**0.5)))

@@ -4,10 +4,10 @@ import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cases import draw_masks, draw_words
 from dropax import Band, Block, Blocks, Box, Grid, Patch, Record
 from dropax.regions.boxes import _levels as levels
 
@@ -21,8 +21,7 @@ def masks_of(region, spatial, channels=1):
     """Where 16 records at each rate drop, bool of shape (64, *spatial, channels)."""
     keys = jax.random.split(jax.random.key(3), 16)
     shape = (*spatial, channels)
-    draw = jax.jit(jax.vmap(lambda key, rate: region.sample(key, shape, rate), (0, None)))
-    masks = np.concatenate([np.asarray(draw(keys, rate)) for rate in RATES])
+    masks = np.concatenate([np.asarray(draw_masks(region, shape, keys, rate)) for rate in RATES])
     return np.broadcast_to(~masks, (len(masks), *shape))
 
 
@@ -153,12 +152,10 @@ def test_a_grid_is_a_lattice_of_equal_squares(spatial):
 @pytest.mark.parametrize("degrees", [30, 360])
 def test_a_grid_turns_either_way_by_up_to_its_angle(degrees):
     size, unit, rate = 9, 5, 0.3
-    region = Grid(unit=unit, rotate=degrees)
-    draw = jax.jit(jax.vmap(lambda key: region.sample(key, (size, size, 1), rate)[..., 0]))
-    bits = jax.jit(jax.vmap(lambda key: jax.random.bits(key, (4,), jnp.uint32)))
     keys = jax.random.split(jax.random.key(0), 8)
-    words = np.asarray(bits(keys)) / 2**32
-    for dropped, (_, turn, *shifts) in zip(~np.asarray(draw(keys)), words, strict=True):
+    masks = draw_masks(Grid(unit=unit, rotate=degrees), (size, size, 1), keys, rate)
+    words = np.asarray(draw_words(keys, 4)) / 2**32
+    for dropped, (_, turn, *shifts) in zip(~np.asarray(masks)[..., 0], words, strict=True):
         angle = np.deg2rad(degrees) * (2 * turn - 1)
         y, x = np.indices((size, size))
         along = (np.cos(angle) * y + np.sin(angle) * x) / unit + shifts[0]

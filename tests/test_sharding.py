@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from cases import MODES, REPRESENTATIVES, config_of
+from cases import MODES, REPRESENTATIVES, collectives, config_of
 from dropax import Batch, apply_batch, init_state
 
-COLLECTIVE = r"= (.+?) (?:all-\w+|collective-\w+|reduce-scatter|ragged-\w+|send|recv)(?:-start)?\("
 EACH = 5  # records of a device; with those of eight, 40, no other axis is as long
 
 
@@ -43,10 +42,6 @@ def program(mode, devices, spec, shape, kind=AxisType.Auto, ids=False, **options
     kept = jax.NamedSharding(mesh, spec)
     assert all(one.is_equivalent_to(kept, len(shape)) for one in out.data.values())
     return compiled
-
-
-def collectives(compiled):
-    return re.findall(COLLECTIVE, compiled.as_text())
 
 
 def work(compiled):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import config_of, image_of
+from cases import SHAPE, config_of, image_of
 from dropax import (
     Block,
     Channel,
@@ -25,7 +25,7 @@ from dropax import (
 )
 from small import ONES, det, equal, run, sto
 
-IMAGES = image_of((4, 6, 5, 3))
+IMAGES = image_of(SHAPE)
 REFUSED = r"was called under jit, scan or the like on a stochastic operator from outside"
 
 
@@ -212,7 +212,7 @@ def test_an_eager_call_compiles_nothing_that_it_has_compiled_before(options, imp
         key = jax.random.key(seed, impl=impl)
         _, state = apply_batch(config, init_state(config, key), batch)
         apply_batch(config, state, batch, record_ids=ids, epoch=None if ids is None else seed)
-        params = generate_random_params(config, key, {"image": (4, 6, 5, 3)})
+        params = generate_random_params(config, key, {"image": SHAPE})
         first = jax.tree.map(lambda leaf: leaf[0], params)
         apply(config, {"image": IMAGES[0]}, {}, {}, first)
         dropout(key, IMAGES, rate=0.3, mode=config.mode)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import MODES, config_of, image_of
+from cases import MODES, SHAPE, config_of, image_of
 from dropax import (
     Batch,
     Channel,
@@ -46,7 +46,7 @@ def test_a_stochastic_config_needs_a_key():
 
 def test_legacy_and_typed_keys_give_the_same_masks():
     typed, legacy = jax.random.key(3), jax.random.PRNGKey(3)
-    batch = {"image": image_of((4, 6, 5, 3))}
+    batch = {"image": image_of(SHAPE)}
     config = config_of("pixel")
     one, _ = apply_batch(config, init_state(config, typed), batch)
     other, _ = apply_batch(config, init_state(config, legacy), batch)
@@ -211,7 +211,7 @@ def test_the_fixed_pattern_ignores_random_params_keys_and_batches(mode):
 @pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
 def test_target_and_clip_hold_at_every_rate_and_the_source_stays(rate, key):
     config = config_of("pixel", dropout_rate=rate, target_key="out.view", clip_range=(0.25, 2.0))
-    image = np.linspace(-3, 3, 4 * 6 * 5 * 3, dtype=np.float32).reshape(4, 6, 5, 3)
+    image = np.linspace(-3, 3, 4 * 6 * 5 * 3, dtype=np.float32).reshape(SHAPE)
     batch, _ = apply_batch(config, init_state(config, key), {"image": image})
     np.testing.assert_array_equal(batch["image"], image)
     view = np.asarray(batch["out"]["view"])
@@ -220,7 +220,7 @@ def test_target_and_clip_hold_at_every_rate_and_the_source_stays(rate, key):
 
 
 def test_inputs_are_never_modified(key):
-    image = np.ones((4, 6, 5, 3), np.float32)
+    image = np.ones(SHAPE, np.float32)
     image.setflags(write=False)
     data = {"camera": {"rgb": image, "depth": image}, "label": np.arange(4)}
     config = config_of("pixel", field_key="camera.rgb", auxiliary_fields=["camera.depth"])
@@ -268,14 +268,14 @@ def test_records_are_counted_as_applied_or_skipped(key):
         config = config_of("pixel").replace(dropout_rate=jnp.float32(rate))
         state = init_state(config, key)
         for _ in range(3):
-            _, state = apply_batch(config, state, {"image": image_of((4, 6, 5, 3))})
+            _, state = apply_batch(config, state, {"image": image_of(SHAPE)})
         assert (int(state.applied_count[1]), int(state.skipped_count[1])) == expected
 
 
 def test_bad_batches_are_refused(key):
     config = config_of("pixel")
     state = init_state(config, key)
-    image = image_of((4, 6, 5, 3))
+    image = image_of(SHAPE)
     with pytest.raises(
         ValueError, match=r"leaf 'data.label' must have 4 records along its leading"
     ):

@@ -11,6 +11,7 @@ from cases import (
     AS_USERS,
     MODES,
     REPRESENTATIVES,
+    SHAPE,
     config_of,
     every_mode,
     image_of,
@@ -25,7 +26,7 @@ from dropax import (
 )
 from dropax.kit.batching import RecordEngine
 
-IMAGES = image_of((4, 6, 5, 3))
+IMAGES = image_of(SHAPE)
 # Each form of mask in an image and in another shape, and every dtype once.
 LAYOUTS = [
     ("pixel", (17,), jnp.uint8),
@@ -160,9 +161,9 @@ def test_a_rate_can_be_mapped_over(mode, key):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_lies_under_a_dropped_value_is_gone_in_values_and_gradients(mode, rate, bad, key):
     config = config_of(mode, dropout_rate=rate)
-    params = generate_random_params(config, key, {"image": (4, 6, 5, 3)})
-    shown = generate_random_params(config, key, {"image": (4, 6, 5, 3)})["keep_mask"]
-    mask = jnp.broadcast_to(shown[:, None, None] if shown.ndim == 2 else shown, (4, 6, 5, 3))
+    params = generate_random_params(config, key, {"image": SHAPE})
+    shown = params["keep_mask"]
+    mask = jnp.broadcast_to(shown[:, None, None] if shown.ndim == 2 else shown, SHAPE)
     images = jnp.where(mask, 1.5, bad)
 
     def total(images, params):
@@ -187,7 +188,7 @@ def test_what_lies_under_a_dropped_value_is_gone_in_values_and_gradients(mode, r
 )
 def test_infinities_and_nans_vanish_in_every_float_dtype_and_strategy(mode, dtype, strategy, key):
     config = config_of(MODES[mode], dropout_rate=1.0, batch_strategy=strategy)
-    bad = np.full((4, 6, 5, 3), np.nan, jnp.dtype(dtype))
+    bad = np.full(SHAPE, np.nan, jnp.dtype(dtype))
     bad[1:3] = np.array([np.inf, -np.inf]).reshape(2, 1, 1, 1)
     out = np.asarray(run(config, key, bad))
     kept = bad.size // 3 if mode == "channel, one kept" else 0
@@ -270,7 +271,7 @@ def test_which_config_runs_can_be_decided_by_a_traced_value(key):
 def test_images_can_be_donated(mode, key):
     config = config_of(mode)
     step = jax.jit(lambda state, batch: apply_batch(config, state, batch), donate_argnums=(0, 1))
-    images, state = image_of((4, 6, 5, 3)), init_state(config, key)
+    images, state = image_of(SHAPE), init_state(config, key)
     expected = run(config, key, images)
     out, after = step(state, {"image": images})
     np.testing.assert_array_equal(out["image"], expected)
@@ -288,7 +289,7 @@ def test_what_makes_a_new_trace_is_a_shape_a_dtype_a_structure_or_a_static_optio
         return apply_batch(config, state, batch, record_ids=ids, epoch=epoch)
 
     config, state = config_of("pixel"), init_state(config_of("pixel"), jax.random.key(0))
-    images, ids = jnp.ones((4, 6, 5, 3)), np.arange(4, dtype=np.uint32)
+    images, ids = jnp.ones(SHAPE), np.arange(4, dtype=np.uint32)
     odds = config.replace(apply_probability=0.5)
     spread = config.replace(dropout_rate=(0.1, 0.2))
     batch = {"image": images}
@@ -338,7 +339,7 @@ def test_the_state_threads_through_scan_and_donation(mode, key):
 @representatives
 def test_nothing_but_shapes_is_needed_to_know_the_output(mode, key):
     config = config_of(mode, target_key="out.image")
-    spec = {"image": jax.ShapeDtypeStruct((4, 6, 5, 3), jnp.bfloat16)}
+    spec = {"image": jax.ShapeDtypeStruct(SHAPE, jnp.bfloat16)}
     out, _ = jax.eval_shape(lambda batch: apply_batch(config, init_state(config, key), batch), spec)
     assert out == {"image": spec["image"], "out": {"image": spec["image"]}}
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cases import MODES, config_of, image_of
+from cases import MODES, SHAPE, config_of, image_of
 from dropax import (
     apply_batch,
     dropped_fraction,
@@ -146,10 +146,9 @@ def test_a_point_is_visible_where_one_channel_is():
     "name", ["pixel", "channel, one kept", "patch", "bands", "record", "shared"]
 )
 def test_masks_of_every_form_are_taken_as_they_are_drawn(name, key):
-    shape = (4, 6, 5, 3)
     config = config_of(MODES[name])
-    mask = np.asarray(generate_random_params(config, key, {"image": shape})["keep_mask"])
-    whole = np.broadcast_to(mask[:, None, None] if mask.ndim == 2 else mask, shape)
+    mask = np.asarray(generate_random_params(config, key, {"image": SHAPE})["keep_mask"])
+    whole = np.broadcast_to(mask[:, None, None] if mask.ndim == 2 else mask, SHAPE)
     boxes = np.broadcast_to(np.array([[0, 0, 6, 5], [1, 2, 5, 3]]), (4, 2, 4))
     points = np.broadcast_to(np.array([[0, 0], [5, 4], [3, 2]]), (4, 3, 2))
     found = np.asarray(visible_fraction(mask, boxes))
