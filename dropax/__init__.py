@@ -40,7 +40,7 @@ Modes, which say what drops together:
     OneOf                      what one of several modes drops
     Shared                     the same along some axes (tubes)
     Inverted                   all but what a mode would drop
-    Region                     the protocol of a mode of your own
+    Mode                     the protocol of a mode of your own
     presets                    papers' own parameters, each as a config
 
 What goes in and out:
@@ -90,8 +90,7 @@ from dropax.measures import (
     visible_fraction,
     visible_points,
 )
-from dropax.operator import DropoutOperator
-from dropax.regions import (
+from dropax.modes import (
     Band,
     Block,
     Blocks,
@@ -99,13 +98,14 @@ from dropax.regions import (
     Channel,
     Grid,
     Inverted,
+    Mode,
     OneOf,
     Patch,
     Pixel,
     Record,
-    Region,
     Shared,
 )
+from dropax.operator import DropoutOperator
 from dropax.tokens import Tokens, gather_tokens, keep_tokens, patch_mask, scatter_tokens
 
 __version__ = "0.1.0"
@@ -126,13 +126,13 @@ __all__ = [
     "Inverted",
     "ModalityOperator",
     "ModalityOperatorConfig",
+    "Mode",
     "OneOf",
     "OperatorConfig",
     "OperatorState",
     "Patch",
     "Pixel",
     "Record",
-    "Region",
     "Rngs",
     "Shared",
     "Tokens",

@@ -18,9 +18,9 @@ from dropax.kit.errors import (
     require_whole,
 )
 from dropax.layout import ChannelAxis
-from dropax.regions import TYPES, Region, as_region
+from dropax.modes import TYPES, Mode, as_mode
 
-Mode = Literal["pixel", "channel", "block", "patch", "box", "grid", "band", "record"] | Region
+ModeName = Literal["pixel", "channel", "block", "patch", "box", "grid", "band", "record"]
 Rate = float | jax.Array
 
 
@@ -44,7 +44,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
       dropout_rate: expected dropped fraction of the element, in [0.0, 1.0], in every mode. A number
         or a JAX scalar; a JAX scalar is not checked and saturates: 0 and below keeps all, 1 and
         above drops all. A tuple (low, high) lets each record draw its own rate.
-      mode: "pixel", "channel", "block", "patch", "box", "grid", "band" or "record", or a region
+      mode: "pixel", "channel", "block", "patch", "box", "grid", "band" or "record", or a mode
         object such as `Pixel(per_channel=False)` or `Box(count=3)`. A name stands for the object's
         defaults.
       fill: what dropped values become: a finite number; a tuple of one number for each channel;
@@ -101,7 +101,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
 
     _: dataclasses.KW_ONLY
     dropout_rate: Rate | tuple[Rate, Rate] = 0.1
-    mode: Mode = "pixel"
+    mode: ModeName | Mode = "pixel"
     fill: Fill = 0.0
     rescale: bool = False
     apply_probability: Rate = 1.0
@@ -115,14 +115,14 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     dynamic_fields: ClassVar[tuple[str, ...]] = ("dropout_rate", "apply_probability")
     neutral: ClassVar[dict[str, float]] = {"apply_probability": 1.0}
     plain_types: ClassVar[dict[str, type]] = {**TYPES, "FromField": FromField}
-    region: ClassVar[Region]
-    """The region object that `mode` stands for, an attribute of each config."""
+    mode_object: ClassVar[Mode]
+    """The object that `mode` stands for, an attribute of each config."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_rates()
         # Kept with the fields: a pytree's unflattening does not come by here.
-        vars(self)["region"] = as_region(self.mode, self.owner("mode"))
+        vars(self)["mode_object"] = as_mode(self.mode, self.owner("mode"))
         self._check_fills()
         for name in ("rescale", "share_mask"):
             require_kind(self.owner(name), getattr(self, name), bool, "a bool")

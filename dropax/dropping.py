@@ -23,7 +23,7 @@ from dropax.fills import (
 from dropax.kit.errors import must
 from dropax.kit.trees import broadcast_rank
 from dropax.layout import Layout
-from dropax.regions import expected_fraction
+from dropax.modes import expected_fraction
 
 
 class Fields(NamedTuple):
@@ -145,7 +145,7 @@ def _rescaled(
         owner = config.owner("rescale")
         cure = "Convert the image to a floating-point dtype first."
         raise TypeError(must(owner, f"be False for dtype {image.dtype}", True, cure))
-    kept = 1 - expected_fraction(config.region, layout.channel_last_shape, rate)
+    kept = 1 - expected_fraction(config.mode_object, layout.channel_last_shape, rate)
     # If nothing is kept nothing is divided, and no gradient is 0 / 0.
     kept = jnp.where(kept > 0, kept, 1)
     wide = widened(image)

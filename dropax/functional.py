@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dropax.config import DropoutOperatorConfig, Mode
+from dropax.config import DropoutOperatorConfig, ModeName
 from dropax.dropping import Fields, drop_record
 from dropax.fills import Fill, FromField
 from dropax.kit.batch import Batch
@@ -27,7 +27,7 @@ from dropax.kit.meshes import call_over_mesh
 from dropax.kit.state import OperatorState, Process
 from dropax.kit.trees import as_array
 from dropax.layout import ChannelAxis, Layout
-from dropax.regions import Channel
+from dropax.modes import Channel, Mode
 from dropax.sampling import is_active, sample_constant, sample_record
 
 
@@ -284,7 +284,7 @@ def dropout(
     images: ArrayLike,
     *,
     rate: float | jax.Array | tuple[float | jax.Array, float | jax.Array] = 0.1,
-    mode: Mode = "pixel",
+    mode: ModeName | Mode = "pixel",
     fill: Fill = 0.0,
     rescale: bool = False,
     clip_range: tuple[float, float] | None = None,
@@ -303,7 +303,7 @@ def dropout(
         before them are batch axes. With fewer axes, the whole is one element.
       rate: expected fraction dropped, in [0, 1]. May be traced. A tuple (low, high) lets each
         record draw its own.
-      mode: a mode's name, or a region object, as in `DropoutOperatorConfig`.
+      mode: a mode's name, or a mode object, as in `DropoutOperatorConfig`.
       fill: what dropped values become, as there; there are no statistics and no other fields here.
       rescale: whether kept values are divided by the kept fraction that is expected.
       clip_range: lowest and highest value of the result, or None.
@@ -495,4 +495,4 @@ def _refuse_config(function: str, config: Any) -> NoReturn:
 
 def _is_channel_mode(config: DropoutOperatorConfig) -> bool:
     """Says whether masks are documented as (batch, channels)."""
-    return isinstance(config.region, Channel)
+    return isinstance(config.mode_object, Channel)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from dropax.kit.errors import must
 from dropax.kit.trees import broadcast_rank
-from dropax.regions.base import fit_sampled
+from dropax.modes.base import fit_sampled
 
 ChannelAxis = int | Literal["auto"] | None
 
@@ -47,7 +47,7 @@ class Layout:
 
     @property
     def channel_last_shape(self) -> tuple[int, ...]:
-        """The shape that a region sees: the channels last, and always present."""
+        """The shape that a mode sees: the channels last, and always present."""
         if self.channel_axis is None:
             return (*self.shape, 1)
         axis = self.channel_axis
@@ -57,7 +57,7 @@ class Layout:
         """Puts a mask onto the element's own axes.
 
         Args:
-          mask: what a region drew: an array that broadcasts to `channel_last_shape`.
+          mask: what a mode drew: an array that broadcasts to `channel_last_shape`.
 
         Returns:
           The mask with as many axes as the element, still of size 1 where it was.

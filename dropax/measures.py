@@ -12,7 +12,7 @@ from dropax.bits import GRID, drop_units
 from dropax.config import DropoutOperatorConfig
 from dropax.kit.errors import is_array, must, require_kind
 from dropax.layout import Layout
-from dropax.regions import expected_fraction
+from dropax.modes import expected_fraction
 
 
 def expected_dropped_fraction(
@@ -59,10 +59,10 @@ def expected_dropped_fraction(
         # in the rate: 256 rates in the middles of equal parts have its mean to float32.
         low, high = (drop_units(bound).astype(jnp.float32) / GRID for bound in rate)
         steps = (jnp.arange(256, dtype=jnp.float32) + 0.5) / 256
-        each = jax.vmap(lambda at: expected_fraction(config.region, shape, at))
+        each = jax.vmap(lambda at: expected_fraction(config.mode_object, shape, at))
         fraction = each(low + jnp.maximum(high - low, 0) * steps).mean()
     else:
-        fraction = expected_fraction(config.region, shape, rate)
+        fraction = expected_fraction(config.mode_object, shape, rate)
     # As many records are left alone as `sample_bernoulli` drops at 1 - apply_probability.
     skipped = drop_units(1 - jnp.asarray(config.apply_probability).astype(jnp.float32))
     return fraction * ((np.uint32(GRID) - skipped).astype(jnp.float32) / GRID)

@@ -17,7 +17,7 @@ import numpy as np
 
 from dropax.config import DropoutOperatorConfig, checked_rate, checked_rates
 from dropax.kit.errors import is_number, must, require_kind, require_number, require_whole
-from dropax.regions import (
+from dropax.modes import (
     Band,
     Block,
     Blocks,
@@ -26,10 +26,10 @@ from dropax.regions import (
     Patch,
     Record,
     Shared,
-    as_region,
+    as_mode,
 )
-from dropax.regions.base import require_aspect_ratio, require_sizes, spatial_shape
-from dropax.regions.calibration import Border, box_fractions, largest_side
+from dropax.modes.base import require_aspect_ratio, require_sizes, spatial_shape
+from dropax.modes.calibration import Border, box_fractions, largest_side
 
 
 def cutout(
@@ -453,7 +453,7 @@ def rate_for_side(
     size it stays, and the side adapts.
 
     Args:
-      mode: "box", "grid" or "band", or such a region: a `Box` with `aspect_ratio=(1, 1)`, of which
+      mode: "box", "grid" or "band", or such a mode: a `Box` with `aspect_ratio=(1, 1)`, of which
         the side is that of a square, a `Grid` of one `unit`, or a `Band`, of which it is the width.
       side: in pixels; or (least, largest), for a range of rates.
       element_shape: the element's, with its channels last: `(..., channels)`.
@@ -473,7 +473,7 @@ def rate_for_side(
       (0.0, 0.25)
     """
     owner = "rate_for_side"
-    region: Any = as_region(mode, f"{owner}.mode")
+    mode = as_mode(mode, f"{owner}.mode")
     require_kind(f"{owner}.element_shape", element_shape, tuple, "a shape")
     for position, size in enumerate(element_shape):
         require_whole(f"{owner}.element_shape[{position}]", size, 1)
@@ -482,34 +482,34 @@ def rate_for_side(
         if len(sides) != 2:
             raise ValueError(must(f"{owner}.side", "be a number or (least, largest)", sides))
         least, largest = (
-            _rate_for_side(region, each, element_shape, f"{owner}.side[{n}]")
+            _rate_for_side(mode, each, element_shape, f"{owner}.side[{n}]")
             for n, each in enumerate(sides)
         )
         return least, largest
-    return _rate_for_side(region, sides, element_shape, f"{owner}.side")
+    return _rate_for_side(mode, sides, element_shape, f"{owner}.side")
 
 
-def _rate_for_side(region: Any, side: int, element_shape: tuple[int, ...], owner: str) -> float:
-    spatial, count = spatial_shape(region, element_shape), 1
+def _rate_for_side(mode: Any, side: int, element_shape: tuple[int, ...], owner: str) -> float:
+    spatial, count = spatial_shape(mode, element_shape), 1
     border: Border = "inside"
-    if isinstance(region, Grid):
-        unit = region.unit
+    if isinstance(mode, Grid):
+        unit = mode.unit
         if isinstance(unit, tuple):
-            raise ValueError(must("rate_for_side.mode", "have one unit", region))
+            raise ValueError(must("rate_for_side.mode", "have one unit", mode))
         require_whole(owner, side, 0, unit + 1)
         return float((side / unit) ** len(spatial))
-    if isinstance(region, Box):
-        if set(region.aspect_ratio) != {1}:
-            raise ValueError(must("rate_for_side.mode", "have aspect_ratio=(1, 1)", region))
-        count, border = region.count, region.border
-    elif isinstance(region, Band):
-        if not -len(spatial) <= region.axis < len(spatial):
+    if isinstance(mode, Box):
+        if set(mode.aspect_ratio) != {1}:
+            raise ValueError(must("rate_for_side.mode", "have aspect_ratio=(1, 1)", mode))
+        count, border = mode.count, mode.border
+    elif isinstance(mode, Band):
+        if not -len(spatial) <= mode.axis < len(spatial):
             constraint = f"have an axis that is one of {len(spatial)}"
-            raise ValueError(must("rate_for_side.mode", constraint, region))
-        spatial, count = (spatial[region.axis],), region.count
+            raise ValueError(must("rate_for_side.mode", constraint, mode))
+        spatial, count = (spatial[mode.axis],), mode.count
     else:
-        cure = "The side of its holes is its size." if hasattr(region, "size") else ""
-        raise ValueError(must("rate_for_side.mode", "be a Box, a Grid or a Band", region, cure))
+        cure = "The side of its holes is its size." if hasattr(mode, "size") else ""
+        raise ValueError(must("rate_for_side.mode", "be a Box, a Grid or a Band", mode, cure))
     # The largest square that fits, or that an image can be covered by.
     require_whole(owner, side, 0, min(largest_side(size, border) for size in spatial) + 1)
     return float(box_fractions(np.array([[side] * len(spatial)]), spatial, count, border)[0])

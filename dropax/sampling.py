@@ -19,7 +19,7 @@ from dropax.bits import (
 from dropax.config import DropoutOperatorConfig
 from dropax.kit.keys import draw_alone, fold_in
 from dropax.layout import Layout
-from dropax.regions import Pixel, Record
+from dropax.modes import Pixel, Record
 
 # The mask draws from the record's key itself. Other draws fold in one of these words, which no
 # index of a value in an image of common size is equal to.
@@ -62,7 +62,7 @@ def sample_record(
     if config.channel_axis == "auto" and len(element_shape) == 3 and element_shape[0] in (1, 3):
         _warn_of_channels_first(config, element_shape)
 
-    sample = config.region.sample
+    sample = config.mode_object.sample
 
     def draw(key: jax.Array) -> jax.Array:
         shape = layout.channel_last_shape
@@ -73,7 +73,7 @@ def sample_record(
     if stored:
         params["keep_mask"] = store(draw, key)
     else:
-        repeats = getattr(config.region, "repeats", False)
+        repeats = getattr(config.mode_object, "repeats", False)
         params["keep_mask"] = draw(key) if repeats else store_on_cpu(draw, key)
     return params
 
@@ -106,7 +106,7 @@ def is_active(config: DropoutOperatorConfig, params: dict[str, Any]) -> Any:
 
 def _warn_of_channels_first(config: DropoutOperatorConfig, element_shape: tuple[int, ...]) -> None:
     """Warns of an image whose channels seem to come first, if the mode treats them apart."""
-    if config.region not in (Pixel(), Record()) and min(element_shape[1:]) >= 16:
+    if config.mode_object not in (Pixel(), Record()) and min(element_shape[1:]) >= 16:
         warnings.warn(
             f"an element of shape {element_shape} looks as if its channels came first, but "
             "channel_axis='auto' takes the last axis. Pass channel_axis=0, or -1 if the last axis "

@@ -26,7 +26,7 @@ from dropax.cli import table as tables
 from dropax.cli.modes import parse_mode
 from dropax.cli.run import main
 from dropax.config import DropoutOperatorConfig
-from dropax.regions import MODES, TYPES
+from dropax.modes import MODES, TYPES
 
 ROOT = str(Path(dropax.__file__).parents[1])
 

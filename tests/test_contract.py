@@ -79,7 +79,7 @@ def test_the_public_names_are_these():
         "Patch",
         "Pixel",
         "Record",
-        "Region",
+        "Mode",
         "Rngs",
         "STREAM_VERSION",
         "Shared",

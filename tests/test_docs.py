@@ -16,7 +16,7 @@ import pytest
 
 import dropax
 from dropax import presets, testing
-from dropax.regions import TYPES
+from dropax.modes import TYPES
 from dropax.testing.transforms import PROPERTIES
 from pictures import draw
 

@@ -15,8 +15,8 @@ from bounds import assert_counts
 from cases import draw_masks, draw_words
 from dropax import Blocks, Channel, Patch
 from dropax.bits import GRID, drop_units
-from dropax.regions.cells import _RECTANGLES
-from dropax.regions.counts import choose_lowest, draw_count, expected_count
+from dropax.modes.blocks import _RECTANGLES
+from dropax.modes.counts import choose_lowest, draw_count, expected_count
 
 RECORDS = 4096
 LAST = 2**32 - 1

@@ -16,9 +16,8 @@ from bounds import assert_counts
 from cases import draw_masks, draw_words
 from dropax import Band, Block, Blocks, Box, Grid, Inverted, OneOf, Patch
 from dropax.bits import GRID, drop_units
-from dropax.regions.blocks import _levels as block_levels
-from dropax.regions.boxes import _levels as box_levels
-from dropax.regions.calibration import (
+from dropax.modes.block import _levels as block_levels
+from dropax.modes.calibration import (
     box_fractions,
     coverage,
     fraction_units,
@@ -28,6 +27,7 @@ from dropax.regions.calibration import (
     pick_level,
     pick_sides,
 )
+from dropax.modes.rectangles import size_levels as box_levels
 
 RECORDS = 4096
 KEYS = jax.random.split(jax.random.key(0), RECORDS)

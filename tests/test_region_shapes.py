@@ -9,7 +9,7 @@ import pytest
 
 from cases import draw_masks, draw_words
 from dropax import Band, Block, Blocks, Box, Grid, Patch, Record
-from dropax.regions.boxes import _levels as levels
+from dropax.modes.rectangles import size_levels as levels
 
 # An image, and elements with another number of axes or an axis of one position.
 SHAPES = [(9, 7), (17,), (7, 1), (3, 4, 5)]

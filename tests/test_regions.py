@@ -11,12 +11,12 @@ import pytest
 
 import dropax
 from cases import MODES, REGIONS
-from dropax import Band, Block, Blocks, Box, Channel, Grid, Patch, Pixel, Record, Region, regions
-from dropax.regions import as_region
+from dropax import Band, Block, Blocks, Box, Channel, Grid, Mode, Patch, Pixel, Record, regions
+from dropax.modes import as_mode
 
 RATES = [0.0, 0.3, 0.5, 1.0]
-EVERY_MODE = [as_region(mode, "a") for mode in MODES.values()]
-EVERY_REGION = [as_region(MODES[name], "a") for name in REGIONS]
+EVERY_MODE = [as_mode(mode, "a") for mode in MODES.values()]
+EVERY_REGION = [as_mode(MODES[name], "a") for name in REGIONS]
 
 
 def jax_mask(key, rate, shape):
@@ -226,8 +226,8 @@ def test_a_name_stands_for_the_defaults_of_its_object():
     defaults = [Pixel(), Channel(), Block(), Patch(), Box(), Grid(), Band(), Record()]
     assert {type(region).__name__.lower(): region for region in defaults} == regions.MODES
     for name, region in regions.MODES.items():
-        assert as_region(name, "a") is region
-        assert as_region(region, "a") is region
+        assert as_mode(name, "a") is region
+        assert as_mode(region, "a") is region
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,8 +242,8 @@ class Corner:
 
 
 def test_any_frozen_object_with_sample_is_a_mode(key):
-    assert isinstance(Corner(), Region)
-    region = as_region(Corner(2), "a")
+    assert isinstance(Corner(), Mode)
+    region = as_mode(Corner(2), "a")
     assert region == Corner(2)
     np.testing.assert_array_equal(region.sample(key, (3, 2), 0.5), [[False], [False], [True]])
 
@@ -281,7 +281,7 @@ NO_MODES = {
 @pytest.mark.parametrize(("mode", "error", "text"), NO_MODES.values(), ids=NO_MODES)
 def test_what_is_no_mode_is_refused(mode, error, text):
     with pytest.raises(error) as refused:
-        as_region(mode, "Config.mode")
+        as_mode(mode, "Config.mode")
     assert str(refused.value) == f"Config.mode {text}"
 
 

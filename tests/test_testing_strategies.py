@@ -24,7 +24,7 @@ from dropax import (
     generate_random_params,
     init_state,
 )
-from dropax.regions import MODES
+from dropax.modes import MODES
 from dropax.testing import (
     batches,
     configs,
@@ -160,10 +160,10 @@ def test_regions_with_exact_numbers():
 
 @given(configs(mode=regions(modes=("channel",), min_kept=st.integers(0, 7))), st.data())
 def test_elements_have_the_channels_that_are_kept(config, data):
-    assert isinstance(config.region, Channel)
+    assert isinstance(config.mode_object, Channel)
     image = data.draw(elements(config)).data[config.field_key.split(".")[0]]
     image = image["rgb"] if isinstance(image, dict) else image
-    least = config.region.min_kept
+    least = config.mode_object.min_kept
     assert least < 2 or image.shape[-1] >= least
 
 

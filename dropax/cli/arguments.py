@@ -9,7 +9,7 @@ from typing import NoReturn
 from dropax import __version__, presets
 from dropax.cli.modes import parse_mode
 from dropax.config import DropoutOperatorConfig
-from dropax.regions import MODES, Region
+from dropax.modes import MODES, Mode
 
 EPILOG = """\
 examples:
@@ -100,7 +100,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _mode(text: str) -> str | Region:
+def _mode(text: str) -> str | Mode:
     if text in PRESETS:
         raise argparse.ArgumentTypeError(f"{text} is a preset; pass --preset {text}")
     if text == "whole_pixel":

@@ -10,10 +10,10 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from dropax.regions import MODES, TYPES, Region
+from dropax.modes import MODES, TYPES, Mode
 
 
-def parse_mode(text: str) -> str | Region:
+def parse_mode(text: str) -> str | Mode:
     """Returns the mode that a text says.
 
     Args:
@@ -41,7 +41,7 @@ def parse_mode(text: str) -> str | Region:
         _refuse("must be a mode's name or a call such as Box(count=3), and not nested too deep")
     if not isinstance(node, ast.Call):
         _refuse(f"must be a mode's name or one call such as Box(count=3); got {text!r}")
-    region: Region = _value(node, text)
+    region: Mode = _value(node, text)
     return region
 
 
@@ -71,7 +71,7 @@ def _call(
     arguments: list[ast.expr],
     options: list[ast.keyword],
     text: str,
-) -> Region:
+) -> Mode:
     """Makes the region that a call stands for."""
     if name not in TYPES:
         _refuse(f"there is no region {name!r}{_at(node.col_offset + 1)}; {_known(name, TYPES)}")
@@ -94,7 +94,7 @@ def _call(
             _refuse(f"{name} has one option {option.arg!r}; got another{at}")
         given[option.arg] = _value(option.value, text)
     try:
-        region: Region = kind(**given)
+        region: Mode = kind(**given)
         hash(region)  # what a config needs, and a list in it is not
     except (TypeError, ValueError) as error:
         why = str(error).replace(".__init__()", "").rstrip(".")

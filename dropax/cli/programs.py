@@ -10,7 +10,7 @@ import numpy as np
 
 from dropax.config import DropoutOperatorConfig
 from dropax.functional import drop_images
-from dropax.regions import Channel, Pixel
+from dropax.modes import Channel, Pixel
 
 HELD = 64
 """The most programs held. Each takes megabytes, and some 50 of a process's 65,530 mappings."""
@@ -48,7 +48,7 @@ class Programs:
             (-1, *array.shape[array.ndim == 4 :])
         )
         length = records.shape[1]
-        if isinstance(config.region, Pixel | Channel) and not isinstance(config.fill, str):
+        if isinstance(config.mode_object, Pixel | Channel) and not isinstance(config.fill, str):
             # Whether a value is kept depends on its row-major index or its channel alone. So images
             # of all sizes go as (length, 1, C), padded by up to a quarter to one of few lengths:
             # four to eight between a power of 2 and the next, all of them multiples of 256.

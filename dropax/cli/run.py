@@ -28,7 +28,7 @@ from dropax.cli.programs import Programs, file_key
 from dropax.config import DropoutOperatorConfig
 from dropax.fills import exact_fill
 from dropax.images import sample_picture
-from dropax.regions import MODES, Pixel
+from dropax.modes import MODES, Pixel
 
 HEADINGS = ("file", "shape", "dtype", "mode", "rate asked", "rate realized", "ms")
 BUILT_IN, BUILT_IN_RATES = "built-in.png", (0.0, 0.1, 0.25, 0.5)

@@ -2,7 +2,7 @@
 
 Given a function of records and the records, calls it so that each device draws its own part of the
 masks. Where axes are explicit, JAX asks each operation how its result lies over the mesh, and a
-look-up in a table, such as a region's, has no answer.
+look-up in a table, such as a mode's, has no answer.
 """
 
 import functools

@@ -19,7 +19,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from dropax.config import DropoutOperatorConfig
 from dropax.kit.fields import get_field, set_field
-from dropax.regions import Channel
+from dropax.modes import Channel
 from dropax.testing.bounds import assert_mean, mean_bound
 from dropax.testing.strategies import DTYPES
 from dropax.testing.trials import MANY, Trial, channel_axis_of, row, words_of
@@ -638,7 +638,7 @@ def _has_free_axes(trial: Trial) -> bool:
     if isinstance(getattr(config, trial.transform.rate_field, None), tuple):
         return False
     if isinstance(config, DropoutOperatorConfig):
-        least = isinstance(config.region, Channel) and config.region.min_kept
+        least = isinstance(config.mode_object, Channel) and config.mode_object.min_kept
         return not (config.apply_probability != 1 or least)
     return True
 

@@ -26,7 +26,7 @@ from dropax.kit.errors import must, require_choice
 from dropax.kit.fields import set_field
 from dropax.kit.state import OperatorState
 from dropax.layout import Layout
-from dropax.regions import (
+from dropax.modes import (
     MODES,
     Band,
     Block,
@@ -35,11 +35,11 @@ from dropax.regions import (
     Channel,
     Grid,
     Inverted,
+    Mode,
     OneOf,
     Patch,
     Pixel,
     Record,
-    Region,
     Shared,
 )
 
@@ -94,7 +94,7 @@ def regions(
     max_size: int = 4,
     min_kept: Any = 0,
     rotate: Any = 0,
-) -> st.SearchStrategy[Region]:
+) -> st.SearchStrategy[Mode]:
     """Draws region objects of every mode, which fit elements of one to three spatial axes.
 
     Args:
@@ -440,7 +440,7 @@ def _config_of(config: Any, owner: str) -> ModalityOperatorConfig:
 @st.composite
 def _shape_of(draw: st.DrawFn, /, config: Any, ranks: Sequence[int], max_side: int) -> Any:
     """Draws an element's shape that a config's mode, fill and channel axis fit."""
-    region = config.region if isinstance(config, DropoutOperatorConfig) else None
+    region = config.mode_object if isinstance(config, DropoutOperatorConfig) else None
     axis = config.channel_axis if isinstance(config, DropoutOperatorConfig) else "auto"
     fill = config.fill if isinstance(config, DropoutOperatorConfig) else 0
     fits = []

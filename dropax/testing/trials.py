@@ -27,7 +27,7 @@ from dropax.kit.state import OperatorState, new_state
 from dropax.kit.trees import broadcast_rank, summarize
 from dropax.layout import Layout
 from dropax.measures import expected_dropped_fraction
-from dropax.regions import Pixel, expected_fraction
+from dropax.modes import Pixel, expected_fraction
 
 Tree = Any
 MANY = 67
@@ -387,7 +387,7 @@ class Trial:
         dropped = rate
         if isinstance(config, DropoutOperatorConfig):
             shape = Layout.of(tuple(self.images.shape[1:]), config.channel_axis).channel_last_shape
-            dropped = expected_fraction(config.region, shape, rate)
+            dropped = expected_fraction(config.mode_object, shape, rate)
         kept = np.float32(1) - np.asarray(dropped, np.float32)
         return np.where(kept > 0, kept, np.float32(1))
 
@@ -464,7 +464,7 @@ def channel_axis_of(config: OperatorConfig, shape: tuple[int, ...]) -> int | Non
 
 def independent_axes(config: OperatorConfig, shape: tuple[int, ...]) -> Iterable[int]:
     """Returns the axes along which a mask of the image's size drops each value on its own."""
-    if isinstance(config, DropoutOperatorConfig) and isinstance(config.region, Pixel):
+    if isinstance(config, DropoutOperatorConfig) and isinstance(config.mode_object, Pixel):
         return range(len(shape))
     axis = channel_axis_of(config, shape)
     return () if axis is None else (axis,)

@@ -107,7 +107,7 @@ def test_tokens() -> None:
 
 
 def test_regions() -> None:
-    regions: list[dropax.Region] = [
+    regions: list[dropax.Mode] = [
         dropax.Pixel(),
         dropax.Channel(min_kept=1),
         dropax.Block(size=(3, 5)),

@@ -11,7 +11,7 @@ import numpy as np
 from dropax.bits import sample_words, store, whole_below
 from dropax.kit.errors import must, require_whole
 from dropax.kit.serialization import Plain
-from dropax.regions.base import (
+from dropax.modes.base import (
     known_sizes,
     one_dispatch,
     require_aspect_ratio,
@@ -19,8 +19,8 @@ from dropax.regions.base import (
     sizes_along,
     spatial_shape,
 )
-from dropax.regions.calibration import ratios_between
-from dropax.regions.counts import choose_lowest, draw_count
+from dropax.modes.calibration import ratios_between
+from dropax.modes.counts import choose_lowest, draw_count
 
 _RECTANGLES = 32  # of a record: at rates up to 0.5 they reach the number of cells all but always
 _RANK_SHIFT = np.uint32(26)  # leaves six bits for 33 ranks

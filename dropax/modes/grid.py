@@ -11,8 +11,8 @@ import numpy as np
 from dropax.bits import drop_units, sample_words, store, whole_below
 from dropax.kit.errors import is_number, must, require_whole
 from dropax.kit.serialization import Plain
-from dropax.regions.base import one_dispatch, spatial_shape
-from dropax.regions.calibration import fraction_units, pick_level
+from dropax.modes.base import one_dispatch, spatial_shape
+from dropax.modes.calibration import fraction_units, pick_level
 
 _MOST = 256  # units that are told apart
 _LONGEST = 2**16

@@ -10,8 +10,8 @@ import numpy as np
 from dropax.bits import GRID, drop_units, keep_threshold, sample_words, store
 from dropax.kit.errors import must, require_kind, require_whole
 from dropax.kit.serialization import Plain
-from dropax.regions.base import one_dispatch
-from dropax.regions.counts import expected_count, sample_exactly
+from dropax.modes.base import one_dispatch
+from dropax.modes.counts import expected_count, sample_exactly
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import jax
 from dropax.bits import sample_bernoulli, store
 from dropax.kit.errors import require_kind
 from dropax.kit.serialization import Plain
-from dropax.regions.base import one_dispatch
+from dropax.modes.base import one_dispatch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,23 +1,15 @@
-"""Rectangles and strips: `Box` and `Band`."""
+"""Rectangles of one size at random places: what `Box` and `Band` share."""
 
-import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import sample_words, store, whole_below
-from dropax.kit.errors import must, require_choice, require_kind
-from dropax.kit.serialization import Plain
-from dropax.regions.base import (
-    known_sizes,
-    one_dispatch,
-    require_aspect_ratio,
-    spatial_shape,
-)
-from dropax.regions.calibration import (
+from dropax.kit.errors import must, require_kind
+from dropax.modes.calibration import (
     Border,
     box_fractions,
     fraction_units,
@@ -27,126 +19,13 @@ from dropax.regions.calibration import (
     start_range,
 )
 
-_MOST = 64  # boxes of a record
+_MOST = 64  # rectangles of a record
 _LEVELS, _LEVELS_EACH = 2**14, 2**10  # of one aspect ratio, and of each of several
 _LONGEST = 2**28  # positions on an axis: with more, `pick_sides` would overflow
 
 
-@dataclasses.dataclass(frozen=True)
-class Box(Plain):
-    """Drops rectangles, or on one axis intervals and on three cuboids.
-
-    Known elsewhere as Cutout (DeVries and Taylor, 2017, arXiv:1708.04552), Random Erasing (Zhong et
-    al., 2017, arXiv:1708.04896) and CoarseDropout. All boxes of a record are of one size, with
-    sides of whole pixels, each placed on its own; where they overlap counts once. The size is drawn
-    from the two that come nearest to the rate, so that exactly the rate drops in expectation. Of
-    more than 16,384 sizes (1,024 with a range of aspect ratios) only some are calibrated, and what
-    drops at the others is interpolated, to within 1e-5 of the rate.
-
-    Attributes:
-      count: how many boxes, 1 to 64.
-      aspect_ratio: (lowest, highest) height / width, log-uniform, from 64 steps. It holds for the
-        last two axes; a third has the mean side. If such a box does not fit, the ratio is reduced.
-      border: "inside" keeps boxes within the image, so that its edges are dropped less often than
-        its middle; "clip" centres them on any pixel and cuts off what lies outside.
-
-    Raises:
-      TypeError: if an option is of the wrong type.
-      ValueError: if an option is out of range; when sampling, if there is no spatial axis.
-
-    Example:
-      >>> Box(count=2).sample(jax.random.key(0), (8, 8, 3), 0.2).shape
-      (8, 8, 1)
-    """
-
-    count: int = 1
-    aspect_ratio: tuple[float, float] = (1, 1)
-    border: Border = "inside"
-
-    def __post_init__(self) -> None:
-        _require_count("Box.count", self.count)
-        require_aspect_ratio("Box.aspect_ratio", self.aspect_ratio)
-        require_choice("Box.border", self.border, ("inside", "clip"))
-
-    @one_dispatch
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Draws the keep mask of one record.
-
-        Args:
-          key: one typed key. Consumed; do not reuse.
-          element_shape: `(..., channels)`, with one spatial axis or more.
-          rate: the fraction dropped in expectation, exactly.
-
-        Returns:
-          Keep mask, bool, of `element_shape` with one channel.
-
-        Raises:
-          ValueError: if there is no spatial axis.
-        """
-        spatial = known_sizes(self, spatial_shape(self, element_shape))
-        levels = _levels(spatial, self.count, self.aspect_ratio, self.border)
-        return ~_draw_union(key, rate, spatial, self.count, self.border, *levels)[..., None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Band(Plain):
-    """Drops full strips across one axis.
-
-    Known elsewhere as the time and frequency masks of SpecAugment (Park et al., 2019,
-    arXiv:1904.08779) and as XYMasking. All strips of a record are of one width, drawn from the two
-    that come nearest to the rate, so that exactly the rate drops in expectation. They lie inside
-    the image, so that its edges are dropped less often than its middle.
-
-    Attributes:
-      axis: the spatial axis that is cut: 0 drops rows of an image, 1 columns, -1 the last.
-      count: how many strips, 1 to 64. Where they overlap counts once.
-
-    Raises:
-      TypeError: if an option is of the wrong type.
-      ValueError: if `count` is out of range; when sampling, if there is no such spatial axis.
-
-    Example:
-      >>> Band(axis=1).sample(jax.random.key(0), (8, 8, 3), 0.2).shape
-      (1, 8, 1)
-    """
-
-    axis: int = 0
-    count: int = 1
-
-    repeats: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        require_kind("Band.axis", self.axis, int, "an int")
-        _require_count("Band.count", self.count)
-
-    @one_dispatch
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Draws the keep mask of one record.
-
-        Args:
-          key: one typed key. Consumed; do not reuse.
-          element_shape: `(..., channels)`, with the axis that is cut.
-          rate: the fraction dropped in expectation, exactly.
-
-        Returns:
-          Keep mask, bool, of size 1 along every axis but the one that is cut.
-
-        Raises:
-          ValueError: if there is no such spatial axis.
-        """
-        spatial = spatial_shape(self, element_shape)
-        if not -len(spatial) <= self.axis < len(spatial):
-            raise ValueError(must("Band.axis", f"name one of {len(spatial)} axes", self.axis))
-        axis = self.axis % len(spatial)
-        size = known_sizes(self, (spatial[axis],))
-        levels = _levels(size, self.count, (1, 1), "inside")
-        covered = _draw_union(key, rate, size, self.count, "inside", *levels)
-        shape = [1] * (len(spatial) + 1)
-        shape[axis] = spatial[axis]
-        return ~covered.reshape(shape)
-
-
-def _require_count(owner: str, count: Any) -> None:
+def require_count(owner: str, count: Any) -> None:
+    """Refuses what is no number of rectangles."""
     require_kind(owner, count, int, "an int")
     if not 1 <= count <= _MOST:
         cure = "For more holes, take Patch." if owner == "Box.count" and count > _MOST else ""
@@ -154,7 +33,7 @@ def _require_count(owner: str, count: Any) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _levels(
+def size_levels(
     spatial: tuple[int, ...], count: int, aspect_ratio: tuple[float, float], border: Border
 ) -> tuple[np.ndarray, np.ndarray]:
     """Makes the sizes that boxes can have, for each aspect ratio a row from none to all.
@@ -212,7 +91,7 @@ def _growth(spatial: tuple[int, ...], ratio: float, border: Border, most: int) -
     return np.concatenate([none, np.maximum.accumulate(np.concatenate([sides[:first], grown]))])
 
 
-def _draw_union(
+def draw_union(
     key: jax.Array,
     rate: Any,
     spatial: tuple[int, ...],

@@ -1,6 +1,6 @@
-"""How large a region must be for the expected dropped fraction to be the rate.
+"""How large a mode must be for the expected dropped fraction to be the rate.
 
-A region of whole pixels has no size for every rate. So each has a table of levels, made in NumPy
+A mode of whole pixels has no size for every rate. So each has a table of levels, made in NumPy
 where it is traced, that holds the exact fraction which each level drops in expectation; a record
 draws one of the two levels on either side of its rate, as often as makes up the difference. Rates
 count in units of 2^-23, and drawing is done in integers, so it is the same on every device.

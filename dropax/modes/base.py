@@ -1,4 +1,4 @@
-"""What a mode is: the protocol of regions, and what they share."""
+"""What a mode is: the protocol of modes, and what they share."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -14,10 +14,10 @@ _Sample = TypeVar("_Sample", bound=Callable[..., jax.Array])
 
 
 @runtime_checkable
-class Region(Protocol):
+class Mode(Protocol):
     """Which values drop together: anything frozen and hashable by value with `sample` is a mode.
 
-    A region that cannot always reach its rate also has a method
+    A mode that cannot always reach its rate also has a method
     `expected_dropped_fraction(element_shape, rate)`, which returns what it does reach. One whose
     mask only repeats a few draws says so by an attribute `repeats = True`: such a mask is not
     stored, but repeated where it is used.
@@ -38,50 +38,55 @@ class Region(Protocol):
 
 
 def one_dispatch(sample: _Sample) -> _Sample:
-    """Compiles a region's `sample` for eager calls; inlined under an outer jit."""
+    """Compiles a mode's `sample` for eager calls; inlined under an outer jit."""
     # What jit returns is called as before, but knows no arguments by type.
     return cast(_Sample, jax.jit(sample, static_argnums=(0, 2), inline=True))
 
 
 def fit_sampled(mask: Any, element_shape: tuple[int, ...]) -> jax.Array:
-    """Returns what a region's `sample` returned, checked, with as many axes as the element.
+    """Returns what a mode's `sample` returned, checked, with as many axes as the element.
 
     Args:
-      mask: from a region that may be a user's own.
+      mask: from a mode that may be a user's own.
       element_shape: what the mask must broadcast to.
 
     Raises:
       TypeError: if it is no array of bools.
       ValueError: if it does not broadcast to the element.
     """
-    owner = "the mask that a region's sample returns"
+    owner = "the mask that a mode's sample returns"
     if getattr(mask, "dtype", None) != jnp.bool_:
         raise TypeError(must(owner, "be an array of bools, True where kept", mask))
     return broadcast_rank(mask, element_shape, owner)
 
 
-def expected_fraction(region: Region, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-    """Returns the expected dropped fraction of a region's masks.
+def sample_mask(mode: Mode, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    """Draws the mask of a mode, possibly a user's own, with as many axes as the element."""
+    return fit_sampled(mode.sample(key, element_shape, rate), element_shape)
+
+
+def expected_fraction(mode: Mode, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    """Returns the expected dropped fraction of a mode's masks.
 
     Args:
-      region: a region object.
+      mode: a mode object.
       element_shape: `(..., channels)`.
       rate: a float or a scalar array that may be traced.
 
     Returns:
-      float32 scalar in [0, 1]: the rate, unless the region says otherwise.
+      float32 scalar in [0, 1]: the rate, unless the mode says otherwise.
     """
-    own = getattr(region, "expected_dropped_fraction", None)
+    own = getattr(mode, "expected_dropped_fraction", None)
     if own is not None:
         return jnp.asarray(own(element_shape, rate), jnp.float32)
     return drop_units(rate).astype(jnp.float32) / GRID
 
 
-def spatial_shape(region: Any, element_shape: tuple[int, ...]) -> tuple[int, ...]:
+def spatial_shape(mode: Any, element_shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the axes of an element that are no channels, of which there must be one at least.
 
     Args:
-      region: who asks, for the error.
+      mode: who asks, for the error.
       element_shape: `(..., channels)`.
 
     Returns:
@@ -91,16 +96,16 @@ def spatial_shape(region: Any, element_shape: tuple[int, ...]) -> tuple[int, ...
       ValueError: if there are only channels.
     """
     if len(element_shape) < 2:
-        owner = f"the element that {type(region).__name__} drops from"
+        owner = f"the element that {type(mode).__name__} drops from"
         raise ValueError(must(owner, "have a spatial axis beside the channels", element_shape))
     return tuple(element_shape[:-1])
 
 
-def known_sizes(region: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns sizes, none of which may be symbolic: for regions whose tables depend on them.
+def known_sizes(mode: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns sizes, none of which may be symbolic: for modes whose tables depend on them.
 
     Args:
-      region: who asks, for the error.
+      mode: who asks, for the error.
       sizes: of spatial axes.
 
     Returns:
@@ -110,7 +115,7 @@ def known_sizes(region: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
       ValueError: if one of them is an expression of `jax.export.symbolic_shape`.
     """
     if not all(isinstance(size, int) for size in sizes):
-        owner = f"the spatial axes of {type(region).__name__}"
+        owner = f"the spatial axes of {type(mode).__name__}"
         cure = "Its sizes are calibrated while tracing: only the batch axis may be symbolic."
         raise ValueError(must(owner, "have known sizes", sizes, cure))
     return sizes

@@ -1,0 +1,69 @@
+"""Full strips across one axis: `Band`."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+
+from dropax.kit.errors import must, require_kind
+from dropax.kit.serialization import Plain
+from dropax.modes.base import known_sizes, one_dispatch, spatial_shape
+from dropax.modes.rectangles import draw_union, require_count, size_levels
+
+
+@dataclasses.dataclass(frozen=True)
+class Band(Plain):
+    """Drops full strips across one axis.
+
+    Known elsewhere as the time and frequency masks of SpecAugment (Park et al., 2019,
+    arXiv:1904.08779) and as XYMasking. All strips of a record are of one width, drawn from the two
+    that come nearest to the rate, so that exactly the rate drops in expectation. They lie inside
+    the image, so that its edges are dropped less often than its middle.
+
+    Attributes:
+      axis: the spatial axis that is cut: 0 drops rows of an image, 1 columns, -1 the last.
+      count: how many strips, 1 to 64. Where they overlap counts once.
+
+    Raises:
+      TypeError: if an option is of the wrong type.
+      ValueError: if `count` is out of range; when sampling, if there is no such spatial axis.
+
+    Example:
+      >>> Band(axis=1).sample(jax.random.key(0), (8, 8, 3), 0.2).shape
+      (1, 8, 1)
+    """
+
+    axis: int = 0
+    count: int = 1
+
+    repeats: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_kind("Band.axis", self.axis, int, "an int")
+        require_count("Band.count", self.count)
+
+    @one_dispatch
+    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Draws the keep mask of one record.
+
+        Args:
+          key: one typed key. Consumed; do not reuse.
+          element_shape: `(..., channels)`, with the axis that is cut.
+          rate: the fraction dropped in expectation, exactly.
+
+        Returns:
+          Keep mask, bool, of size 1 along every axis but the one that is cut.
+
+        Raises:
+          ValueError: if there is no such spatial axis.
+        """
+        spatial = spatial_shape(self, element_shape)
+        if not -len(spatial) <= self.axis < len(spatial):
+            raise ValueError(must("Band.axis", f"name one of {len(spatial)} axes", self.axis))
+        axis = self.axis % len(spatial)
+        size = known_sizes(self, (spatial[axis],))
+        levels = size_levels(size, self.count, (1, 1), "inside")
+        covered = draw_union(key, rate, size, self.count, "inside", *levels)
+        shape = [1] * (len(spatial) + 1)
+        shape[axis] = spatial[axis]
+        return ~covered.reshape(shape)

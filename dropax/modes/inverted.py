@@ -1,0 +1,86 @@
+"""All but what a mode would drop: `Inverted`."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dropax.bits import GRID, drop_units, keep_threshold
+from dropax.kit.serialization import Plain
+from dropax.modes.base import expected_fraction, one_dispatch, sample_mask
+from dropax.modes.table import TYPES, as_mode
+
+
+@dataclasses.dataclass(frozen=True)
+class Inverted(Plain):
+    """Drops all but what a mode would drop.
+
+    The mode draws at one minus the rate, so that the rate still drops: `Inverted("box")` keeps one
+    rectangle. Of a mode that drops less than its rate (`Channel(min_kept=...)`) more drops here; at
+    rate 0 nothing does.
+
+    Attributes:
+      mode: a mode's name or a mode object; a name becomes an object.
+
+    Raises:
+      TypeError: if `mode` is no mode.
+      ValueError: if its name is unknown; when sampling, if the element lacks an axis that it needs.
+
+    Example:
+      >>> kept = Inverted("box").sample(jax.random.key(0), (10, 10, 3), 0.75)
+      >>> int(kept.sum())
+      25
+    """
+
+    mode: Any
+
+    plain_types: ClassVar[dict[str, type]] = TYPES
+
+    def __post_init__(self) -> None:
+        vars(self)["mode"] = as_mode(self.mode, "Inverted.mode")
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the mode's mask only repeats a few draws."""
+        return bool(getattr(self.mode, "repeats", False))
+
+    @one_dispatch
+    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Draws the keep mask of one record.
+
+        Args:
+          key: one typed key. Consumed; do not reuse.
+          element_shape: `(..., channels)`.
+          rate: the fraction dropped in expectation, if the mode drops one minus it.
+
+        Returns:
+          Keep mask, bool: what the mode drops at `1 - rate`.
+
+        Raises:
+          ValueError: if the element lacks an axis that the mode needs.
+        """
+        mask = ~sample_mask(self.mode, key, element_shape, _kept_rate(rate))
+        return mask | (drop_units(rate) == 0)  # a mode with `min_kept` keeps some at rate 1
+
+    def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Returns what the mode keeps at one minus the rate.
+
+        Args:
+          element_shape: `(..., channels)`.
+          rate: a float or a scalar array that may be traced.
+
+        Returns:
+          float32 scalar.
+        """
+        dropped = 1 - expected_fraction(self.mode, element_shape, _kept_rate(rate))
+        return jnp.where(drop_units(rate) == 0, 0, dropped)
+
+
+TYPES["Inverted"] = Inverted
+
+
+def _kept_rate(rate: Any) -> jax.Array:
+    """Returns one minus a rate, float32: exactly, in the multiples of 2^-23 that rates count in."""
+    return keep_threshold(rate).astype(jnp.float32) / np.float32(GRID)

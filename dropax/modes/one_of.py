@@ -1,0 +1,109 @@
+"""One of several modes, drawn for each record: `OneOf`."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dropax.bits import sample_words, split_in_two
+from dropax.kit.errors import must, require_kind, require_number
+from dropax.kit.serialization import Plain
+from dropax.modes.base import expected_fraction, one_dispatch, sample_mask
+from dropax.modes.table import TYPES, as_mode
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf(Plain):
+    """Drops what one of several modes drops, drawn for each record.
+
+    Each mode gets the same rate. The masks of all modes are drawn, and one is selected, so that
+    records of a batch may differ.
+
+    Attributes:
+      modes: names of modes or mode objects; names become objects.
+      weights: how likely each mode is, in proportion to the others; None for equally.
+
+    Raises:
+      TypeError: if an option is of the wrong type.
+      ValueError: if there is no mode, a name is unknown, or there is not one positive weight for
+        each mode.
+
+    Example:
+      >>> mode = OneOf(("box", Blocks(size=2)), weights=(3, 1))
+      >>> mode.sample(jax.random.key(0), (8, 8, 3), 0.2).shape
+      (8, 8, 1)
+    """
+
+    modes: tuple[Any, ...]
+    weights: tuple[float, ...] | None = None
+
+    plain_types: ClassVar[dict[str, type]] = TYPES
+
+    def __post_init__(self) -> None:
+        require_kind("OneOf.modes", self.modes, tuple, "a tuple of modes")
+        if not self.modes:
+            raise ValueError(must("OneOf.modes", "hold a mode", self.modes))
+        modes = [as_mode(mode, f"OneOf.modes[{n}]") for n, mode in enumerate(self.modes)]
+        vars(self)["modes"] = tuple(modes)
+        if self.weights is None:
+            return
+        require_kind("OneOf.weights", self.weights, tuple, "a tuple of numbers or None")
+        if len(self.weights) != len(modes):
+            constraint = f"have one number for each of {len(modes)} modes"
+            raise ValueError(must("OneOf.weights", constraint, self.weights))
+        for n, weight in enumerate(self.weights):
+            require_number(f"OneOf.weights[{n}]", weight)
+            if not 0 < weight <= 1e9:
+                constraint = "be above 0, and at most 1e9"
+                raise ValueError(must(f"OneOf.weights[{n}]", constraint, weight))
+
+    @one_dispatch
+    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Draws the keep mask of one record.
+
+        Args:
+          key: one typed key. Consumed; do not reuse. The mode is drawn by the first of
+            `jax.random.split(key)`, and draws from the second.
+          element_shape: `(..., channels)`.
+          rate: the fraction dropped in expectation, in each mode.
+
+        Returns:
+          Keep mask, bool, of the shape that the masks of all modes broadcast to.
+
+        Raises:
+          ValueError: if the element lacks an axis that one of the modes needs.
+        """
+        choice_key, mask_key = split_in_two(key)
+        # How many bounds a word has reached says which mode is drawn. Only one mode's mask is used,
+        # so that all may draw from the same key.
+        bounds = np.round(np.cumsum(self._shares())[:-1] * 2**32).clip(0, 2**32 - 1)
+        chosen = (sample_words(choice_key, ()) >= bounds.astype(np.uint32)).sum(dtype=jnp.int32)
+        masks = [sample_mask(mode, mask_key, element_shape, rate) for mode in self.modes]
+        selected = masks[0]
+        for n, mask in enumerate(masks[1:], 1):
+            selected = jnp.where(chosen == n, mask, selected)
+        return selected
+
+    def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Returns the mean of the fractions that the modes drop, by their weights.
+
+        Args:
+          element_shape: `(..., channels)`.
+          rate: a float or a scalar array that may be traced.
+
+        Returns:
+          float32 scalar.
+        """
+        each = [expected_fraction(mode, element_shape, rate) for mode in self.modes]
+        shares = self._shares().astype(np.float32)
+        return sum((part * share for part, share in zip(each, shares, strict=True)), jnp.float32(0))
+
+    def _shares(self) -> np.ndarray:
+        """Returns the probability of each mode, float64."""
+        weights = np.array(self.weights or (1,) * len(self.modes), np.float64)
+        return weights / weights.sum()
+
+
+TYPES["OneOf"] = OneOf

@@ -1,0 +1,87 @@
+"""Cells of a fixed grid: `Patch`."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from dropax.bits import sample_bernoulli, store
+from dropax.kit.errors import require_kind
+from dropax.kit.serialization import Plain
+from dropax.modes.base import (
+    known_sizes,
+    one_dispatch,
+    require_sizes,
+    sizes_along,
+    spatial_shape,
+)
+from dropax.modes.counts import sample_exactly
+
+
+@dataclasses.dataclass(frozen=True)
+class Patch(Plain):
+    """Drops cells of a fixed grid, each on its own or an exact number of them.
+
+    Known elsewhere as Hide-and-Seek (Singh and Lee, 2017, arXiv:1704.04232) and as coarse dropout;
+    with `exact` as the random masking of MAE (He et al., 2021, arXiv:2111.06377) and PatchDropout
+    (Liu et al., 2022, arXiv:2208.07220). With the cell of a vision transformer it hides whole
+    tokens. Every pixel drops at the rate.
+
+    Attributes:
+      size: the side of a cell, or one for each spatial axis. The last cells are cut off if it does
+        not divide the image.
+      exact: True drops rate x cells cells of every record, each set of so many equally likely. If
+        that is not whole, a record drops the next lower or higher number, such that the rate drops
+        in expectation. What is whole to within the precision of rates, 1.5 * 2^-23, is whole.
+
+    Raises:
+      TypeError: if an option is of the wrong type.
+      ValueError: if `size` is below 1; when sampling, if it does not match the spatial axes.
+
+    Example:
+      >>> Patch(size=4).sample(jax.random.key(0), (8, 8, 3), 0.2).shape
+      (8, 8, 1)
+      >>> int(Patch(size=4, exact=True).sample(jax.random.key(0), (8, 8, 3), 0.75).sum())
+      16
+    """
+
+    size: int | tuple[int, ...] = 16
+    exact: bool = False
+
+    repeats: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_sizes("Patch.size", self.size)
+        require_kind("Patch.exact", self.exact, bool, "a bool")
+
+    @one_dispatch
+    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Draws the keep mask of one record.
+
+        Args:
+          key: one typed key. Consumed; do not reuse.
+          element_shape: `(..., channels)`, with one spatial axis or more.
+          rate: the fraction dropped in expectation, exactly.
+
+        Returns:
+          Keep mask, bool, of `element_shape` with one channel. Unless `exact`, its cells are, bit
+          for bit, `jax.random.bernoulli(key, float32(1) - float32(rate), cells)`.
+
+        Raises:
+          ValueError: if there is no spatial axis, or not one for each size.
+        """
+        spatial = known_sizes(self, spatial_shape(self, element_shape))
+        sides = sizes_along("Patch.size", self.size, spatial)
+        cells = [-(-size // side) for size, side in zip(spatial, sides, strict=True)]
+
+        def draw(key: jax.Array) -> jax.Array:
+            if self.exact:
+                return sample_exactly(key, rate, math.prod(cells)).reshape(*cells, 1)
+            return sample_bernoulli(key, rate, (*cells, 1))
+
+        mask = store(draw, key)
+        for axis, (size, side) in enumerate(zip(spatial, sides, strict=True)):
+            mask = jax.lax.slice_in_dim(jnp.repeat(mask, side, axis), 0, size, axis=axis)
+        return mask

@@ -1,0 +1,102 @@
+"""A mode that repeats along axes: `Shared`."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from dropax.bits import store
+from dropax.kit.errors import must, require_kind
+from dropax.kit.serialization import Plain
+from dropax.modes.base import expected_fraction, one_dispatch, sample_mask
+from dropax.modes.table import TYPES, as_mode
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared(Plain):
+    """Drops what a mode drops, the same all along some axes.
+
+    The mode sees an element without these axes, or with one channel, and its mask repeats along
+    them. Known elsewhere as `broadcast_dims`, and on video as tube masking (Tong et al., 2022,
+    arXiv:2203.12602): `Shared(Patch(16, exact=True), axes=0)`.
+
+    Attributes:
+      mode: a mode's name or a mode object; a name becomes an object.
+      axes: the axis or axes that share a mask, of the element with its channels last: spatial axes,
+        and -1 for the channels.
+
+    Raises:
+      TypeError: if an option is of the wrong type.
+      ValueError: if the mode's name is unknown, or no axis or one twice is named; when sampling, if
+        the element has no such axis, or lacks an axis that the mode needs.
+
+    Example:
+      >>> Shared("pixel", axes=0).sample(jax.random.key(0), (8, 16, 16, 3), 0.2).shape
+      (1, 16, 16, 3)
+    """
+
+    mode: Any
+    axes: int | tuple[int, ...]
+
+    # What repeats is stored once, as far as it does not repeat.
+    repeats: ClassVar[bool] = True
+    plain_types: ClassVar[dict[str, type]] = TYPES
+
+    def __post_init__(self) -> None:
+        vars(self)["mode"] = as_mode(self.mode, "Shared.mode")
+        for n, axis in enumerate(self._named_axes()):
+            owner = f"Shared.axes[{n}]" if isinstance(self.axes, tuple) else "Shared.axes"
+            require_kind(owner, axis, int, "an int")
+        if not self._named_axes() or len(set(self._named_axes())) < len(self._named_axes()):
+            raise ValueError(must("Shared.axes", "name one axis or several, once", self.axes))
+
+    @one_dispatch
+    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Draws the keep mask of one record.
+
+        Args:
+          key: one typed key. Consumed; do not reuse.
+          element_shape: `(..., channels)`.
+          rate: the fraction dropped in expectation, as in the mode.
+
+        Returns:
+          Keep mask, bool, of size 1 along the axes that share it.
+
+        Raises:
+          ValueError: if the element has no such axis, an axis is named twice, or the element lacks
+            an axis that the mode needs.
+        """
+        shared, inner = self._split(element_shape)
+        mask = store(lambda key: sample_mask(self.mode, key, inner, rate), key)
+        return jnp.expand_dims(mask, shared)
+
+    def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        """Returns what the mode drops from an element without the shared axes.
+
+        Args:
+          element_shape: `(..., channels)`.
+          rate: a float or a scalar array that may be traced.
+
+        Returns:
+          float32 scalar.
+        """
+        return expected_fraction(self.mode, self._split(element_shape)[1], rate)
+
+    def _named_axes(self) -> tuple[Any, ...]:
+        return self.axes if isinstance(self.axes, tuple) else (self.axes,)
+
+    def _split(self, element_shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the shared spatial axes, from 0, and the shape that the mode sees."""
+        rank = len(element_shape)
+        axes = [axis % rank for axis in self._named_axes() if -rank <= axis < rank]
+        if len(set(axes)) < len(self._named_axes()):
+            constraint = f"name axes of an element of shape {element_shape}, each once"
+            raise ValueError(must("Shared.axes", constraint, self.axes))
+        last = rank - 1
+        spatial = [size for axis, size in enumerate(element_shape[:-1]) if axis not in axes]
+        channels = 1 if last in axes else element_shape[-1]
+        return tuple(axis for axis in axes if axis != last), (*spatial, channels)
+
+
+TYPES["Shared"] = Shared
