@@ -205,7 +205,7 @@ def test_regions_of_users_can_be_combined(key):
         OneOf((Own(),)).to_dict()
 
 
-RETURNS = "the mask that a region's sample returns must"
+RETURNS = "the mask that a mode's sample returns must"
 WRONG = [
     (lambda: OneOf(["box"]), TypeError, "OneOf.modes must be a tuple of modes; got ['box']."),
     (lambda: OneOf("box"), TypeError, "OneOf.modes must be a tuple of modes; got 'box'."),
@@ -213,7 +213,7 @@ WRONG = [
     (
         lambda: OneOf(("box", 3)),
         TypeError,
-        "OneOf.modes[1] must be a mode's name or a region object such as Pixel(); got 3.",
+        "OneOf.modes[1] must be a mode's name or a mode object such as Pixel(); got 3.",
     ),
     (
         lambda: OneOf(("box",), weights=1),
@@ -243,7 +243,7 @@ WRONG = [
     (
         lambda: Shared(None, 0),
         TypeError,
-        "Shared.mode must be a mode's name or a region object such as Pixel(); got None.",
+        "Shared.mode must be a mode's name or a mode object such as Pixel(); got None.",
     ),
     (lambda: Shared("box", 0.5), TypeError, "Shared.axes must be an int; got 0.5."),
     (lambda: Shared("box", (0, "1")), TypeError, "Shared.axes[1] must be an int; got '1'."),
@@ -273,7 +273,7 @@ WRONG = [
     (
         lambda: Inverted(len),
         TypeError,
-        "Inverted.mode must be a mode's name or a region object such as Pixel(); "
+        "Inverted.mode must be a mode's name or a mode object such as Pixel(); "
         "got <built-in function len>.",
     ),
     (

@@ -11,7 +11,7 @@ import pytest
 
 import dropax
 from cases import MODES, REGIONS
-from dropax import Band, Block, Blocks, Box, Channel, Grid, Mode, Patch, Pixel, Record, regions
+from dropax import Band, Block, Blocks, Box, Channel, Grid, Mode, Patch, Pixel, Record, modes
 from dropax.modes import as_mode
 
 RATES = [0.0, 0.3, 0.5, 1.0]
@@ -224,8 +224,8 @@ def test_the_defaults_are_the_documented_ones():
 
 def test_a_name_stands_for_the_defaults_of_its_object():
     defaults = [Pixel(), Channel(), Block(), Patch(), Box(), Grid(), Band(), Record()]
-    assert {type(region).__name__.lower(): region for region in defaults} == regions.MODES
-    for name, region in regions.MODES.items():
+    assert {type(region).__name__.lower(): region for region in defaults} == modes.MODES
+    for name, region in modes.MODES.items():
         assert as_mode(name, "a") is region
         assert as_mode(region, "a") is region
 
@@ -259,8 +259,8 @@ class Thawed(Corner.__mro__[1]):
         return "Thawed()"
 
 
-LISTED = f"must be one of {', '.join(map(repr, regions.MODES))}; got"
-OBJECT = "must be a mode's name or a region object such as Pixel(); got"
+LISTED = f"must be one of {', '.join(map(repr, modes.MODES))}; got"
+OBJECT = "must be a mode's name or a mode object such as Pixel(); got"
 NO_MODES = {
     "a misspelt name": ("pixle", ValueError, f"{LISTED} 'pixle'. Did you mean 'pixel'?"),
     "a capital": ("Channel", ValueError, f"{LISTED} 'Channel'. Did you mean 'channel'?"),
