@@ -21,9 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.kit.errors import must
-from dropax.kit.keys import draw_alone
 
-STREAM_VERSION = 2
+STREAM_VERSION = 3
 """Masks are the same for the same key as long as this number is. A change of it is breaking."""
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -32,18 +31,17 @@ GRID = 2**23
 """Rates count on multiples of 1 / GRID, as float32 draws in [0, 1) do."""
 
 
-# Jitted with `inline=True`: one dispatch when called eagerly, without which a conditional (`store`)
-# would be compiled anew in every call; inlined under an outer jit.
+# Jitted with `inline=True`: one dispatch when called eagerly, without which a conditional would be
+# compiled anew in every call; inlined under an outer jit.
 @functools.partial(jax.jit, static_argnames="shape", inline=True)
 def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.Array:
     """Draws a keep mask.
 
     Bit for bit `jax.random.bernoulli(key, float32(1) - float32(rate), shape)` of the partitionable
-    stream, for threefry keys. Keys of other implementations go through that very function. XLA
-    draws the mask inside the loop that uses it; `store` and `store_on_cpu` keep it out of there.
+    stream. XLA draws the mask inside the loop that uses it; `materialize` keeps it out of there.
 
     Args:
-      key: one typed key. Consumed; do not reuse.
+      key: one Threefry key. Consumed; do not reuse.
       rate: fraction dropped: a float, or a scalar array that may be traced. At 0 and below all is
         kept, at 1 and above all is dropped.
       shape: the mask's shape. May hold more than 2^32 elements.
@@ -57,60 +55,44 @@ def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.A
       >>> bool((mask == jax.random.bernoulli(key, np.float32(0.75), (4, 5))).all())
       True
     """
-    if str(jax.random.key_impl(key)) != "threefry2x32":
-        draw = functools.partial(jax.random.bernoulli, shape=shape)
-        return draw_alone(draw, key, jnp.float32(1) - jnp.asarray(rate).astype(jnp.float32))
     return sample_words(key, shape) >> np.uint32(9) < keep_threshold(rate)
 
 
-def store(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
-    """Draws what many values will share, and makes XLA store it.
+def materialize(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
+    """Draws what a loop would otherwise draw again: XLA stores it on CPU, and fuses it elsewhere.
 
-    Left alone, XLA draws a mask inside the loop that uses it: once for each value that shares it,
-    and in a loop that is no longer vectorized. What a conditional returns is stored, so the draw is
-    put into one whose condition holds always, but not to the compiler's knowledge.
+    Left alone, XLA on CPU draws a mask inside the loop that uses it: once for each value that
+    shares it, and in a loop that is vectorized for the size of the values, if at all, which leaves
+    the long chains of a draw waiting for each other. What a conditional returns is stored, so
+    there the draw is put into one whose condition always holds, but not to the compiler's
+    knowledge. On GPU a conditional makes the host wait for the device, and neither GPU nor TPU
+    gains from a stored mask.
 
     Args:
       draw: a function of a key that returns a tree of arrays.
-      key: one typed key. Consumed; do not reuse.
+      key: one Threefry key. Consumed; do not reuse.
 
     Returns:
       `draw(key)`.
     """
-    draw = jax.jit(draw)  # traced once: for its shapes, and as a branch
+    draw = jax.jit(draw)  # traced once: for its shapes, and for each platform
     drawn = jax.eval_shape(draw, key)
 
-    return jax.lax.cond(
-        jax.lax.optimization_barrier(jnp.bool_(True)),
-        draw,
-        # Computed from the key too: under `vmap` and on a mesh both branches are of one type.
-        lambda key: jax.tree.map(
-            lambda leaf: jnp.broadcast_to(
-                jax.random.key_data(key).ravel()[0] < 0, leaf.shape
-            ).astype(leaf.dtype),
-            drawn,
-        ),
-        key,
-    )
+    def stored(key: jax.Array) -> Any:
+        return jax.lax.cond(
+            jax.lax.optimization_barrier(jnp.bool_(True)),
+            draw,
+            # Computed from the key too: under `vmap` and on a mesh both branches are of one type.
+            lambda key: jax.tree.map(
+                lambda leaf: jnp.broadcast_to(
+                    jax.random.key_data(key).ravel()[0] < 0, leaf.shape
+                ).astype(leaf.dtype),
+                drawn,
+            ),
+            key,
+        )
 
-
-def store_on_cpu(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
-    """Draws what is used once for each value: stored on CPU, fused into its use elsewhere.
-
-    A loop that also reads and writes the values is vectorized for their size, not for that of a
-    mask's bytes, which leaves the long chains of a draw waiting for each other. And around a short
-    last axis, such as that of three channels, it is vectorized only as long as its body is
-    short: two draws, or a draw and whatever else a program does to its images, are too much.
-
-    Args:
-      draw: a function of a key that returns a tree of arrays.
-      key: one typed key. Consumed; do not reuse.
-
-    Returns:
-      `draw(key)`.
-    """
-    draw = jax.jit(draw)  # traced once, for all platforms
-    return jax.lax.platform_dependent(key, cpu=functools.partial(store, draw), default=draw)
+    return jax.lax.platform_dependent(key, cpu=stored, default=draw)
 
 
 def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -120,14 +102,12 @@ def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     they are `2^23 * jax.random.uniform(key, shape)`: kept if below `keep_threshold(rate)`.
 
     Args:
-      key: one typed key. Consumed; do not reuse.
+      key: one Threefry key. Consumed; do not reuse.
       shape: of the result. May hold more than 2^32 elements.
 
     Returns:
       uint32, of that shape.
     """
-    if str(jax.random.key_impl(key)) != "threefry2x32":
-        return draw_alone(lambda key: jax.random.bits(key, shape, jnp.uint32), key)
     coordinates = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(len(shape))]
     first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
     return jnp.broadcast_to(first ^ second, shape)
@@ -136,19 +116,16 @@ def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def split_in_two(key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns two independent keys: `jax.random.split(key)` of the partitionable stream.
 
-    `jax.random.split` itself follows the `jax_threefry_partitionable` flag for keys of
-    `threefry2x32` and `rbg`. `fold_in` does not, and returns what `split` does with the flag on.
+    `jax.random.split` itself follows the `jax_threefry_partitionable` flag. `fold_in` does not,
+    and returns what `split` does with the flag on.
 
     Args:
-      key: one typed key. Consumed; do not reuse.
+      key: one Threefry key. Consumed; do not reuse.
 
     Returns:
       Two typed keys.
     """
-    if str(jax.random.key_impl(key)) in ("threefry2x32", "rbg"):
-        return jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
-    first, second = jax.random.split(key)
-    return first, second
+    return jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
 
 
 def sample_words_from(
@@ -302,5 +279,6 @@ def _threefry(key_words: jax.Array, high: Any, low: Any) -> tuple[jax.Array, jax
             left, right = np.uint32(rotation), np.uint32(32 - rotation)
             second = first ^ ((second << left) | (second >> right))
         first = first + schedule[(group + 1) % 3]
-        second = second + schedule[(group + 2) % 3] + np.uint32(group + 1)
+        # The round's constant is added to the key's word first: once a record, not once a value.
+        second = second + (schedule[(group + 2) % 3] + np.uint32(group + 1))
     return first, second

@@ -199,8 +199,7 @@ def noise_fill(key: jax.Array, array: jax.Array, axes: tuple[int, ...], owner: s
         noise, _ = jax.lax.fori_loop(0, 1 - shape[axis] // -length, add, (noise, words))
         return _from_bits(noise, dtype)
 
-    # Parts are drawn by Threefry as it is written out here, which other keys do not follow.
-    if str(jax.random.key_impl(key)) != "threefry2x32" or not array.size or not axes:
+    if not array.size or not axes:
         return at_once(key)
     return jax.lax.platform_dependent(key, cpu=in_parts, default=at_once)
 
@@ -297,12 +296,18 @@ def _select_words(keep_mask: jax.Array, array: jax.Array, fill: jax.Array) -> ja
     """Selects as `where` does, by logic on bits.
 
     XLA on CPU compiles a `where` whose mask is shared by a few channels to a branch, and converts
-    dtypes that the CPU lacks: up to sixteen copies of time, for which this takes one.
+    dtypes that the CPU lacks: up to sixteen copies of time, for which this takes one. A TPU lays
+    out the mask as values of four bytes or one, but not of two.
     """
     word = _word_of(array.dtype)
-    bits, fill_bits = (jax.lax.bitcast_convert_type(values, word) for values in (array, fill))
-    kept = -keep_mask.astype(word)  # all ones, or none
-    return jax.lax.bitcast_convert_type(fill_bits ^ ((bits ^ fill_bits) & kept), array.dtype)
+
+    def by_bits(keep_mask: jax.Array, array: jax.Array, fill: jax.Array) -> jax.Array:
+        bits, fill_bits = (jax.lax.bitcast_convert_type(values, word) for values in (array, fill))
+        kept = -keep_mask.astype(word)  # all ones, or none
+        return jax.lax.bitcast_convert_type(fill_bits ^ ((bits ^ fill_bits) & kept), array.dtype)
+
+    default = by_bits if array.dtype.itemsize != 2 else jnp.where
+    return jax.lax.platform_dependent(keep_mask, array, fill, cpu=by_bits, default=default)
 
 
 _select_floats = jax.custom_jvp(_select_words)
@@ -310,9 +315,10 @@ _select_floats = jax.custom_jvp(_select_words)
 
 @_select_floats.defjvp
 def _select_floats_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    keep_mask, array, fill = primals
-    tangent = jnp.where(keep_mask, tangents[1], tangents[2])
-    return _select_floats(keep_mask, array, fill), tangent
+    tangent = jnp.where(primals[0], tangents[1], tangents[2])
+    # Off the CPU in the same form as the tangent: else a TPU draws the mask for each.
+    out = jax.lax.platform_dependent(*primals, cpu=_select_floats, default=jnp.where)
+    return out, tangent
 
 
 def _moments(array: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:

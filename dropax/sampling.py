@@ -10,14 +10,13 @@ import numpy as np
 from dropax.bits import (
     GRID,
     drop_units,
+    materialize,
     sample_bernoulli,
     sample_words,
-    store,
-    store_on_cpu,
     whole_below,
 )
 from dropax.config import DropoutOperatorConfig
-from dropax.kit.keys import draw_alone, fold_in
+from dropax.kit.keys import fold_in, seed_key
 from dropax.layout import Layout
 from dropax.modes import Pixel, Record
 
@@ -66,15 +65,11 @@ def sample_record(
 
     def draw(key: jax.Array) -> jax.Array:
         shape = layout.channel_last_shape
-        return layout.place(draw_alone(lambda key, rate: sample(key, shape, rate), key, rate))
+        return layout.place(sample(key, shape, rate))
 
-    # On CPU a loop that also selects values draws up to six times slower, so that the mask is
-    # stored first, by a loop of its own. One that repeats a few draws is repeated where it is used.
-    if stored:
-        params["keep_mask"] = store(draw, key)
-    else:
-        repeats = getattr(config.mode_object, "repeats", False)
-        params["keep_mask"] = draw(key) if repeats else store_on_cpu(draw, key)
+    # A mask that repeats a few draws is repeated where it is used, unless other records use it.
+    fused = getattr(config.mode_object, "repeats", False) and not stored
+    params["keep_mask"] = draw(key) if fused else materialize(draw, key)
     return params
 
 
@@ -86,7 +81,7 @@ def sample_constant(
     The key is not `key(seed)` itself: that of seed 0 drops the channel of every image that has only
     one, at any rate above 0.0523.
     """
-    key = fold_in(jax.random.key(config.seed, impl="threefry2x32"), 1)
+    key = fold_in(seed_key(config.seed), 1)
     return sample_record(config, key, element_shape, stored=True)
 
 

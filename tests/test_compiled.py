@@ -4,7 +4,7 @@ Times are for benchmarks. Here the compiled program is read: how many operations
 how many bytes it keeps aside, and what shares a loop with a draw. A Threefry block is about 120
 operations, so a program that draws a mask again, or once for each value that shares a draw, shows
 at once. On CPU every mask is stored, a byte a value of its own, by a loop that does nothing else;
-one that also reads and writes images is up to six times slower (`dropax.bits.store_on_cpu`).
+one that also reads and writes images is up to six times slower (`dropax.bits.materialize`).
 """
 
 import functools
@@ -53,11 +53,61 @@ def test_a_pixel_mask_is_drawn_once_and_stored_in_a_byte(shape):
     assert stored < STORED + 4096 / np.prod(shape)
 
 
-def test_off_the_cpu_a_pixel_mask_is_drawn_where_it_is_used():
-    for mode, stored in (("pixel", False), (Pixel(per_channel=False), True)):
-        traced = jax.jit(drop).trace(*arguments_of(mode, (32, 64, 64, 3)))
-        text = traced.lower(lowering_platforms=("cuda",)).as_text()
-        assert ("optimization_barrier" in text) is stored  # what `store` hides its condition by
+# Off the CPU each step of a loop launches kernels, and a conditional makes the host of a GPU wait.
+SORTED = ("channel, one kept",)
+
+
+def lowered(function, *arguments, platform):
+    """The program that XLA is given for another platform, which need not be there."""
+    return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+
+
+def conditionals(text):
+    """The `case` operations of a lowered program whose index is not constant.
+
+    What depends on the platform is a case of the platform's index, and that one of a constant.
+    """
+    assert "stablehlo.if" not in text
+    found, constants = [], set()
+    for line in text.splitlines():
+        if "func.func" in line:
+            constants = set()  # names are those of one function
+        name, _, operation = line.strip().partition(" = ")
+        index = re.match(r'"stablehlo.case"\((%\w+)\)', operation)
+        if operation.startswith("stablehlo.constant") or (index and index[1] in constants):
+            constants.add(name)
+        elif index:
+            found.append(index[1])
+    return found
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("mode", MODES)
+def test_off_the_cpu_there_is_no_loop_and_no_conditional(mode, platform):
+    def loss(images, config, state):
+        return (drop(config, state, images)[0]["image"] ** 2).sum()
+
+    config, state, images = arguments_of(MODES[mode], (4, 16, 16, 3), mask_key="mask")
+    for program in (
+        lowered(drop, config, state, images, platform=platform),
+        lowered(jax.grad(loss), images, config, state, platform=platform),
+    ):
+        assert "stablehlo.while" not in program
+        assert conditionals(program) == []
+        assert ("stablehlo.sort" in program) is (mode in SORTED)
+
+
+def test_on_the_cpu_there_is_a_conditional_which_these_tests_would_see():
+    program = lowered(drop, *arguments_of("box", (4, 32, 32, 3)), platform="cpu")
+    assert conditionals(program)
+
+
+@pytest.mark.parametrize("units", [256, 257])
+def test_off_the_cpu_many_units_are_sorted_and_few_compared(units):
+    mode = dropax.Channel(exact=True)
+    program = lowered(drop, *arguments_of(mode, (4, 2, 2, units)), platform="cuda")
+    assert "stablehlo.while" not in program
+    assert ("stablehlo.sort" in program) is (units > 256)
 
 
 def draws(text):
@@ -79,14 +129,6 @@ def test_a_mask_that_channels_share_is_drawn_once_for_all_of_them():
     operations, stored = compiled(drop, *arguments)
     assert operations < BLOCK * 1.05 / 3 + SELECT
     assert stored < 1.05 / 3
-
-
-@pytest.mark.parametrize("mode", ["patch", "box", "grid", "band"])
-def test_off_the_cpu_a_mask_of_regions_is_stored_only_as_far_as_values_share_it(mode):
-    traced = jax.jit(drop).trace(*arguments_of(mode, (32, 64, 64, 3)))
-    text = traced.lower(lowering_platforms=("cuda",)).as_text()
-    # One `store`, of what many pixels share; `store_on_cpu` would add another.
-    assert text.count("stablehlo.optimization_barrier") == 1
 
 
 @functools.cache

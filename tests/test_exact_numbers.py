@@ -257,20 +257,31 @@ def test_blocks_drop_an_exact_number_of_whole_cells(rate):
 def hidden(words, dropped, rows, columns, region):
     """The documented rule on the words that a record draws, in floating point and in a loop."""
     low, high = region.aspect_ratio
+    first, words = int(words[0]), words[1:]
     of_rectangle, of_cell = words[: 4 * _RECTANGLES].reshape(-1, 4), words[4 * _RECTANGLES :]
-    ranks = np.full((rows, columns), _RECTANGLES)
+    count, ranks = rows * columns, np.full((rows, columns), _RECTANGLES)
+    least = min(region.min_cells, dropped)
     for rank, word in enumerate(of_rectangle / 2**32):
-        missing = max(dropped - (ranks < _RECTANGLES).sum(), 1)
-        least = min(region.min_cells, missing)
-        area = least + int(word[0] * (missing - least + 1))
+        if rank % 8 == 0:  # a round: all is missing in the first one, an eighth in the others
+            missing = dropped if rank == 0 else dropped // 8
+        area = least + int(word[0] * (max(missing, least) - least + 1))
+        share = max(1 - 1.25 * (dropped - missing) / count, 0)
+        # As the code has it: a share of 1 is almost 2^32 words.
+        share *= (2**32 - 1) // (4 * count) * 4 * count / 2**32
+        missing -= min(missing, math.floor(round(share * area, 9)))
         ratio = low * (high / low) ** ((int(word[1] * 64) + 0.5) / 64)
         height = min(max(round(math.sqrt(area * ratio)), 1, math.ceil(area / columns)), rows)
         width = min(max(math.floor(area / height + 0.5), 1), columns)
         top, left = int(word[2] * (rows - height + 1)), int(word[3] * (columns - width + 1))
         part = ranks[top : top + height, left : left + width]
         part[part == _RECTANGLES] = rank
-    order = np.lexsort((np.arange(ranks.size), of_cell >> 6, ranks.ravel()))
-    mask = np.zeros(ranks.size, bool)
+    row, column = np.indices(ranks.shape)
+    row = rows - 1 - row if first & 1 else row
+    column = columns - 1 - column if first & 2 else column
+    place = column * rows + row if first & 4 else row * columns + column
+    within = np.where(ranks < _RECTANGLES, place, of_cell.reshape(rows, columns) >> 6)
+    order = np.lexsort((np.arange(count), within.ravel(), ranks.ravel()))
+    mask = np.zeros(count, bool)
     mask[order[:dropped]] = True
     return mask.reshape(rows, columns)
 
@@ -286,7 +297,7 @@ def test_blocks_are_placed_by_the_documented_rule(region, rows, columns):
     keys = jax.random.split(jax.random.key(0), 32)
     masks = ~np.asarray(draw_masks(region, (rows, columns, 1), keys, rate))[..., 0]
     for mask, own in zip(masks, np.asarray(draw_words(keys, size), np.int64), strict=True):
-        expected = hidden(own[1:], int(mask.sum()), rows, columns, region)
+        expected = hidden(own, int(mask.sum()), rows, columns, region)
         np.testing.assert_array_equal(mask, expected)
 
 

@@ -48,13 +48,22 @@ def packed(mask):
     return np.packbits(np.asarray(mask).reshape(-1)).tobytes().hex()
 
 
-def test_the_stream_is_version_2():
-    assert STREAM_VERSION == 2
+def test_the_stream_is_version_3():
+    assert STREAM_VERSION == 3
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_masks_are_those_of_the_first_release(mode):
     assert packed(drawn(mode)) == GOLDEN[mode]
+
+
+@pytest.mark.parametrize(
+    ("impl", "mask"), [("rbg", "b7a3967a3744dc00"), ("unsafe_rbg", "b7a3967a3744dc00")]
+)
+def test_masks_of_keys_of_another_implementation_are_pinned_too(impl, mask):
+    key = jax.random.key(42, impl=impl)
+    params = generate_random_params(config_of("pixel"), key, {"image": (2, 2, 5, 3)})
+    assert packed(params["keep_mask"]) == mask
 
 
 def test_the_masks_of_three_steps_are_those_of_the_first_release():

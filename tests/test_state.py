@@ -212,13 +212,11 @@ def through_npz(saved):
     return dict(np.load(file, allow_pickle=True))
 
 
-@implementations
 @pytest.mark.parametrize("stored", [lambda saved: saved, through_pickle, through_npz])
-def test_a_state_that_was_saved_and_loaded_is_the_same(stored, impl):
-    state = state_at(WORD - 1, 2**64 - 1, WORD, impl=impl)
+def test_a_state_that_was_saved_and_loaded_is_the_same(stored):
+    state = state_at(WORD - 1, 2**64 - 1, WORD)
     loaded = load_state(stored(save_state(state)))
     assert plain(loaded) == plain(state)
-    assert loaded.key.dtype == state.key.dtype
     assert loaded.statistics is None
 
 

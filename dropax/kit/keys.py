@@ -1,23 +1,16 @@
-"""Random keys of every implementation, legacy `uint32` ones included, and one for each record."""
+"""Random keys: where keys of every kind become Threefry keys, and one for each record."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import sequential_vmap
 
 from dropax.kit.errors import must
 
-Out = TypeVar("Out")
-
-COUNTER_BASED = ("threefry2x32", "threefry4x32", "philox2x32", "philox4x32")
-"""Implementations for which `vmap` over keys equals a loop."""
-
 
 def as_keys(key: Any, owner: str) -> jax.Array:
-    """Returns typed keys for typed or legacy ones.
+    """Returns Threefry keys for typed or legacy keys of any implementation; see `threefry_key`.
 
     Args:
       key: a typed key array of any shape, or a legacy `uint32` array of shape
@@ -28,10 +21,10 @@ def as_keys(key: Any, owner: str) -> jax.Array:
       TypeError: if `key` is neither.
     """
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
+        return threefry_key(key)
     if getattr(key, "dtype", None) == jnp.uint32 and getattr(key, "ndim", 0) >= 1:
         try:
-            return jax.random.wrap_key_data(key)
+            return threefry_key(jax.random.wrap_key_data(key))
         except TypeError:
             pass  # the wrong number of words: the error below says what is wanted
     raise TypeError(
@@ -40,7 +33,7 @@ def as_keys(key: Any, owner: str) -> jax.Array:
 
 
 def as_key(key: Any, owner: str) -> jax.Array:
-    """Returns one typed key, as `as_keys` does; raises a ValueError for an array of keys."""
+    """Returns one Threefry key, as `as_keys` does; raises a ValueError for an array of keys."""
     typed = as_keys(key, owner)
     if typed.shape != ():
         raise ValueError(must(owner, "be one key, of shape ()", typed))
@@ -74,24 +67,44 @@ def fold_in_each(key: jax.Array, numbers: jax.Array) -> jax.Array:
 
 
 def fold_in(key: jax.Array, number: Any) -> jax.Array:
-    """Returns `jax.random.fold_in(key, number)`, under any `vmap` too."""
-    return draw_alone(jax.random.fold_in, key, number)
+    """Returns `jax.random.fold_in(key, number)` of the Threefry key that a key becomes."""
+    return jax.random.fold_in(threefry_key(key), number)
 
 
-def draw_alone(draw: Callable[..., Out], key: jax.Array, *arguments: Any) -> Out:
-    """Calls `draw(key, *arguments)` so that under any `vmap` each key draws as it does alone.
+def threefry_key(key: jax.Array) -> jax.Array:
+    """Returns Threefry keys for keys of any implementation, so that there is one stream.
 
-    Keys of counter-based implementations do so by themselves. JAX maps `rbg` and `unsafe_rbg` keys
-    in another way, which draws something else for all keys but the first, so there it is a loop.
+    `vmap` over keys of `rbg` draws something else than each key alone, so that masks would depend
+    on the batch; and drawing from them one by one takes a loop over records.
 
     Args:
-      draw: a function of one typed key. Gradients to its arguments are cut.
-      key: one typed key.
-      *arguments: arrays or numbers that may be batched too.
+      key: a typed key array of any shape.
+
+    Returns:
+      Keys of the same shape: those of `threefry2x32` as they are. The words of any other key are
+      hashed: folded one after the other into a key of this package.
     """
-    if str(jax.random.key_impl(key)) in COUNTER_BASED:
-        return draw(key, *arguments)
-    return sequential_vmap(draw)(key, *jax.lax.stop_gradient(arguments))
+    if str(jax.random.key_impl(key)) == "threefry2x32":
+        return key
+    words = jax.random.key_data(key)
+
+    def hashed(words: jax.Array) -> jax.Array:
+        salt = jnp.array([0x64726F70, words.shape[0]], jnp.uint32)  # "drop", and how many words
+        salted = jax.random.wrap_key_data(salt, impl="threefry2x32")
+        for word in words:
+            salted = jax.random.fold_in(salted, word)
+        return salted
+
+    keys: jax.Array = jax.vmap(hashed)(words.reshape(-1, words.shape[-1])).reshape(key.shape)
+    return keys
+
+
+def seed_key(seed: int) -> jax.Array:
+    """Returns the Threefry key of a seed in [0, 2^32), whatever JAX's settings are.
+
+    `jax.random.key(seed)` follows `jax_default_prng_impl` and `jax_random_seed_offset`.
+    """
+    return jax.random.wrap_key_data(jnp.array([0, seed], jnp.uint32), impl="threefry2x32")
 
 
 def varying_axes(tree: Any) -> frozenset[str]:

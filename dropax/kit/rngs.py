@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dropax.kit.errors import is_array, leaks, must, require_kind
-from dropax.kit.keys import as_key
+from dropax.kit.keys import as_key, seed_key
 
 
 class Rngs:
@@ -125,4 +125,4 @@ def _seed_key(seed: Any, owner: str) -> jax.Array:
     require_kind(owner, seed, int, "an int seed or a key")
     if not 0 <= seed < 2**32:
         raise ValueError(must(owner, "be in [0, 2^32)", seed))
-    return jax.random.key(seed)
+    return seed_key(seed)

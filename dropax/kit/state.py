@@ -15,7 +15,7 @@ import numpy as np
 
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_traced, must, names, require_kind
-from dropax.kit.keys import as_key, fold_in
+from dropax.kit.keys import as_key, fold_in, seed_key
 from dropax.kit.trees import copy_tree, register_export, summarize
 
 CHECKPOINT_VERSION = 1
@@ -130,7 +130,7 @@ def init_state(config: OperatorConfig, key: Any = None) -> OperatorState:
     require_kind("init_state.config", config, OperatorConfig, "a config")
     if not config.stochastic:
         if key is None:
-            key = jax.random.key(0, impl="threefry2x32")
+            key = seed_key(0)
         else:
             warnings.warn(
                 "init_state was given a key for a deterministic config, which draws nothing. Pass "

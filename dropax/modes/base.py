@@ -1,5 +1,6 @@
 """What a mode is: the protocol of modes, and what they share."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 
 from dropax.bits import GRID, drop_units
 from dropax.kit.errors import is_number, must, require_whole
+from dropax.kit.keys import threefry_key
 from dropax.kit.trees import broadcast_rank
 
 _Sample = TypeVar("_Sample", bound=Callable[..., jax.Array])
@@ -38,9 +40,18 @@ class Mode(Protocol):
 
 
 def one_dispatch(sample: _Sample) -> _Sample:
-    """Compiles a mode's `sample` for eager calls; inlined under an outer jit."""
+    """Compiles a mode's `sample` for eager calls, and gives it a Threefry key for any other.
+
+    It is inlined under an outer jit.
+    """
+
+    @functools.partial(jax.jit, static_argnums=(0, 2), inline=True)
+    @functools.wraps(sample)
+    def run(mode: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        return sample(mode, threefry_key(key), element_shape, rate)
+
     # What jit returns is called as before, but knows no arguments by type.
-    return cast(_Sample, jax.jit(sample, static_argnums=(0, 2), inline=True))
+    return cast(_Sample, run)
 
 
 def fit_sampled(mask: Any, element_shape: tuple[int, ...]) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.bits import sample_words, split_in_two, store
+from dropax.bits import materialize, sample_words, split_in_two
 from dropax.kit.errors import require_kind
 from dropax.kit.serialization import Plain
 from dropax.modes.base import (
@@ -78,21 +78,26 @@ class Block(Plain):
         """
         spatial = known_sizes(self, spatial_shape(self, element_shape))
         sides = sizes_along("Block.size", self.size, spatial)
-        channels = element_shape[-1] if self.per_channel else 1
+        # Without an axis of one channel, which a TPU would pad to 128.
+        channels = element_shape[-1:] if self.per_channel else ()
         starts = [size - side + 1 for size, side in zip(spatial, sides, strict=True)]
         units, thresholds = _levels(spatial, sides)
 
         def draw(key: jax.Array) -> jax.Array:
             level_key, seed_key = split_in_two(key)
             level = pick_level(sample_words(level_key, ()), rate, units)
-            seeds = sample_words(seed_key, (*starts, channels)) < jnp.asarray(thresholds)[level]
-            # A word cannot be below 2^32 and be sure of it: the last level drops all.
+            seeds = sample_words(seed_key, (*starts, *channels)) < jnp.asarray(thresholds)[level]
+            # No uint32 threshold is above every word, so the last level is explicit: it drops all.
             return seeds | (level == len(thresholds) - 1)
 
-        dropped = store(draw, key)
+        dropped = materialize(draw, key)
         for axis, side in enumerate(sides):
-            dropped = _spread(dropped, axis, side)
-        return ~dropped
+            dropped = jax.lax.platform_dependent(
+                dropped,
+                tpu=functools.partial(_spread_by_product, axis=axis, side=side),
+                default=functools.partial(_spread, axis=axis, side=side),
+            )
+        return ~dropped if self.per_channel else ~dropped[..., None]
 
 
 @functools.lru_cache(maxsize=64)
@@ -139,3 +144,18 @@ def _spread(seeds: jax.Array, axis: int, side: int) -> jax.Array:
         marked = earlier | jax.lax.slice_in_dim(marked, step, size, axis=axis)
         width += step
     return marked
+
+
+def _spread_by_product(seeds: jax.Array, axis: int, side: int) -> jax.Array:
+    """`_spread` as a product with a band matrix of 0 and 1, which a TPU has a unit for.
+
+    It counts the seeds that reach a position. bfloat16 holds 0 and 1, and sums are in float32, so
+    that a count is positive exactly if there is a seed.
+    """
+    size = seeds.shape[axis]
+    ahead = np.arange(size + side - 1)[:, None] - np.arange(size)
+    reaches = jnp.asarray((ahead >= 0) & (ahead < side), jnp.bfloat16)
+    counts = jnp.tensordot(
+        reaches, seeds.astype(jnp.bfloat16), (1, axis), preferred_element_type=jnp.float32
+    )
+    return jnp.moveaxis(counts > 0, 0, axis)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.bits import sample_words, store, whole_below
+from dropax.bits import materialize, sample_words, whole_below
 from dropax.kit.errors import must, require_whole
 from dropax.kit.serialization import Plain
 from dropax.modes.base import (
@@ -22,8 +22,9 @@ from dropax.modes.base import (
 from dropax.modes.calibration import ratios_between
 from dropax.modes.counts import choose_lowest, draw_count
 
-_RECTANGLES = 32  # of a record: at rates up to 0.5 they reach the number of cells all but always
-_RANK_SHIFT = np.uint32(26)  # leaves six bits for 33 ranks
+_RECTANGLES = 32  # of a record, each a bit of a word
+_ROUNDS = 4  # of rectangles, each round with areas of its own
+_RANK_SHIFT = np.uint32(26)  # leaves the upper six bits for 33 ranks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,17 +32,19 @@ class Blocks(Plain):
     """Drops an exact number of a grid's cells, in rectangles: masked image modeling.
 
     Known elsewhere as the blockwise masking of BEiT (Bao et al., 2021, arXiv:2106.08254), used by
-    iBOT (arXiv:2111.07832) and DINOv2 (arXiv:2304.07193). One rectangle after the other is placed
-    anywhere inside the image, with an area uniform from `min_cells` to what is still missing, until
-    rate x cells cells are covered. Of the last rectangle only so many cells drop as are missing,
-    chosen at random, so that the number is exact. If rate x cells is not whole, a record drops the
-    next lower or higher number, such that the rate drops in expectation.
+    iBOT (arXiv:2111.07832) and DINOv2 (arXiv:2304.07193). Rectangles are placed anywhere inside
+    the image, until rate x cells cells are covered. The area of each is uniform from `min_cells` to
+    what is still missing if every rectangle before covered as many cells as it does on average. Of
+    the last rectangle only so many cells drop as are missing, so that the number is exact. If
+    rate x cells is not whole, a record drops the next lower or higher number, such that the rate
+    drops in expectation.
 
-    Differs from the papers' code: there the number is an upper bound, a rectangle that does not fit
-    is drawn again (here its aspect ratio is reduced), and a loop on the host runs as long as it
-    takes. Here there are 32 rectangles. At rates above 0.5 they may leave some cells missing, which
-    are chosen at random from all others: on 14 x 14 cells one in a thousand of those that drop at
-    rate 0.75, three in a hundred at 0.9.
+    Differs from the papers' code: there the number is an upper bound, areas depend on what is
+    really missing, a rectangle that does not fit is drawn again (here its aspect ratio is reduced),
+    and a loop on the host runs as long as it takes. Here there are 32 rectangles, so that a GPU
+    draws them at once. At rates above 0.5 they may leave some cells missing, which are chosen at
+    random from all others: on 14 x 14 cells one in a thousand of those that drop at rate 0.75, two
+    in a hundred at 0.9.
 
     Cells near the edges of the image are dropped less often than those in its middle.
 
@@ -102,11 +105,11 @@ class Blocks(Plain):
         cells = [size // side for size, side in zip(grid, sides, strict=True)]
         rows, columns = cells if len(cells) == 2 else (1, *cells)
 
-        mask = store(lambda key: self._sample_cells(key, rate, rows, columns), key)
-        mask = mask.reshape((1,) * (len(spatial) - len(grid)) + (*cells, 1))
+        mask = materialize(lambda key: self._sample_cells(key, rate, rows, columns), key)
+        mask = mask.reshape((1,) * (len(spatial) - len(grid)) + tuple(cells))
         for axis, side in enumerate(sides, len(spatial) - len(grid)):
             mask = jnp.repeat(mask, side, axis)
-        return mask
+        return mask[..., None]
 
     def _sample_cells(self, key: jax.Array, rate: Any, rows: int, columns: int) -> jax.Array:
         """Draws which cells are kept, bool of shape (rows, columns)."""
@@ -117,36 +120,70 @@ class Blocks(Plain):
         dropped = draw_count(words[0], rate, count)
         of_rectangle = words[1 : 1 + 4 * _RECTANGLES].reshape(_RECTANGLES, 4)
         of_cell = words[1 + 4 * _RECTANGLES :]
+        area = self._draw_areas(of_rectangle[:, 0], dropped, count)
+        # As high as the ratio says, but neither higher than the grid nor so low that the area needs
+        # more than all columns; and as wide as the area then asks.
         areas = jnp.asarray(_least_areas(self.aspect_ratio, rows))
+        height = areas[whole_below(of_rectangle[:, 1], len(areas))] <= area[:, None]
+        height = height.sum(axis=1, dtype=jnp.uint32)
+        height = jnp.maximum(height, (area + np.uint32(columns - 1)) // np.uint32(columns))
+        width = jnp.clip((area + height // 2) // height, np.uint32(1), np.uint32(columns))
+        top = whole_below(of_rectangle[:, 2], np.uint32(rows + 1) - height)
+        left = whole_below(of_rectangle[:, 3], np.uint32(columns + 1) - width)
+        # Each cell is ranked by the first rectangle that covers it. In a word with a bit for each
+        # rectangle, that is how many bits are 0 below the lowest 1: all 32 if none covers it.
         row, column = jnp.arange(rows, dtype=jnp.uint32), jnp.arange(columns, dtype=jnp.uint32)
-        uncovered, one = np.uint32(_RECTANGLES), np.uint32(1)
+        covers = _bits_of(row, top, height)[:, None] & _bits_of(column, left, width)[None]
+        ranks = jax.lax.population_count(~covers & (covers - np.uint32(1))).reshape(count)
+        # Those of the lowest rank drop: of the last rectangle line by line from one of its corners,
+        # so that they stay in one piece, and of what no rectangle covers at random.
+        from_bottom, from_right, by_columns = (words[0] >> np.uint32(bit) & 1 for bit in range(3))
+        row = jnp.where(from_bottom, np.uint32(rows - 1) - row, row)[:, None]
+        column = jnp.where(from_right, np.uint32(columns - 1) - column, column)[None]
+        by_rows = row * np.uint32(columns) + column
+        place = jnp.where(by_columns, column * np.uint32(rows) + row, by_rows).reshape(count)
+        is_covered, at_random = ranks < np.uint32(_RECTANGLES), of_cell >> np.uint32(6)
+        within = jnp.where(is_covered, place, at_random)
+        return ~choose_lowest(ranks << _RANK_SHIFT | within, dropped).reshape(rows, columns)
 
-        def place(ranks: jax.Array, rectangle: tuple[jax.Array, jax.Array]) -> Any:
-            rank, (area_word, ratio_word, top_word, left_word) = rectangle
-            covered = (ranks < uncovered).sum(dtype=jnp.uint32)
-            # Once none is missing, whatever is placed comes after those that drop.
-            missing = jnp.maximum(dropped, covered + one) - covered
-            least = jnp.minimum(np.uint32(min(self.min_cells, count)), missing)
-            area = least + whole_below(area_word, missing - least + one)
-            # As high as the ratio says, but neither higher than the grid nor so low that the area
-            # needs more than all columns; and as wide as the area then asks.
-            height = (areas[whole_below(ratio_word, len(areas))] <= area).sum(dtype=jnp.uint32)
-            height = jnp.maximum(height, (area + np.uint32(columns - 1)) // np.uint32(columns))
-            width = jnp.clip((area + height // 2) // height, one, np.uint32(columns))
-            top = whole_below(top_word, np.uint32(rows + 1) - height)
-            left = whole_below(left_word, np.uint32(columns + 1) - width)
-            # A difference of unsigned numbers is large if it would be negative.
-            inside = (row - top < height)[:, None] & (column - left < width)[None]
-            return jnp.where(inside, jnp.minimum(ranks, rank), ranks), None
+    def _draw_areas(self, words: jax.Array, dropped: jax.Array, count: int) -> jax.Array:
+        """Draws the areas of the rectangles, each from `min_cells` to what is missing by then.
 
-        # Each cell is ranked by the first rectangle that covers it. The start is computed from the
-        # words, so that it varies over the manual axes (`shard_map`) that they do.
-        start = jnp.full((rows, columns), uncovered) + of_cell.reshape(rows, columns) * np.uint32(0)
-        order = jnp.arange(_RECTANGLES, dtype=jnp.uint32)
-        ranks, _ = jax.lax.scan(place, start, (order, of_rectangle))
-        # Those of the lowest rank drop, within a rank at random.
-        lowest = ranks.reshape(count) << _RANK_SHIFT | of_cell >> (np.uint32(32) - _RANK_SHIFT)
-        return ~choose_lowest(lowest, dropped).reshape(rows, columns)
+        What is missing is known only after the rectangles before are placed, and a GPU would launch
+        each of these steps by itself. So a round of rectangles counts on what each adds on average.
+        As that may fall short, further rounds assume that an eighth of the cells is still missing.
+        All rounds are drawn side by side.
+
+        Args:
+          words: uint32, shape (rectangles,).
+          dropped: how many cells drop, uint32 scalar.
+          count: how many cells there are.
+
+        Returns:
+          uint32, shape (rectangles,).
+        """
+        least = jnp.clip(dropped, np.uint32(1), np.uint32(min(self.min_cells, count)))
+        is_first = jnp.arange(_ROUNDS) == 0
+        missing = jnp.where(is_first, dropped, dropped // np.uint32(8))
+        whole = np.uint32(4 * count)
+        areas = []
+        for word in words.reshape(_ROUNDS, -1).T:
+            area = least + whole_below(word, jnp.maximum(missing, least) - least + np.uint32(1))
+            # Rectangles meet in the middle of the image, so that more of a new one is covered than
+            # of all cells, by about a quarter. In multiples of 1 / whole, and then of 2^-32.
+            covered = jnp.minimum(np.uint32(5) * (dropped - missing), whole)
+            share = (whole - covered) * np.uint32((2**32 - 1) // whole)
+            missing = missing - jnp.minimum(missing, whole_below(share, area))
+            areas.append(area)
+        return jnp.stack(areas, axis=1).reshape(-1)
+
+
+def _bits_of(position: jax.Array, first: jax.Array, length: jax.Array) -> jax.Array:
+    """Returns for each position which intervals hold it, uint32: bit n is set for interval n."""
+    # A difference of unsigned numbers is large if it would be negative.
+    inside = position[None] - first[:, None] < length[:, None]
+    bits = np.uint32(1) << np.arange(_RECTANGLES, dtype=np.uint32)
+    return (inside.astype(jnp.uint32) * bits[:, None]).sum(axis=0, dtype=jnp.uint32)
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.bits import GRID, drop_units, keep_threshold, sample_words, store
+from dropax.bits import GRID, drop_units, keep_threshold, materialize, sample_words
 from dropax.kit.errors import must, require_kind, require_whole
 from dropax.kit.serialization import Plain
 from dropax.modes.base import one_dispatch
@@ -89,7 +89,7 @@ class Channel(Plain):
                 return kept
             return kept | (draws <= jnp.sort(draws)[self.min_kept - 1])
 
-        kept = store(draw, key)
+        kept = materialize(draw, key)
         if self.groups is not None:
             group_of = {channel: n for n, group in enumerate(self.groups) for channel in group}
             kept = kept[np.array([group_of[channel] for channel in range(channels)])]

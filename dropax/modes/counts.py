@@ -13,7 +13,9 @@ import numpy as np
 from dropax.bits import GRID, drop_units, sample_words, whole_below
 
 _SHIFT = np.uint32(9)  # from multiples of 2^-23, in which rates count, to multiples of 2^-32
-_FEW = 32  # units, all pairs of which are compared in less time than the steps of a loop take
+# Up to so many units it is fastest to compare all pairs: on CPU than the steps of a bisection, and
+# elsewhere than sorting.
+_FEW, _SEVERAL = 32, 256
 
 
 def sample_exactly(key: jax.Array, rate: Any, units: int, *, min_kept: int = 0) -> jax.Array:
@@ -88,14 +90,37 @@ def choose_lowest(words: jax.Array, count: jax.Array) -> jax.Array:
     Returns:
       bool, shape (units,), True for exactly `count` of them.
     """
-    # Units are ordered by (word, position), which no two have in common.
-    position = jnp.arange(words.shape[0], dtype=jnp.uint32)
     if words.shape[0] <= _FEW:
-        is_tie = (words[None] == words[:, None]) & (position[None] < position[:, None])
-        ranks = ((words[None] < words[:, None]) | is_tie).sum(axis=1, dtype=jnp.uint32)
-        return ranks < count
-    # The bound below which `count` of them lie is found bit by bit, from the highest. Sorting costs
-    # XLA ten times as much.
+        return _lowest_of_pairs(words, count)
+    off_cpu = _lowest_of_pairs if words.shape[0] <= _SEVERAL else _lowest_by_sorting
+    return jax.lax.platform_dependent(words, count, cpu=_lowest_by_bisection, default=off_cpu)
+
+
+# Units are ordered by (word, position), which no two have in common.
+def _lowest_of_pairs(words: jax.Array, count: jax.Array) -> jax.Array:
+    """`choose_lowest` by counting for each unit the units before it."""
+    position = jnp.arange(words.shape[0], dtype=jnp.uint32)
+    is_tie = (words[None] == words[:, None]) & (position[None] < position[:, None])
+    ranks = ((words[None] < words[:, None]) | is_tie).sum(axis=1, dtype=jnp.uint32)
+    return ranks < count
+
+
+def _lowest_by_sorting(words: jax.Array, count: jax.Array) -> jax.Array:
+    """`choose_lowest` by comparing with the last unit that is chosen, found by sorting."""
+    position = jnp.arange(words.shape[0], dtype=jnp.uint32)
+    ordered, places = jax.lax.sort((words, position), num_keys=2)
+    last = jnp.maximum(count, np.uint32(1)) - np.uint32(1)
+    word, place = ordered[last], places[last]
+    chosen = (words < word) | ((words == word) & (position <= place))
+    return chosen & (count > 0)
+
+
+def _lowest_by_bisection(words: jax.Array, count: jax.Array) -> jax.Array:
+    """`choose_lowest` by finding the bound below which `count` units are, bit by bit.
+
+    Sorting takes ten times as long on CPU; elsewhere each step of this loop launches kernels.
+    """
+    position = jnp.arange(words.shape[0], dtype=jnp.uint32)
     bits = int(words.shape[0]).bit_length()
 
     def is_below(bound: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.bits import drop_units, sample_words, store, whole_below
+from dropax.bits import drop_units, materialize, sample_words, whole_below
 from dropax.kit.errors import is_number, must, require_whole
 from dropax.kit.serialization import Plain
 from dropax.modes.base import one_dispatch, spatial_shape
@@ -95,7 +95,7 @@ class Grid(Plain):
                 for size, shift in zip(spatial, shifts, strict=True)
             )
 
-        covered = store(draw, key)
+        covered = materialize(draw, key)
         kept = jnp.zeros((1,) * (len(spatial) + 1), jnp.bool_)
         for axis, cover in enumerate(covered):
             shape = [1] * (len(spatial) + 1)
@@ -125,7 +125,7 @@ class Grid(Plain):
             side = _turns(jnp.sqrt(fraction))
             return ~((along < side) & (across < side) | (fraction >= 1))
 
-        return store(draw, key)
+        return materialize(draw, key)
 
 
 def _turns(share: jax.Array) -> jax.Array:

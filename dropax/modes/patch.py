@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from dropax.bits import sample_bernoulli, store
+from dropax.bits import materialize, sample_bernoulli
 from dropax.kit.errors import require_kind
 from dropax.kit.serialization import Plain
 from dropax.modes.base import (
@@ -74,14 +74,14 @@ class Patch(Plain):
         """
         spatial = known_sizes(self, spatial_shape(self, element_shape))
         sides = sizes_along("Patch.size", self.size, spatial)
-        cells = [-(-size // side) for size, side in zip(spatial, sides, strict=True)]
+        cells = tuple(-(-size // side) for size, side in zip(spatial, sides, strict=True))
 
         def draw(key: jax.Array) -> jax.Array:
             if self.exact:
-                return sample_exactly(key, rate, math.prod(cells)).reshape(*cells, 1)
-            return sample_bernoulli(key, rate, (*cells, 1))
+                return sample_exactly(key, rate, math.prod(cells)).reshape(cells)
+            return sample_bernoulli(key, rate, cells)
 
-        mask = store(draw, key)
+        mask = materialize(draw, key)
         for axis, (size, side) in enumerate(zip(spatial, sides, strict=True)):
             mask = jax.lax.slice_in_dim(jnp.repeat(mask, side, axis), 0, size, axis=axis)
-        return mask
+        return mask[..., None]

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from dropax.bits import sample_bernoulli, store
+from dropax.bits import materialize, sample_bernoulli
 from dropax.kit.errors import require_kind
 from dropax.kit.serialization import Plain
 from dropax.modes.base import one_dispatch
@@ -49,5 +49,6 @@ class Pixel(Plain):
         """
         if self.per_channel:
             return sample_bernoulli(key, rate, element_shape)
-        shape = (*element_shape[:-1], 1)
-        return store(lambda key: sample_bernoulli(key, rate, shape), key)
+        # Drawn without the axis of one channel, which a TPU would pad to 128.
+        shape = element_shape[:-1]
+        return materialize(lambda key: sample_bernoulli(key, rate, shape), key)[..., None]

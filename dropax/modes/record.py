@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from dropax.bits import sample_bernoulli, store
+from dropax.bits import materialize, sample_bernoulli
 from dropax.kit.serialization import Plain
 from dropax.modes.base import one_dispatch
 
@@ -37,5 +37,5 @@ class Record(Plain):
           Keep mask, bool, of size 1 along every axis. Bit for bit
           `jax.random.bernoulli(key, float32(1) - float32(rate), shape)`.
         """
-        shape = (1,) * len(element_shape)
-        return store(lambda key: sample_bernoulli(key, rate, shape), key)
+        kept = materialize(lambda key: sample_bernoulli(key, rate, ()), key)
+        return kept.reshape((1,) * len(element_shape))

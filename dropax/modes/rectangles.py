@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.bits import sample_words, store, whole_below
+from dropax.bits import materialize, sample_words, whole_below
 from dropax.kit.errors import must, require_kind
 from dropax.modes.calibration import (
     Border,
@@ -119,7 +119,7 @@ def draw_union(
 
     # Kept for each axis are bytes whose bits say which of eight boxes cover a position. A pixel is
     # covered by the boxes whose bits are set along all axes.
-    covered = store(draw, key)
+    covered = materialize(draw, key)
     if len(spatial) == 1:
         return covered[0]
     shared = functools.reduce(

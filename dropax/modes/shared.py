@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from dropax.bits import store
+from dropax.bits import materialize
 from dropax.kit.errors import must, require_kind
 from dropax.kit.serialization import Plain
 from dropax.modes.base import expected_fraction, one_dispatch, sample_mask
@@ -68,7 +68,7 @@ class Shared(Plain):
             an axis that the mode needs.
         """
         shared, inner = self._split(element_shape)
-        mask = store(lambda key: sample_mask(self.mode, key, inner, rate), key)
+        mask = materialize(lambda key: sample_mask(self.mode, key, inner, rate), key)
         return jnp.expand_dims(mask, shared)
 
     def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
