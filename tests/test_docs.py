@@ -90,6 +90,15 @@ def test_the_speed_table_of_the_readme_is_a_part_of_the_full_one():
     assert set(rows) <= set(full)
 
 
+def test_the_figures_of_accelerators_are_those_that_were_saved():
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    section = text.partition("## GPU and TPU\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\|.*$", section, re.MULTILINE)
+    assert len(rows) >= 10
+    saved = ROOT / "benchmarks" / "results" / "accelerators-jax-0.10.md"
+    assert set(rows) <= set(saved.read_text().splitlines())
+
+
 def anchors_of(page):
     """The anchors of a page's headings, as GitHub makes them."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
