@@ -31,6 +31,20 @@ from dropax.modes import (
 from dropax.modes.base import require_aspect_ratio, require_sizes, spatial_shape
 from dropax.modes.calibration import Border, box_fractions, largest_side
 
+__all__ = [
+    "beit",
+    "cutout",
+    "drop_path",
+    "dropblock",
+    "gridmask",
+    "mae",
+    "random_erasing",
+    "rate_for_side",
+    "simmim",
+    "spec_augment",
+    "videomae",
+]
+
 
 def cutout(
     field_key: str,

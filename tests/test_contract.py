@@ -178,7 +178,7 @@ assert not xla_bridge.backends_are_initialized(), "a backend was started"
 foreign = {name.split(".")[0] for name in set(sys.modules) - before}
 foreign -= set(sys.stdlib_module_names) | {"dropax"}
 foreign -= {name for name in foreign if name.startswith("__editable__")}
-assert not foreign & {"chex", "flax", "hypothesis", "PIL", "tqdm", "pytest", "absl"}, foreign
+assert not foreign & {"chex", "flax", "hypothesis", "PIL", "pytest", "absl"}, foreign
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
 

@@ -47,7 +47,10 @@ def blocks_of(page):
 @pytest.mark.parametrize(
     ("name", "line", "block", "printed"), [block for page in PAGES for block in blocks_of(page)]
 )
-def test_a_block_of_the_documentation_runs_alone(name, line, block, printed):
+def test_a_block_of_the_documentation_runs_alone(name, line, block, printed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()  # for the recipe that reads some
+    Image.fromarray(dropax.images.sample_picture(32)).save(tmp_path / "photos" / "a.jpg")
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         # Empty lines in front, so that a traceback names the line of the page.

@@ -1,124 +1,167 @@
 """The command line's arguments."""
 
 import argparse
+import ast
 import contextlib
-import math
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+import inspect
+import os
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from dropax import __version__, presets
-from dropax.cli.modes import parse_mode
-from dropax.config import DropoutOperatorConfig
-from dropax.modes import MODES, Mode
+import dropax
+from dropax import DropoutOperatorConfig, presets
+from dropax.modes import MODES
 
 EPILOG = """\
 examples:
-  python -m dropax                                the modes at several rates, on a built-in picture
-  python -m dropax photo.jpg --rate 0.1           writes dropax_out/photo.png and a contact sheet
-  python -m dropax photos/ --mode channel         every picture and array below a folder
-  python -m dropax photo.jpg --mode 'Box(count=3)'    options of a mode, as in Python
-  python -m dropax --mode box --mode 'Grid(16)'   several modes, on the built-in picture
-  python -m dropax photo.jpg --preset cutout      with the parameters of a paper
-  python -m dropax photos/ --json > done.json     what was done, for another program
-  python -m dropax photos/ --quiet && next_step   nothing but errors is printed
+  python -m dropax                                  every mode and preset, on a built-in picture
+  python -m dropax photo.jpg                        every mode, on a picture of your own
+  python -m dropax photo.jpg features.npy --mode block --rate 0.1 --rate 0.3
+  python -m dropax --mode 'Box(count=3)' --fill noise --seed 7
+  python -m dropax --preset cutout --size 32
 
-inputs and outputs:
-  Arrays, (H, W), (H, W, C) or (N, H, W, C), keep their format and dtype. Pictures become PNG and
-  keep their alpha channel. The same seed gives the same bytes for a file of the same name (its path
-  below the input folder), whatever else is done in the same run. In an .npz every numeric array
-  with 2 to 4 axes is dropped, and the others are copied. Nothing is ever unpickled. A file in a
-  folder that is neither a picture nor an array is skipped with a remark.
+Each row of the sheet and of the table is one mode or preset, on one picture, at one rate: the
+picture, and the records of one batch of it, each with a draw of its own. An array is (height,
+width) or (height, width, channels), of any dtype, and keeps its size.
 
-exit status:
-  0 all was done; 1 something could not be done, though the rest was; 2 the command line is wrong;
-  130 interrupted. Errors and remarks go to stderr. Colors are for terminals, unless NO_COLOR is
-  set.
+exit status: 0, or 1 if something could not be done, 2 if an argument is wrong, 130 after Ctrl-C.
 """
-PRESETS: dict[str, Callable[..., DropoutOperatorConfig]] = {
-    "cutout": presets.cutout,
-    "random_erasing": presets.random_erasing,
-    "gridmask": presets.gridmask,
-    "dropblock": presets.dropblock,
-}
+# Presets that take one picture; the other functions return a rate, or take videos.
+PRESETS = [
+    name
+    for name in presets.__all__
+    if "field_key" in inspect.signature(getattr(presets, name)).parameters and name != "videomae"
+]
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exits with one line instead of the whole usage."""
-        self.exit(2, f"dropax: {message}; see {self.prog} --help\n")
+        self.exit(2, f"dropax: {message.rstrip('.')}; see {self.prog} --help\n")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Returns the options that a command line asks for.
+    """Returns the options of a command line, and makes the output folder.
 
     Args:
       argv: the arguments, or None for those of the process.
+
+    Returns:
+      A namespace of `files`, `modes` (each the text that was passed, and the mode), `presets`
+      (names), `rates`, `fill`, `seed`, `size` and `out`.
 
     Raises:
       SystemExit: with code 2 if an argument is wrong, and with 0 after `--help` and `--version`.
     """
     parser = _Parser(
         prog="python -m dropax",
-        description="Drop pixels, channels or regions of pictures (PNG, JPEG, WebP) and arrays.",
+        description="Show what dropax drops: a contact sheet, and a table of dropped fractions.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="a file, or a folder of them")
-    add = parser.add_argument_group("what is dropped").add_argument
-    modes, names = ", ".join(MODES), ", ".join(PRESETS)
+    add = parser.add_argument
+    help_ = "a picture or a .npy array; none for the built-in picture"
+    add("files", nargs="*", metavar="FILE", help=help_)
     help_ = (
-        f"what drops together: {modes}; or with options, such as 'Box(count=3)' (default: pixel). "
-        "Without inputs it may come several times"
+        f"{', '.join(MODES)}, or one with options as in Python, such as 'Box(count=3)' (default: "
+        "every mode); may be repeated"
     )
-    add("--mode", type=_mode, action="append", dest="modes", metavar="MODE", help=help_)
-    help_ = f"a paper's parameters, instead of a mode and a rate: {names}"
-    add("--preset", type=_preset, choices=[*PRESETS], metavar="NAME", help=help_)
-    add("--rate", type=float, help="expected fraction that is dropped (default: 0.2)")
-    help_ = "what dropped values become: a number, mean, or noise (default: 0)"
+    add("--mode", type=_mode, action="append", default=[], dest="modes", metavar="MODE", help=help_)
+    help_ = f"a paper's parameters: {', '.join(PRESETS)}; may be repeated"
+    add(
+        "--preset",
+        choices=PRESETS,
+        action="append",
+        default=[],
+        dest="presets",
+        metavar="NAME",
+        help=help_,
+    )
+    help_ = "expected dropped fraction, of modes (default: 0.25); may be repeated"
+    add("--rate", type=_rate, action="append", default=[], dest="rates", metavar="RATE", help=help_)
+    help_ = "what dropped values become: a number, '(1, 2, 3)' for channels, mean or noise (0)"
     add("--fill", type=_fill, default=0, help=help_)
-    add("--seed", type=int, default=0, help="same seed, same masks (default: 0)")
-    group = parser.add_argument_group("output")
-    add = group.add_argument
-    add("--out", metavar="DIR", default="dropax_out", help="output folder (default: dropax_out)")
-    add("--overwrite", action="store_true", help="replace files that already exist")
-    add = group.add_mutually_exclusive_group().add_argument
-    add("--json", action="store_true", help="print the table as JSON")
-    add("--quiet", action="store_true", help="print errors only")
-    parser.add_argument("--version", action="version", version=f"dropax {__version__}")
+    add("--seed", type=_seed, default=0, help="same seed, same masks (0)")
+    help_ = "longest side in pixels that pictures are scaled down to, as for a network (160)"
+    add("--size", type=_size, default=160, help=help_)
+    help_ = "folder of contact_sheet.png, which is replaced (dropax_out)"
+    add("--out", metavar="DIR", default="dropax_out", help=help_)
+    add("--version", action="version", version=f"dropax {dropax.__version__}")
     options = parser.parse_args(argv)
-    if options.rate is not None and not 0 <= options.rate <= 1:
-        parser.error(f"argument --rate: must be in [0, 1]; got {options.rate}")
-    if not 0 <= options.seed < 2**32:
-        parser.error(f"argument --seed: must be in [0, {2**32}); got {options.seed}")
-    options.mode = options.modes[0] if options.modes else None
-    if options.inputs and options.modes and len(options.modes) > 1:
-        parser.error("argument --mode: may come several times only without inputs")
-    for name in ("mode", "rate"):
-        if options.preset and getattr(options, name) is not None:
-            parser.error(f"argument --{name}: not allowed with --preset, which sets it")
+    if options.rates and options.presets and not options.modes:
+        parser.error("argument --rate: presets have rates of their own; pass --mode instead")
+    if not options.modes and not options.presets:
+        names = [*MODES]
+        options.modes = [_mode(name) for name in [names[0], "Pixel(per_channel=False)", *names[1:]]]
+        options.presets = [] if options.files else PRESETS
+    options.rates = options.rates or [0.25]
+    try:
+        os.makedirs(options.out, exist_ok=True)
+    except OSError as error:
+        parser.error(f"argument --out: {error.filename!r}: {error.strerror}; pass another folder")
     return options
 
 
-def _mode(text: str) -> str | Mode:
+def _mode(text: str) -> tuple[str, Any]:
     if text in PRESETS:
         raise argparse.ArgumentTypeError(f"{text} is a preset; pass --preset {text}")
-    if text == "whole_pixel":
-        raise argparse.ArgumentTypeError("pass --mode 'Pixel(per_channel=False)'")
-    return parse_mode(text)
+    try:
+        return text, _checked("mode", _mode_of_text(text))
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
-def _preset(text: str) -> str:
-    if text in MODES:
-        raise argparse.ArgumentTypeError(f"{text} is a mode; pass --mode {text}")
+def _mode_of_text(text: str) -> Any:
+    """Returns the mode that a text stands for, without evaluating it."""
+
+    def value(node: Any) -> Any:
+        if isinstance(node, ast.Tuple):
+            return tuple(map(value, node.elts))
+        if not isinstance(node, ast.Call):
+            return ast.literal_eval(node)
+        kind: Any = getattr(dropax, ast.unparse(node.func), None)
+        if not hasattr(kind, "sample"):
+            raise ValueError(f"there is no mode {ast.unparse(node.func)!r}")
+        return kind(
+            *map(value, node.args), **{str(each.arg): value(each.value) for each in node.keywords}
+        )
+
+    return value(ast.parse(text, mode="eval").body) if "(" in text else text
+
+
+def _rate(text: str) -> Any:
+    return _checked("dropout_rate", _literal(text))
+
+
+def _seed(text: str) -> Any:
+    return _checked("seed", _literal(text))
+
+
+def _size(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0; got {text!r}")
+    return int(text)
+
+
+def _fill(text: str) -> Any:
+    if text not in ("mean", "noise") and isinstance(_literal(text), str):
+        raise argparse.ArgumentTypeError(f"must be numbers, mean or noise; got {text!r}")
+    return _checked("fill", _literal(text))
+
+
+def _literal(text: str) -> Any:
+    """Returns the number or tuple that a text stands for, or the text itself."""
+    with contextlib.suppress(SyntaxError, ValueError):
+        return ast.literal_eval(text)
     return text
 
 
-def _fill(text: str) -> int | float | str:
-    if text in ("mean", "noise"):
-        return text
-    for kind in (int, float):
-        with contextlib.suppress(ValueError, OverflowError):
-            if math.isfinite(kind(text)):
-                return kind(text)
-    raise argparse.ArgumentTypeError(f"must be a finite number, mean or noise; got {text!r}")
+def _checked(name: str, value: Any) -> Any:
+    """Returns an argument of the config that its constructor accepts."""
+    try:
+        DropoutOperatorConfig(stochastic=True, field_key="image", **{name: value})
+    except (TypeError, ValueError) as error:
+        why = str(error).removeprefix(f"DropoutOperatorConfig.{name}").lstrip()
+        raise argparse.ArgumentTypeError(why) from None
+    return value
