@@ -51,6 +51,20 @@ def pytest_xdist_auto_num_workers() -> int:
 # Tracing makes many objects and few cycles, and looking for these takes a twentieth of a run.
 gc.set_threshold(100_000, 50, 100)
 
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_of_earlier_runs(pytestconfig: pytest.Config) -> None:
+    """Reads what earlier runs compiled, and keeps what this one compiles.
+
+    JAX's key holds the program, the versions, XLA's flags and the options of compiling. An entry
+    that another process has half written is not read: JAX warns and compiles. `--cache-clear`
+    removes all of them, which each worker does when it is configured: so not before the first test.
+    """
+    if hasattr(pytestconfig, "cache"):
+        jax.config.update("jax_compilation_cache_dir", str(pytestconfig.cache.mkdir("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
 MAPPINGS = pathlib.Path("/proc/self/maps")
 
 
