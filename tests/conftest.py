@@ -10,12 +10,16 @@ from importlib.metadata import version
 # Before the backend starts: eight devices on any machine. Most of a run is compiling, and most of
 # that is LLVM's optimizations and, on JAX 0.10, emitters of faster loops: they change how fast a
 # program is and not what it computes. Deep runs have them, and so have the tests that pin masks,
-# compare ways of running or read the loops of programs: these compile by `cases.AS_USERS`. A flag
-# that XLA does not know ends the process, so the second is set for one version only.
+# compare ways of running or read the loops of programs: these compile by `cases.AS_USERS`. Nor is
+# a program split into parts that are compiled side by side: as many tests run as there are cores.
+# A flag that XLA does not know ends the process, so these two are set for one version only.
 os.environ["XLA_FLAGS"] = (
     (
         "--xla_backend_optimization_level=0 "
-        + "--xla_cpu_use_fusion_emitters=false " * version("jax").startswith("0.10.")
+        + (
+            "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
+            * version("jax").startswith("0.10.")
+        )
     )
     * (os.environ.get("HYPOTHESIS_PROFILE") != "deep")
     + os.environ.get("XLA_FLAGS", "")
