@@ -171,16 +171,6 @@ def test_the_operator_takes_it_and_describes_its_output():
     assert structure == {**dict.fromkeys(BATCH), "may": {"drop": None}, "kept": None}
 
 
-def test_it_is_exported_for_batches_of_any_size():
-    (size,) = jax.export.symbolic_shape("b")
-    spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), BATCH)
-    step = jax.jit(lambda key, batch: apply_batch(RESCALED, init_state(RESCALED, key), batch)[0])
-    # Keys go through an exported program as their words.
-    exported = jax.export.export(step)(jax.ShapeDtypeStruct((2,), jnp.uint32), spec)
-    found = exported.call(jax.random.key_data(jax.random.key(0)), BATCH)
-    jax.tree.map(np.testing.assert_array_equal, found, dropped(RESCALED))
-
-
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
 def test_a_sharded_batch_is_its_devices_own_work(kind):
     config = config_of("pixel", where_key="where", mask_key="kept", fill=FromField("other"))
