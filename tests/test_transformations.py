@@ -120,7 +120,7 @@ def test_one_program_serves_every_rate_and_rates_saturate(mode, key):
 # That a region draws for one key as for many is tested in test_regions.py.
 @representatives
 def test_records_draw_one_by_one_as_at_once(mode, key):
-    config = config_of(mode)
+    config = config_of(mode, apply_probability=0.5)
     scanned = run(config.replace(batch_strategy="scan"), key, IMAGES)
     np.testing.assert_array_equal(scanned, run(config, key, IMAGES))
 
