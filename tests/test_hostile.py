@@ -85,18 +85,24 @@ def from_dict(kind):
 
 
 REGIONS = [
-    dropax.Pixel(),
-    dropax.Channel(),
-    dropax.Block(),
-    dropax.Patch(),
-    dropax.Box(),
-    dropax.Blocks(),
-    dropax.OneOf(("box",), weights=(1,)),
-    dropax.Shared("pixel", 0),
-    dropax.Inverted("pixel"),
+    *(dropax.Pixel(), dropax.Channel(), dropax.Block(), dropax.Patch(), dropax.Box()),
+    *(dropax.Blocks(), dropax.Grid(), dropax.Band(), dropax.OneOf(("box",), weights=(1,))),
+    *(dropax.Shared("pixel", 0), dropax.Inverted("pixel")),
 ]
-REGIONS += [dropax.Grid(), dropax.Band()]
+PRESETS = {
+    "cutout": {"image_shape": (4, 4), "length": 2, "holes": 1},
+    "random_erasing": {"scale": (0.1, 0.2), "ratio": (0.5, 2.0), "probability": 0.5},
+    "gridmask": {"unit": 4, "ratio": 0.5, "rotate": 0, "probability": 0.5},
+    "dropblock": {"rate": 0.1, "block_size": 2},
+    "mae": {"rate": 0.75, "patch_size": 2},
+    "beit": {"rate": 0.4, "patch_size": 2, "min_patches": 4, "ratio": (0.5, 2.0)},
+    "spec_augment": {"freq_mask_count": 1, "freq_mask_max_bins": 2, "spectrogram_shape": (4, 4)}
+    | {"time_mask_count": 1, "time_mask_max_frames": 2, "time_mask_max_share": 0.5},
+}
 PICTURE = np.ones((4, 4, 3), np.uint8)
+FIELD = {"image": IMAGE[0]}
+SHAPES = {"image": (2, 4, 4, 3)}
+BOXES, POINTS = np.ones((2, 1, 4), np.float32), np.ones((2, 1, 2), np.float32)
 
 # A function, and sound arguments for it, of which one at a time is replaced.
 CALLS = {
@@ -104,61 +110,38 @@ CALLS = {
     # These are looked at in tracing only: a program for each would show no more.
     "a static argument of dropout": (
         lambda **static: jax.eval_shape(functools.partial(dropax.dropout, **static), KEY, IMAGE),
-        {
-            "mode": "pixel",
-            "fill": 0.0,
-            "rescale": False,
-            "clip_range": None,
-            "channel_axis": "auto",
-            "element_ndim": 3,
-        },
+        {"mode": "pixel", "fill": 0.0, "rescale": False}
+        | {"clip_range": None, "channel_axis": "auto", "element_ndim": 3},
     ),
     "init_state": (dropax.init_state, {"config": CONFIG, "key": KEY}),
     "generate_random_params": (
         dropax.generate_random_params,
-        {"config": CONFIG, "key": KEY, "data_shapes": {"image": (2, 4, 4, 3)}},
+        {"config": CONFIG, "key": KEY, "data_shapes": SHAPES},
     ),
     "a shape of generate_random_params": entry(
-        dropax.generate_random_params,
-        "data_shapes",
-        {"image": (2, 4, 4, 3)},
-        {"config": CONFIG, "key": KEY},
+        dropax.generate_random_params, "data_shapes", SHAPES, {"config": CONFIG, "key": KEY}
     ),
     "apply": (
         dropax.apply,
-        {
-            "config": CONFIG,
-            "data": {"image": IMAGE[0]},
-            "state": {},
-            "metadata": {},
-            "random_params": PARAMS,
-            "stats": None,
-        },
+        {"config": CONFIG, "data": FIELD, "state": {}, "metadata": {}}
+        | {"random_params": PARAMS, "stats": None},
     ),
     "a field of apply": entry(
         dropax.apply,
         "data",
-        {"image": IMAGE[0], "depth": IMAGE[0, ..., 0]},
+        {**FIELD, "depth": IMAGE[0, ..., 0]},
         {"config": AUXILIARY, **GIVEN},
     ),
     "a param of apply": entry(
         dropax.apply,
         "random_params",
         {"keep_mask": MASK[0], "applied": True, "rate": 0.5},
-        {
-            "config": CONFIG.replace(dropout_rate=(0.1, 0.5), rescale=True),
-            "data": {"image": IMAGE[0]},
-            "state": {},
-            "metadata": {},
-        },
+        {"config": CONFIG.replace(dropout_rate=(0.1, 0.5), rescale=True), "data": FIELD}
+        | {"state": {}, "metadata": {}},
     ),
     "the key of apply for noise": (
         lambda fill_key: dropax.apply(
-            CONFIG.replace(fill="noise"),
-            {"image": IMAGE[0]},
-            {},
-            {},
-            {"keep_mask": MASK[0], "fill_key": fill_key},
+            CONFIG.replace(fill="noise"), FIELD, {}, {}, {**PARAMS, "fill_key": fill_key}
         ),
         {"fill_key": KEY},
     ),
@@ -166,22 +149,12 @@ CALLS = {
         dropax.apply,
         "stats",
         {"mean": 0.5},
-        {
-            "config": CONFIG.replace(fill="stats_mean"),
-            "data": {"image": IMAGE[0]},
-            **GIVEN,
-        },
+        {"config": CONFIG.replace(fill="stats_mean"), "data": FIELD, **GIVEN},
     ),
     "apply_batch": (
         dropax.apply_batch,
-        {
-            "config": CONFIG,
-            "op_state": STATE,
-            "batch": {"image": IMAGE},
-            "stats": None,
-            "record_ids": np.arange(2),
-            "epoch": 0,
-        },
+        {"config": CONFIG, "op_state": STATE, "batch": {"image": IMAGE}}
+        | {"stats": None, "record_ids": np.arange(2), "epoch": 0},
     ),
     "a field of apply_batch": entry(
         dropax.apply_batch,
@@ -195,8 +168,7 @@ CALLS = {
         {
             "generate_random_params": lambda config, keys, shapes: {},
             "apply": lambda config, data, state, metadata, *_: (data, state, metadata),
-            "is_active": None,
-            "is_shared": None,
+            **{"is_active": None, "is_shared": None},
         },
     ),
     "expected_dropped_fraction": (
@@ -209,63 +181,21 @@ CALLS = {
     ),
     "visible_fraction": (
         dropax.visible_fraction,
-        {"keep_mask": MASK, "boxes": np.ones((2, 1, 4), np.float32), "channel_axis": -1},
+        {"keep_mask": MASK, "boxes": BOXES, "channel_axis": -1},
     ),
     "visible_points": (
         dropax.visible_points,
-        {"keep_mask": MASK, "points": np.ones((2, 1, 2), np.float32), "channel_axis": -1},
+        {"keep_mask": MASK, "points": POINTS, "channel_axis": -1},
     ),
     "OperatorConfig": (dropax.OperatorConfig, fields_of(dropax.OperatorConfig(stochastic=True))),
     "DropoutOperatorConfig": (DropoutOperatorConfig, fields_of(CONFIG)),
     "DropoutOperatorConfig.from_dict": (from_dict(DropoutOperatorConfig), CONFIG.to_dict()),
     "the values of from_dict": (DropoutOperatorConfig.from_dict, {"values": CONFIG.to_dict()}),
+    **{type(region).__name__: (type(region), fields_of(region)) for region in REGIONS},
     **{
-        type(region).__name__: (type(region), fields_of(region))
-        for region in REGIONS
-        if fields_of(region)
+        f"presets.{name}": (getattr(dropax.presets, name), {"field_key": "image", **sound})
+        for name, sound in PRESETS.items()
     },
-    "presets.cutout": (
-        dropax.presets.cutout,
-        {"field_key": "image", "image_shape": (4, 4), "length": 2, "holes": 1},
-    ),
-    "presets.random_erasing": (
-        dropax.presets.random_erasing,
-        {"field_key": "image", "scale": (0.1, 0.2), "ratio": (0.5, 2.0), "probability": 0.5},
-    ),
-    "presets.gridmask": (
-        dropax.presets.gridmask,
-        {"field_key": "image", "unit": 4, "ratio": 0.5, "rotate": 0, "probability": 0.5},
-    ),
-    "presets.dropblock": (
-        dropax.presets.dropblock,
-        {"field_key": "image", "rate": 0.1, "block_size": 2},
-    ),
-    "presets.mae": (
-        dropax.presets.mae,
-        {"field_key": "image", "rate": 0.75, "patch_size": 2},
-    ),
-    "presets.beit": (
-        dropax.presets.beit,
-        {
-            "field_key": "image",
-            "rate": 0.4,
-            "patch_size": 2,
-            "min_patches": 4,
-            "ratio": (0.5, 2.0),
-        },
-    ),
-    "presets.spec_augment": (
-        dropax.presets.spec_augment,
-        {
-            "field_key": "image",
-            "spectrogram_shape": (4, 4),
-            "freq_mask_count": 1,
-            "freq_mask_max_bins": 2,
-            "time_mask_count": 1,
-            "time_mask_max_frames": 2,
-            "time_mask_max_share": 0.5,
-        },
-    ),
     "presets.rate_for_side": (
         dropax.presets.rate_for_side,
         {"mode": "box", "side": 2, "element_shape": (4, 4, 3)},
@@ -276,33 +206,17 @@ CALLS = {
     ),
     "images.mask_overlay": (
         dropax.images.mask_overlay,
-        {
-            "image": PICTURE,
-            "keep_mask": PICTURE,
-            "color": (1, 2, 3),
-            "opacity": 0.5,
-            "span": None,
-        },
+        {"image": PICTURE, "keep_mask": PICTURE, "color": (1, 2, 3), "opacity": 0.5, "span": None},
     ),
     "images.to_display": (dropax.images.to_display, {"values": PICTURE, "span": (0, 1)}),
     "Rngs": (Rngs, {"default": 0, "augment": 1}),
     "Element": (Element, {"data": {}, "state": {}, "metadata": None}),
-    "Batch": (Batch, {"elements": [Element({"image": IMAGE[0]})]}),
-    "a field of an element in Batch": (
-        lambda **data: Batch([Element(data)]),
-        {"image": IMAGE[0]},
-    ),
+    "Batch": (Batch, {"elements": [Element(FIELD)]}),
+    "a field of an element in Batch": (lambda **data: Batch([Element(data)]), FIELD),
     "Batch.from_parts": (
         Batch.from_parts,
-        {
-            "data": {"image": IMAGE},
-            "states": None,
-            "metadata_list": [1, 2],
-            "batch_metadata": None,
-            "batch_state": None,
-            "record_ids": [1, 2],
-            "valid_mask": np.ones(2, bool),
-        },
+        {"data": {"image": IMAGE}, "states": None, "metadata_list": [1, 2], "batch_metadata": None}
+        | {"batch_state": None, "record_ids": [1, 2], "valid_mask": np.ones(2, bool)},
     ),
     "Batch.get_elements": (method(batch, "get_elements"), {"indices": [0]}),
     "Batch.slice": (method(batch, "slice"), {"start": 0, "end": 1}),
@@ -318,26 +232,17 @@ CALLS = {
     ),
     "operator.apply": (
         method(operator, "apply"),
-        {
-            "data": {"image": IMAGE[0]},
-            "state": {},
-            "metadata": {},
-            "random_params": None,
-            "stats": None,
-        },
+        {"data": FIELD, "state": {}, "metadata": {}, "random_params": None, "stats": None},
     ),
     "operator.generate_random_params": (
         method(operator, "generate_random_params"),
-        {"rng": KEY, "data_shapes": {"image": (2, 4, 4, 3)}},
+        {"rng": KEY, "data_shapes": SHAPES},
     ),
     "operator.get_output_structure": (
         method(operator, "get_output_structure"),
-        {"sample_data": {"image": IMAGE[0]}, "sample_state": {}},
+        {"sample_data": FIELD, "sample_state": {}},
     ),
-    "operator.output_spec": (
-        method(operator, "output_spec"),
-        {"input_spec": {"image": IMAGE[0]}},
-    ),
+    "operator.output_spec": (method(operator, "output_spec"), {"input_spec": FIELD}),
     "operator.set_statistics": (method(operator, "set_statistics"), {"stats": {}}),
     "operator.set_state": (method(operator, "set_state"), {"state": operator().get_state()}),
     "an entry of operator.set_state": entry(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType
 
-from cases import MODES, SHAPE, collectives, config_of, image_of
+from cases import MODES, SHAPE, assert_refused, collectives, config_of, image_of
 from dropax import (
     DropoutOperator,
     DropoutOperatorConfig,
@@ -303,23 +303,32 @@ def test_padding_of_spectrograms_never_drops():
     np.testing.assert_array_equal(out.sum((1, 2)), [4 * 4, 1 * 4])
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "text"),
-    [
-        (lambda: box_mask([[0, 0, 1, 1]], (4, 4)), TypeError, r"box_mask\.boxes must be an array"),
-        (lambda: box_mask(np.ones((1, 4)), (4, -4)), ValueError, "have no negative size"),
-        (lambda: box_mask(np.ones((1, 4), bool), (4, 4)), TypeError, "an array of real numbers"),
-        (lambda: box_mask(np.ones(4), (4, 4)), ValueError, r"have shape \(\.\.\., n, 4\)"),
-        (lambda: box_mask(np.ones((2, 4)), (4,)), ValueError, r"have shape \(\.\.\., n, 2\)"),
-        (lambda: box_mask(np.ones((2, 4)), ()), ValueError, r"box_mask\.boxes must have shape"),
-        (lambda: box_mask(np.ones((2, 4)), 4), TypeError, r"box_mask\.shape must be a tuple"),
-        (lambda: box_mask(np.ones((2, 4)), (4, 4.0)), TypeError, r"box_mask\.shape must be a tup"),
-        (lambda: length_mask([2], 4), TypeError, r"length_mask\.lengths must be an array of int"),
-        (lambda: length_mask(np.ones(2), 4), TypeError, r"length_mask\.lengths must be an array"),
-        (lambda: length_mask(np.int32(2), -1), ValueError, r"length_mask\.size must be at least 0"),
-        (lambda: length_mask(np.int32(2), 4.0), TypeError, r"length_mask\.size must be an int"),
-    ],
-)
-def test_wrong_boxes_and_lengths_are_refused_by_name(call, error, text):
-    with pytest.raises(error, match=text):
-        call()
+WRONG = [
+    (box_mask, {"boxes": [[0, 0, 1, 1]]}, TypeError, "boxes must be an array"),
+    (
+        box_mask,
+        {"boxes": np.ones((1, 4), bool)},
+        TypeError,
+        "boxes must be an array of real numbers",
+    ),
+    (box_mask, {"boxes": np.ones(4)}, ValueError, "boxes must have shape (..., n, 4)"),
+    (box_mask, {"shape": (4,)}, ValueError, "boxes must have shape (..., n, 2)"),
+    (box_mask, {"shape": ()}, ValueError, "boxes must have shape"),
+    (box_mask, {"shape": (4, -4)}, ValueError, "shape must have no negative size"),
+    (box_mask, {"shape": 4}, TypeError, "shape must be a tuple"),
+    (box_mask, {"shape": (4, 4.0)}, TypeError, "shape must be a tup"),
+    (length_mask, {"lengths": [2]}, TypeError, "lengths must be an array of int"),
+    (length_mask, {"lengths": np.ones(2)}, TypeError, "lengths must be an array of int"),
+    (length_mask, {"size": -1}, ValueError, "size must be at least 0"),
+    (length_mask, {"size": 4.0}, TypeError, "size must be an int"),
+]
+
+
+@pytest.mark.parametrize(("function", "given", "error", "text"), WRONG)
+def test_wrong_boxes_and_lengths_are_refused_by_name(function, given, error, text):
+    boxes, lengths = (
+        {"boxes": np.ones((2, 4)), "shape": (4, 4)},
+        {"lengths": np.int32(2), "size": 4},
+    )
+    sound = boxes if function is box_mask else lengths
+    assert_refused(function, sound | given, error, text)
