@@ -2,7 +2,6 @@
 
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropax.layout import Layout
-from small import ONES, make, run, sto
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
 
@@ -227,29 +225,3 @@ def test_numbers_for_channels_lie_along_their_axis():
     assert Layout((5, 3), 1).spread(numbers, "a").tolist() == [[0, 1, 2]]
     with pytest.raises(ValueError, match="a must have one number for each of 3 channels"):
         Layout((5, 3), 1).spread(numbers[:2], "a")
-
-
-@pytest.mark.parametrize(
-    ("stochastic", "shape"),
-    [(True, (2, 4, 5, 8)), (True, (4, 5)), (True, (6,)), (False, (2, 4, 5, 8)), (False, (6,))],
-)
-def test_channel_mode_drops_whole_channels_of_elements_of_any_rank(stochastic, shape):
-    images = np.ones((64, *shape), np.float32)
-    out = run(make(stochastic, mode="channel"), images)
-    channels = out.reshape(64, -1, shape[-1] if len(shape) > 2 else 1)
-    assert (channels == channels[:, :1]).all()
-    if stochastic or len(shape) > 2:
-        assert 0 < channels.mean() < 1
-
-
-def test_channel_masks_have_shape_batch_by_channels_and_apply_takes_both_forms():
-    operator = sto(mode="channel")
-    mask = operator.generate_random_params(jax.random.key(0), {"image": ONES.shape})["keep_mask"]
-    mask = np.asarray(mask)
-    assert mask.shape == (8, 3)
-    assert 0 < mask.mean() < 1
-    data = {"image": ONES[0]}
-    for row in mask:
-        for form in (row, row[None, None]):
-            out = operator.apply(data, {}, {}, {"keep_mask": form})[0]["image"]
-            np.testing.assert_array_equal(out, np.broadcast_to(row, (4, 4, 3)))

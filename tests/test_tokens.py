@@ -194,7 +194,6 @@ def test_a_sharded_batch_needs_no_collectives_gradients_included(kind):
     given_ = lying((40, 6, 7), jnp.float32), jnp.ones(7), lying((40, 4, 6, 1), jnp.bool_)
     compiled = jax.jit(step).lower(*given_).compile()
     assert collectives(compiled) == []
-    assert "[40," not in compiled.as_text(), "each device holds its own records alone"
     for sharding in jax.tree.leaves(compiled.output_shardings):
         assert sharding.spec[0] == "x"
 

@@ -186,7 +186,6 @@ def test_a_sharded_batch_is_its_devices_own_work(kind):
     laid = jax.device_put(batch, by_record)
     compiled = step.lower(STATE, laid).compile()
     assert collectives(compiled) == []
-    assert "[40,6,5" not in compiled.as_text(), "no image and no mask of another device"
     found = compiled(STATE, laid)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert all(leaf.sharding.spec[0] == "x" for leaf in found.values())
