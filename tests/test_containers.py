@@ -14,7 +14,6 @@ import dropax
 from cases import assert_refused
 from dropax import Batch, Element
 from dropax.kit.fields import leading_size
-from small import ONES, equal, run, sto
 
 
 def records(count, **data):
@@ -409,30 +408,3 @@ def test_an_array_that_numpy_cannot_read_is_read_by_dlpack_or_refused(key):
     text = r"^an array must be one that JAX takes; got .* not on any device$"
     with pytest.raises(TypeError, match=text):
         dropax.dropout(key, Unreadable(images))
-
-
-def test_a_batch_may_be_a_batch_a_dict_or_three_arguments():
-    states, metadata = {"n": np.arange(8)}, [{"file": "a.png"}]
-    dropped, same_states, same_metadata = sto().apply_batch({"image": ONES}, states, metadata)
-    assert equal(dropped["image"], run(sto()))
-    assert equal(sto().apply_batch(Batch.from_parts({"image": ONES}))["image"], run(sto()))
-    assert equal(same_states["n"], states["n"])
-    assert same_metadata is metadata
-    assert sto().apply_batch({"image": ONES}, None, None)[1:] == (None, None)
-    with pytest.raises(TypeError, match=r"must be a dropax\.Batch or a dict"):
-        sto().apply_batch(ONES)
-
-
-def test_metadata_of_strings_is_no_obstacle_to_jit():
-    names = [f"{number}.png" for number in range(8)]
-    batch = Batch.from_parts({"image": ONES}, metadata_list=names, batch_metadata="train")
-    out = sto().apply_batch(batch)
-    assert (out.metadata_list, out.batch_metadata) == (names, "train")
-    jitted = jax.jit(lambda operator, batch: operator.apply_batch(batch))(sto(), batch)
-    assert equal(jitted["image"], out["image"])
-    assert jitted.metadata_list == [None] * 8
-
-
-def test_gradients_flow_through_elements():
-    total = jax.grad(lambda one: (one.transform(jnp.square).data["image"]).sum())
-    assert equal(total(Element({"image": jnp.asarray(ONES[0])})).data["image"], ONES[0] * 2)
