@@ -23,7 +23,7 @@ from dropax import (
     generate_random_params,
     init_state,
 )
-from small import ONES, det, equal, run, sto
+from small import ONES, sto
 
 IMAGES = image_of(SHAPE)
 REFUSED = r"was called under jit, scan or the like on a stochastic operator from outside"
@@ -240,21 +240,6 @@ def test_what_a_users_operator_is_given_anew_is_used():
     twin.by = 0.0
     assert float(jnp.abs(twin.apply_batch({"image": IMAGES})["image"]).max()) == 0
     assert float(jnp.abs(one.apply_batch({"image": IMAGES})["image"]).max()) > 0
-
-
-def test_under_jit_a_stochastic_operator_is_an_argument_and_comes_back_advanced():
-    operator = sto()
-    with pytest.raises(ValueError, match="Pass the operator as an argument and return it"):
-        jax.jit(lambda images: operator.apply_batch({"image": images}))(ONES)
-    step = jax.jit(lambda operator, data: (operator.apply_batch(data)["image"], operator))
-    first, advanced = step(operator, {"image": ONES})
-    second, advanced = step(advanced, {"image": ONES})
-    assert equal([first, second], [run(operator), run(operator)])
-    assert not equal(first, second)
-    assert advanced.get_operation_stats() == {"applied_count": 16, "skipped_count": 0}
-    assert equal(
-        jax.jit(lambda images: det().apply_batch({"image": images})["image"])(ONES), run(det())
-    )
 
 
 def test_equal_operators_share_one_trace():
