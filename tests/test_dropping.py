@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 from cases import MODES, SHAPE, config_of, image_of
-from dropax import (
-    Pixel,
-    apply_batch,
-    init_state,
-)
+from dropax import Pixel, apply_batch, init_state
 from dropax.dropping import Fields, drop_record
 from small import ONES, both_kinds, both_modes, det, make, run, sto
 

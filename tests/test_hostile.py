@@ -127,10 +127,7 @@ CALLS = {
         | {"random_params": PARAMS, "stats": None},
     ),
     "a field of apply": entry(
-        dropax.apply,
-        "data",
-        {**FIELD, "depth": IMAGE[0, ..., 0]},
-        {"config": AUXILIARY, **GIVEN},
+        dropax.apply, "data", {**FIELD, "depth": IMAGE[0, ..., 0]}, {"config": AUXILIARY, **GIVEN}
     ),
     "a param of apply": entry(
         dropax.apply,

@@ -87,13 +87,7 @@ def test_a_new_state_has_drawn_and_counted_nothing():
     assert (int(state.step), word_count(state.applied_count)) == (0, 0)
     assert word_count(state.skipped_count) == 0
     paths = [keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(state)[0]]
-    assert paths == [
-        ".key",
-        ".step",
-        ".applied_count",
-        ".skipped_count",
-        ".statistics['mean']",
-    ]
+    assert paths == [".key", ".step", ".applied_count", ".skipped_count", ".statistics['mean']"]
     assert len(jax.tree.leaves(new_state(jax.random.key(4)))) == 4
 
 

@@ -1,6 +1,7 @@
 """The pure functions: what each guarantees by itself."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -108,8 +109,6 @@ def test_shapes_are_found_by_dotted_path_nested_or_flat(key):
     nested = generate_random_params(config, key, {"camera": {"rgb": (2, 4, 4, 3)}})
     flat = generate_random_params(config, key, {"camera.rgb": (2, 4, 4, 3)})
     np.testing.assert_array_equal(nested["keep_mask"], flat["keep_mask"])
-    with pytest.raises(KeyError, match=r"field 'camera.rgb' not found: 'camera' has 'depth'\."):
-        generate_random_params(config, key, {"camera": {"depth": (2, 4, 4)}})
 
 
 def test_bad_shapes_are_refused(key):
@@ -162,27 +161,27 @@ def test_any_mask_that_broadcasts_is_taken_as_bools(shape, dtype):
     np.testing.assert_array_equal(out, np.where(mask != 0, image_of((4, 5, 3)), 0))
 
 
+NO_PARAMS = [
+    (None, ValueError, " must hold 'keep_mask' if the"),
+    ({"mask": True}, KeyError, " must hold 'keep_mask'; got 'mask'."),
+    (3, TypeError, " must be a dict with 'keep_mask'"),
+    (
+        {"keep_mask": True},
+        TypeError,
+        "['keep_mask'] must be an array of numbers or bools; got True.",
+    ),
+    *(
+        ({"keep_mask": np.ones(shape)}, ValueError, "['keep_mask'] must")
+        for shape in ((2, 4, 5, 3), (4, 5, 2), (4,), (5, 5))
+    ),
+]
+
+
 @pytest.mark.parametrize("mode", ["pixel", "channel"])
-@pytest.mark.parametrize("shape", [(2, 4, 5, 3), (4, 5, 2), (4,), (5, 5)])
-def test_a_mask_that_would_change_the_shape_is_refused(mode, shape):
-    with pytest.raises(
-        ValueError, match=r"apply\.random_params\['keep_mask'\] must .*; got an array"
-    ):
-        dropped(config_of(mode), image_of((4, 5, 3)), np.ones(shape, bool))
-
-
-def test_random_params_are_needed_in_a_stochastic_config_and_named():
-    data = {"image": image_of((4, 5, 3))}
-    with pytest.raises(ValueError, match=r"apply\.random_params must hold 'keep_mask' if the"):
-        apply(config_of("pixel"), data, {}, {})
-    with pytest.raises(KeyError, match=r"apply\.random_params must hold 'keep_mask'; got 'mask'\."):
-        apply(config_of("pixel"), data, {}, {}, {"mask": True})
-    with pytest.raises(TypeError, match=r"apply\.random_params must be a dict with 'keep_mask'"):
-        apply(config_of("pixel"), data, {}, {}, 3)
-    with pytest.raises(
-        TypeError, match=r"\['keep_mask'\] must be an array of numbers or bools; got True\."
-    ):
-        apply(config_of("pixel"), data, {}, {}, {"keep_mask": True})
+@pytest.mark.parametrize(("params", "error", "text"), NO_PARAMS)
+def test_what_is_no_mask_of_the_image_is_refused(params, error, text, mode):
+    with pytest.raises(error, match=re.escape(f"apply.random_params{text}")):
+        apply(config_of(mode), {"image": image_of((4, 5, 3))}, {}, {}, params)
 
 
 @pytest.mark.parametrize("mode", ["pixel", MODES["block"]], ids=["pixel", "block"])
@@ -249,14 +248,11 @@ def test_an_empty_batch_has_the_fields_of_a_full_one(strategy, stochastic, key):
     config = config_of("pixel", target_key="out", batch_strategy=strategy, stochastic=stochastic)
     state = init_state(config, key if stochastic else None)
     out, _ = apply_batch(config, state, {"image": jnp.ones((0, 6, 5, 3)), "label": jnp.ones(0)})
-    assert {name: leaf.shape for name, leaf in out.items()} == {
-        "image": (0, 6, 5, 3),
-        "label": (0,),
-        "out": (0, 6, 5, 3),
-    }
+    shapes = {name: leaf.shape for name, leaf in out.items()}
+    assert shapes == {"image": (0, 6, 5, 3), "label": (0,), "out": (0, 6, 5, 3)}
     nothing = Batch([])
     assert apply_batch(config, state, nothing)[0] is nothing
-    with pytest.raises(KeyError, match=r"field 'image' not found: the data has 'x'\."):
+    with pytest.raises(KeyError, match="field 'image' not found"):
         apply_batch(config, state, {"x": jnp.ones((0, 3))})
 
 

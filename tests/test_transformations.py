@@ -18,12 +18,7 @@ from cases import (
     image_of,
     representatives,
 )
-from dropax import (
-    apply,
-    apply_batch,
-    generate_random_params,
-    init_state,
-)
+from dropax import apply, apply_batch, generate_random_params, init_state
 from dropax.kit.batching import RecordEngine
 
 IMAGES = image_of(SHAPE)
@@ -89,8 +84,7 @@ def test_a_record_never_depends_on_the_batch_it_came_in(mode, key):
 
 
 @pytest.mark.parametrize(
-    ("mode", "impl"),
-    [*((mode, "rbg") for mode in REPRESENTATIVES), ("block", "unsafe_rbg")],
+    ("mode", "impl"), [*((mode, "rbg") for mode in REPRESENTATIVES), ("block", "unsafe_rbg")]
 )
 def test_keys_of_other_implementations_agree_too(mode, impl):
     config, key = config_of(MODES[mode]), jax.random.key(3, impl=impl)
