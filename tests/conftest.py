@@ -10,9 +10,9 @@ from importlib.metadata import version
 # Before the backend starts: eight devices on any machine. Most of a run is compiling, and most of
 # that is LLVM's optimizations and, on JAX 0.10, emitters of faster loops: they change how fast a
 # program is and not what it computes. Deep runs have them, and so have the tests that pin masks,
-# compare ways of running or read the loops of programs: these compile by `cases.AS_USERS`. Nor is
-# a program split into parts that are compiled side by side: as many tests run as there are cores.
-# A flag that XLA does not know ends the process, so these two are set for one version only.
+# compare ways of running or read the loops of programs: these compile by `cases.AS_USERS`. Programs
+# are small, so that compiling one in parallel parts costs more than it gains. A flag that XLA does
+# not know ends the process, so the last two are set for one version only.
 os.environ["XLA_FLAGS"] = (
     (
         "--xla_backend_optimization_level=0 "
@@ -58,11 +58,11 @@ gc.set_threshold(100_000, 50, 100)
 
 @pytest.fixture(scope="session", autouse=True)
 def programs_of_earlier_runs(pytestconfig: pytest.Config) -> None:
-    """Reads what earlier runs compiled, and keeps what this one compiles.
+    """Reads what earlier runs compiled from JAX's own cache, and writes to it.
 
-    JAX's key holds the program, the versions, XLA's flags and the options of compiling. An entry
-    that another process has half written is not read: JAX warns and compiles. `--cache-clear`
-    removes all of them, which each worker does when it is configured: so not before the first test.
+    Its keys are hashes of the program, the versions, XLA's flags and the compile options. If an
+    entry is half written, by another process, JAX warns and compiles. The directory is set by the
+    first test, because with `--cache-clear` each worker removes it when it is configured.
     """
     if hasattr(pytestconfig, "cache"):
         jax.config.update("jax_compilation_cache_dir", str(pytestconfig.cache.mkdir("jax")))
