@@ -110,3 +110,12 @@ def collectives(compiled):
     """The type of each thing that the devices of a compiled program exchange."""
     kinds = r"all-\w+|collective-\w+|reduce-scatter|ragged-\w+|send|recv"
     return re.findall(rf"= (.+?) (?:{kinds})(?:-start)?\(", compiled.as_text())
+
+
+def assert_refused(function, arguments, error, text):
+    """Asserts the kind of an error and its text, which begins with the function's own name."""
+    with pytest.raises(error) as refused:
+        function(**arguments)
+    message = str(refused.value)
+    assert message.startswith(f"{function.__name__}.{text}")
+    assert "; got " in message

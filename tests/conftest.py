@@ -10,12 +10,16 @@ from importlib.metadata import version
 # Before the backend starts: eight devices on any machine. Most of a run is compiling, and most of
 # that is LLVM's optimizations and, on JAX 0.10, emitters of faster loops: they change how fast a
 # program is and not what it computes. Deep runs have them, and so have the tests that pin masks,
-# compare ways of running or read the loops of programs: these compile by `cases.AS_USERS`. A flag
-# that XLA does not know ends the process, so the second is set for one version only.
+# compare ways of running or read the loops of programs: these compile by `cases.AS_USERS`. Programs
+# are small, so that compiling one in parallel parts costs more than it gains. A flag that XLA does
+# not know ends the process, so the last two are set for one version only.
 os.environ["XLA_FLAGS"] = (
     (
         "--xla_backend_optimization_level=0 "
-        + "--xla_cpu_use_fusion_emitters=false " * version("jax").startswith("0.10.")
+        + (
+            "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
+            * version("jax").startswith("0.10.")
+        )
     )
     * (os.environ.get("HYPOTHESIS_PROFILE") != "deep")
     + os.environ.get("XLA_FLAGS", "")
@@ -50,6 +54,20 @@ def pytest_xdist_auto_num_workers() -> int:
 
 # Tracing makes many objects and few cycles, and looking for these takes a twentieth of a run.
 gc.set_threshold(100_000, 50, 100)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_of_earlier_runs(pytestconfig: pytest.Config) -> None:
+    """Reads what earlier runs compiled from JAX's own cache, and writes to it.
+
+    Its keys are hashes of the program, the versions, XLA's flags and the compile options. If an
+    entry is half written, by another process, JAX warns and compiles. The directory is set by the
+    first test, because with `--cache-clear` each worker removes it when it is configured.
+    """
+    if hasattr(pytestconfig, "cache"):
+        jax.config.update("jax_compilation_cache_dir", str(pytestconfig.cache.mkdir("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
 
 MAPPINGS = pathlib.Path("/proc/self/maps")
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dropax import DropoutOperator, DropoutOperatorConfig, Rngs
+from cases import config_of
+from dropax import DropoutOperator, Rngs
 
 ONES = np.ones((8, 4, 4, 3), np.float32)
 
@@ -14,8 +15,8 @@ both_strategies = pytest.mark.parametrize("strategy", ["vmap", "scan"])
 
 
 def make(stochastic, *, seed=0, name=None, **options):
-    options = {"field_key": "image", "dropout_rate": 0.5, "stochastic": stochastic, **options}
-    return DropoutOperator(DropoutOperatorConfig(**options), rngs=Rngs(seed), name=name)
+    options = {"mode": "pixel", "dropout_rate": 0.5, "stochastic": stochastic, **options}
+    return DropoutOperator(config_of(**options), rngs=Rngs(seed), name=name)
 
 
 def det(**options):

@@ -72,33 +72,21 @@ def test_an_exported_step_takes_batches_with_ids_and_elements_too(key):
     chex.assert_trees_all_equal(again.call(element), brighter(element))
 
 
-def exported(config, state, shape):
-    step = jax.jit(lambda state, batch: apply_batch(config, state, batch))
-    return jax.export.export(step)(state, {"image": jax.ShapeDtypeStruct(shape, IMAGES.dtype)})
-
-
 @pytest.mark.parametrize(("mode", "sizes"), [("channel, one kept", (1, 4)), ("block", (4,))])
 def test_an_exported_step_takes_batches_of_any_size(mode, sizes, key):
     pytest.importorskip("flatbuffers")
     config = config_of(MODES[mode], apply_probability=0.5)
     state = init_state(config, key)
-    step = exported(config, state, (*jax.export.symbolic_shape("batch"), *IMAGES.shape[1:]))
+    shape = (*jax.export.symbolic_shape("batch"), *IMAGES.shape[1:])
+    step = jax.export.export(jax.jit(lambda state, batch: apply_batch(config, state, batch)))(
+        state, {"image": jax.ShapeDtypeStruct(shape, IMAGES.dtype)}
+    )
     for size in sizes:
         batch = {"image": np.asarray(IMAGES)[:size]}
         out, after = step.call(state, batch)
         expected, expected_after = apply_batch(config, state, batch)
         chex.assert_trees_all_equal(out, expected)
         assert str(after) == str(expected_after)
-
-
-@pytest.mark.parametrize("mode", ["pixel", "whole pixel", "channel", "grid"])
-def test_an_exported_step_takes_images_of_any_size_if_the_mode_needs_no_table(mode, key):
-    pytest.importorskip("flatbuffers")
-    config, batch = config_of(MODES[mode]), {"image": IMAGES}
-    state = init_state(config, key)
-    step = exported(config, state, (*jax.export.symbolic_shape("batch, height, width"), 3))
-    expected = apply_batch(config, state, batch)[0]
-    chex.assert_trees_all_equal(step.call(state, batch)[0], expected)
 
 
 COUNTS_HITS = """

@@ -11,12 +11,9 @@ from hypothesis import strategies as st
 from jax.tree_util import keystr
 
 import dropax
-from dropax import (
-    Batch,
-    Element,
-)
+from cases import assert_refused
+from dropax import Batch, Element
 from dropax.kit.fields import leading_size
-from small import ONES, det, equal, run, sto
 
 
 def records(count, **data):
@@ -188,56 +185,35 @@ def test_records_without_arrays_are_counted_by_their_metadata():
     assert len(Batch([Element(metadata="a"), Element()])) == 2
 
 
-WRONG_RECORDS = {
-    "no element": ([Element(), {}], TypeError, "[1] must be a dropax.Element; got {}."),
-    "a dict": ({"image": 1}, TypeError, "[0] must be a dropax.Element; got 'image'."),
-    "text": (
-        [Element({"a": {"b": "c"}})],
-        TypeError,
-        "[0].data['a']['b'] must be an array or a number; got 'c'.",
-    ),
-    "text in a state": (
-        [Element({}, {"a": 1}), Element({}, {"a": "c"})],
-        TypeError,
-        "[1].state['a'] must be an array or a number; got 'c'.",
-    ),
-    "a name": (
-        [Element({"a": 1}), Element({"b": 1})],
-        ValueError,
-        "[1].data must have the structure of the first, PyTreeDef({'a': *}); "
-        "got PyTreeDef({'b': *}).",
-    ),
-    "a state": (
+TWO, SAME = np.ones(2), "must have the structure of the first, PyTreeDef({'a': *}); got PyTreeDef("
+WRONG_RECORDS = [
+    ([Element(), {}], TypeError, "[1] must be a dropax.Element; got {}."),
+    ({"image": 1}, TypeError, "[0] must be a dropax.Element; got 'image'."),
+    ([Element({"a": {"b": "c"}})], TypeError, "[0].data['a']['b'] must be an array or a number; g"),
+    ([Element({}, {"a": "c"})], TypeError, "[0].state['a'] must be an array or a number; got 'c'."),
+    ([Element({"a": 1}), Element({"b": 1})], ValueError, "[1].data " + SAME + "{'b': *})."),
+    (
         [Element({}, {"a": 1}), Element({}, {"a": [1]})],
         ValueError,
-        "[1].state must have the structure of the first, PyTreeDef({'a': *}); "
-        "got PyTreeDef({'a': [*]}).",
+        "[1].state " + SAME + "{'a': [*",
     ),
-    "a shape": (
-        [Element({"a": np.ones(2)}), Element({"a": np.ones(2)}), Element({"a": np.ones(3)})],
+    (
+        [Element({"a": TWO})] * 2 + [Element({"a": np.ones(3)})],
         ValueError,
-        "[2].data['a'] must have the first's shape (2,); "
-        "got an array of shape (3,) and dtype float64.",
+        "[2].data['a'] must have the first's shape (2,)",
     ),
-    "a dtype": (
-        [Element({"a": np.ones(2, np.uint8)}), Element({"a": np.ones(2, np.float32)})],
+    (
+        [Element({"a": TWO}), Element({"a": TWO > 0})],
         ValueError,
-        "[1].data['a'] must have the first's dtype uint8; "
-        "got an array of shape (2,) and dtype float32.",
+        "[1].data['a'] must have the first's dtype float64",
     ),
-    "a number for an array": (
-        [Element({"a": np.ones(2)}), Element({"a": 1.0})],
-        ValueError,
-        "[1].data['a'] must have the first's shape (2,); got 1.0.",
-    ),
-}
+    ([Element({"a": TWO}), Element({"a": 1.0})], ValueError, "[1].data['a'] must have the first's"),
+]
 
 
-@pytest.mark.parametrize(("elements", "error", "text"), WRONG_RECORDS.values(), ids=WRONG_RECORDS)
+@pytest.mark.parametrize(("elements", "error", "text"), WRONG_RECORDS)
 def test_records_that_do_not_stack_are_refused_by_position_and_path(elements, error, text):
-    with pytest.raises(error) as refused:
-        Batch(elements)
-    assert str(refused.value) == f"Batch.elements{text}"
+    assert_refused(Batch, {"elements": elements}, error, f"elements{text}")
 
 
 # Parts that are stacked already.
@@ -262,44 +238,35 @@ def test_parts_that_are_left_out_are_empty():
 
 
 CURE = "Build the batch of records instead: Batch([Element(data, state), ...])."
-LEAF = "Batch.from_parts: leaf"
-WRONG_PARTS = {
-    "data that is a list": (
-        ([1],),
-        TypeError,
-        f"Batch.from_parts.data must be a dict of arrays; got [1]. {CURE}",
-    ),
-    "states that are a list": (
-        ({"a": np.ones(2)}, [{}]),
-        TypeError,
-        f"Batch.from_parts.states must be a dict of arrays; got [{{}}]. {CURE}",
-    ),
-    "a number": (({"a": {"b": 1}},), TypeError, f"{LEAF} 'data.a.b' must be an array; got 1."),
-    "nothing": (({}, {}), ValueError, "Batch.from_parts must hold at least one array; got none."),
-    "no batch axis": (
-        ({}, {"n": np.float32(1)}),
+WRONG_PARTS = [
+    ({"data": [1]}, TypeError, f".data must be a dict of arrays; got [1]. {CURE}"),
+    ({"states": [{}]}, TypeError, f".states must be a dict of arrays; got [{{}}]. {CURE}"),
+    ({"data": {"a": {"b": 1}}}, TypeError, ": leaf 'data.a.b' must be an array; got 1."),
+    ({"data": {}, "states": {}}, ValueError, " must hold at least one array; got none."),
+    (
+        {"states": {"n": np.float32(1)}},
         ValueError,
-        f"{LEAF} 'states.n' must have a leading batch axis; got np.float32(1.0).",
+        ": leaf 'states.n' must have a leading batch ax",
     ),
-    "two lengths": (
-        ({"a": np.ones((2, 3)), "b": np.ones((3, 2))},),
+    (
+        {"states": {"n": np.ones((3, 2))}},
         ValueError,
-        f"{LEAF} 'data.b' must have 2 records along its leading axis, as 'data.a' has; "
-        "got an array of shape (3, 2) and dtype float64.",
+        ": leaf 'states.n' must have 2 records along ",
     ),
-    "too little metadata": (
-        ({"a": np.ones(2)}, None, ["x"]),
-        ValueError,
-        "Batch.from_parts.metadata_list must have 2 entries, one per record; got ['x'].",
-    ),
-}
+    ({"metadata_list": ["x"]}, ValueError, ".metadata_list must have 2 entries, one per record; g"),
+    ({"record_ids": np.arange(3)}, ValueError, ".record_ids must have 2 entries, one per record; "),
+    ({"valid_mask": TWO}, TypeError, ".valid_mask must be an array of bools; got"),
+    ({"valid_mask": [True] * 2}, TypeError, ".valid_mask must be an array of bools; got"),
+    ({"valid_mask": np.ones(3, bool)}, ValueError, ".valid_mask must have 2 entries, one per reco"),
+    ({"valid_mask": np.ones((2, 3), bool)}, ValueError, ".valid_mask must have shape (2,), one en"),
+]
 
 
-@pytest.mark.parametrize(("parts", "error", "text"), WRONG_PARTS.values(), ids=WRONG_PARTS)
+@pytest.mark.parametrize(("parts", "error", "text"), WRONG_PARTS)
 def test_parts_that_do_not_fit_are_refused(parts, error, text):
     with pytest.raises(error) as refused:
-        Batch.from_parts(*parts)
-    assert str(refused.value) == text
+        Batch.from_parts(**{"data": {"a": TWO}, **parts})
+    assert str(refused.value).startswith(f"Batch.from_parts{text}")
 
 
 def test_the_leading_size_is_the_one_that_all_leaves_share():
@@ -441,56 +408,3 @@ def test_an_array_that_numpy_cannot_read_is_read_by_dlpack_or_refused(key):
     text = r"^an array must be one that JAX takes; got .* not on any device$"
     with pytest.raises(TypeError, match=text):
         dropax.dropout(key, Unreadable(images))
-
-
-def test_a_mask_of_valid_records_has_one_entry_a_record():
-    images = {"image": np.ones((4, 2, 2, 1))}
-    with pytest.raises(
-        ValueError, match=r"valid_mask must have shape \(4,\), one entry per record"
-    ):
-        Batch.from_parts(images, valid_mask=np.ones((4, 3), bool))
-
-
-def test_a_batch_may_be_a_batch_a_dict_or_three_arguments():
-    states, metadata = {"n": np.arange(8)}, [{"file": "a.png"}]
-    dropped, same_states, same_metadata = sto().apply_batch({"image": ONES}, states, metadata)
-    assert equal(dropped["image"], run(sto()))
-    assert equal(sto().apply_batch(Batch.from_parts({"image": ONES}))["image"], run(sto()))
-    assert equal(same_states["n"], states["n"])
-    assert same_metadata is metadata
-    assert sto().apply_batch({"image": ONES}, None, None)[1:] == (None, None)
-    with pytest.raises(TypeError, match=r"must be a dropax\.Batch or a dict"):
-        sto().apply_batch(ONES)
-
-
-def test_a_batch_may_be_made_of_numpy_arrays_of_one_length():
-    assert Batch.from_parts({"image": ONES}, {"n": np.arange(8)}).batch_size == 8
-    for parts in ({"data": {"image": ONES, "n": np.arange(7)}}, {"states": {"n": np.arange(7)}}):
-        with pytest.raises(ValueError, match="must have 8 records along its leading axis"):
-            Batch.from_parts(**{"data": {"image": ONES}, **parts})
-
-
-def test_states_record_by_record_are_refused_with_the_cure():
-    states = [{"i": number} for number in range(8)]
-    with pytest.raises(TypeError, match=r"Build the batch of records instead: Batch\(\[Element"):
-        Batch.from_parts({"image": ONES}, states)
-    batch = Batch(
-        [Element({"image": image}, state) for image, state in zip(ONES, states, strict=True)]
-    )
-    out = det().apply_batch(batch)
-    np.testing.assert_array_equal(out.states["i"], np.arange(8))
-
-
-def test_metadata_of_strings_is_no_obstacle_to_jit():
-    names = [f"{number}.png" for number in range(8)]
-    batch = Batch.from_parts({"image": ONES}, metadata_list=names, batch_metadata="train")
-    out = sto().apply_batch(batch)
-    assert (out.metadata_list, out.batch_metadata) == (names, "train")
-    jitted = jax.jit(lambda operator, batch: operator.apply_batch(batch))(sto(), batch)
-    assert equal(jitted["image"], out["image"])
-    assert jitted.metadata_list == [None] * 8
-
-
-def test_gradients_flow_through_elements():
-    total = jax.grad(lambda one: (one.transform(jnp.square).data["image"]).sum())
-    assert equal(total(Element({"image": jnp.asarray(ONES[0])})).data["image"], ONES[0] * 2)

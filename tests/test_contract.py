@@ -57,79 +57,29 @@ def test_imports_go_down_the_layers_and_never_in_a_circle():
     tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 
-def test_the_public_names_are_these():
-    assert sorted(dropax.__all__) == [
-        "Band",
-        "Batch",
-        "Block",
-        "Blocks",
-        "Box",
-        "Channel",
-        "DropoutOperator",
-        "DropoutOperatorConfig",
-        "Element",
-        "FromField",
-        "Grid",
-        "Inverted",
-        "ModalityOperator",
-        "ModalityOperatorConfig",
-        "OneOf",
-        "OperatorConfig",
-        "OperatorState",
-        "Patch",
-        "Pixel",
-        "Record",
-        "Mode",
-        "Rngs",
-        "STREAM_VERSION",
-        "Shared",
-        "Tokens",
-        "apply",
-        "apply_batch",
-        "as_record_ids",
-        "batched",
-        "box_mask",
-        "dropout",
-        "dropped_fraction",
-        "expected_dropped_fraction",
-        "gather_tokens",
-        "generate_random_params",
-        "images",
-        "init_state",
-        "keep_tokens",
-        "length_mask",
-        "load_state",
-        "patch_mask",
-        "presets",
-        "save_state",
-        "scatter_tokens",
-        "visible_fraction",
-        "visible_points",
-    ]
-    assert all(hasattr(dropax, name) for name in dropax.__all__)
+PUBLIC_NAMES = """
+Band Batch Block Blocks Box Channel DropoutOperator DropoutOperatorConfig Element FromField Grid
+Inverted ModalityOperator ModalityOperatorConfig Mode OneOf OperatorConfig OperatorState Patch Pixel
+Record Rngs STREAM_VERSION Shared Tokens apply apply_batch as_record_ids batched box_mask
+dropout dropped_fraction expected_dropped_fraction gather_tokens generate_random_params images
+init_state keep_tokens length_mask load_state patch_mask presets save_state scatter_tokens
+visible_fraction visible_points
+"""
+NAMES_FOR_TESTS = """
+PropertyError assert_dropped_fraction batches check_operator check_transform configs data_shapes
+elements images keys operator_states regions
+"""
+
+
+@pytest.mark.parametrize(("module", "names"), [(dropax, PUBLIC_NAMES), (testing, NAMES_FOR_TESTS)])
+def test_the_public_names_are_these(module, names):
+    assert sorted(module.__all__) == names.split()
+    assert all(hasattr(module, name) for name in module.__all__)
 
 
 def test_help_is_a_tour_of_all_public_names():
     listed = re.findall(r"^ {4}(\w+) {2,}\S", dropax.__doc__, re.MULTILINE)
     assert sorted(listed) == sorted(dropax.__all__)
-
-
-def test_the_public_names_for_tests_are_these():
-    assert sorted(testing.__all__) == [
-        "PropertyError",
-        "assert_dropped_fraction",
-        "batches",
-        "check_operator",
-        "check_transform",
-        "configs",
-        "data_shapes",
-        "elements",
-        "images",
-        "keys",
-        "operator_states",
-        "regions",
-    ]
-    assert all(hasattr(testing, name) for name in testing.__all__)
 
 
 PUBLIC = [
@@ -154,9 +104,8 @@ def test_public_names_are_documented_with_their_arguments(thing):
         assert set(inspect.signature(thing).parameters) <= documented
 
 
-@pytest.mark.parametrize("function", [dropax.dropout], ids=lambda f: f.__name__)
-def test_keys_come_first_and_options_by_keyword_only(function):
-    key, images, *options = inspect.signature(function).parameters.values()
+def test_keys_come_first_and_options_by_keyword_only():
+    key, images, *options = inspect.signature(dropax.dropout).parameters.values()
     assert (key.name, images.name) == ("key", "images")
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
 

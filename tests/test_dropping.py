@@ -6,33 +6,9 @@ import numpy as np
 import pytest
 
 from cases import MODES, SHAPE, config_of, image_of
-from dropax import (
-    Pixel,
-    apply,
-    apply_batch,
-    init_state,
-)
+from dropax import Pixel, apply_batch, init_state
 from dropax.dropping import Fields, drop_record
-from small import ONES, both_kinds, both_modes, det, equal, make, run, sto
-
-
-@pytest.mark.parametrize(
-    ("value", "error", "text"),
-    [
-        ([1, 2], TypeError, r"field 'image' must be an array; got \[1, 2\]\."),
-        (np.array(["a"]), TypeError, r"field 'image' must have a numeric or bool dtype; got an"),
-        (np.array([None]), TypeError, r"field 'image' must have a numeric or bool dtype; got an"),
-    ],
-)
-def test_a_field_that_is_no_image_is_refused(value, error, text):
-    with pytest.raises(error, match=text):
-        apply(config_of("pixel", stochastic=False), {"image": value}, {}, {})
-
-
-def test_data_that_is_no_dict_is_refused():
-    config = config_of("pixel", stochastic=False)
-    with pytest.raises(TypeError, match=r"apply\.data must be a dict of arrays; got an array of"):
-        apply(config, jnp.ones(3), {}, {})
+from small import ONES, both_kinds, both_modes, det, make, run, sto
 
 
 def test_a_fill_past_the_range_of_the_dtype_is_a_domain_constraint():
@@ -107,18 +83,12 @@ def test_auxiliary_fields_can_be_left_out(key):
     assert data["seg"].keys() == {"map", "id"}
 
 
-@pytest.mark.parametrize("mode", ["pixel", "channel"])
+@both_modes
 def test_a_label_map_cannot_follow_channels_that_drop_on_their_own(mode, key):
     config = config_of(mode, auxiliary_fields=["map"])
     data = {"image": image_of(SHAPE), "map": image_of(SHAPE[:3])}
-    with pytest.raises(
-        ValueError,
-        match=r"auxiliary field 'map' must have the image's own shape .*"
-        r"Drop whole pixels instead: mode=Pixel\(per_channel=False\)\.",
-    ):
+    with pytest.raises(ValueError, match="auxiliary field 'map' must have the image's own shape"):
         apply_batch(config, init_state(config, key), data)
-    with pytest.raises(ValueError, match=r"'map' must have the spatial axes \(6, 5\) of the image"):
-        apply_batch(config, init_state(config, key), {**data, "map": image_of((4, 6))})
 
 
 def test_no_new_field_takes_the_place_of_a_dict_of_others(key):
@@ -137,29 +107,6 @@ def test_no_new_field_takes_the_place_of_a_dict_of_others(key):
     assert out.keys() == {"camera.rgb", "camera"}
 
 
-@both_kinds
-def test_the_target_is_written_and_clipped_at_rate_zero_too(stochastic):
-    data = {"image": ONES}
-    operator = make(stochastic, dropout_rate=0.0, target_key="t", clip_range=(0.0, 0.5))
-    out = operator.apply_batch(data)
-    assert list(data) == ["image"]
-    assert equal(out["image"], ONES)
-    assert equal(out["t"], ONES / 2)
-
-
-@pytest.mark.parametrize(("mode", "strategy"), [("pixel", "scan"), ("channel", "vmap")])
-def test_no_nan_or_infinity_survives_where_the_fixed_pattern_drops(mode, strategy):
-    images = np.resize(np.float32([np.nan, np.inf, -np.inf, 1.0]), ONES.shape)
-    assert not run(det(mode=mode, batch_strategy=strategy, dropout_rate=1.0), images).any()
-
-
-@pytest.mark.parametrize(("dtype", "stochastic"), [("uint8", True), ("bool", False)])
-def test_the_dtype_stays(dtype, stochastic):
-    operator, images = make(stochastic), np.ones(ONES.shape, dtype)
-    assert operator.apply_batch({"image": images})["image"].dtype == dtype
-    assert operator.apply({"image": images[0]}, {}, {})[0]["image"].dtype == dtype
-
-
 def test_an_integer_image_is_clipped_to_the_integers_within_float_bounds():
     images = np.arange(ONES.size, dtype=np.uint8).reshape(ONES.shape)
     out = run(det(dropout_rate=0.0, clip_range=(0.5, 99.5)), images)
@@ -169,63 +116,26 @@ def test_an_integer_image_is_clipped_to_the_integers_within_float_bounds():
         run(det(clip_range=(0.0, 1.0)), ONES.astype(np.complex64))
 
 
-def test_a_dotted_path_works_in_a_batch():
-    data = {"a": {"image": ONES, "depth": ONES}}
-    out = sto(field_key="a.image", target_key="b.c").apply_batch(data)
-    assert equal(out["a"]["image"], out["a"]["depth"], ONES)
-    assert equal(out["b"]["c"], run(sto()))
-
-
-def test_a_mask_never_changes_the_shape_of_the_image():
-    for shape in ((2, 4, 4, 3), (1, 4, 4, 3), (4, 4, 2), (2,)):
-        params = {"keep_mask": np.ones(shape, bool)}
-        with pytest.raises(ValueError, match=r"broadcast to the element's shape \(4, 4, 3\)"):
-            sto().apply({"image": ONES[0]}, {}, {}, params)
-    with pytest.raises(ValueError, match=r"shape \(4, 4, 1\)"):
-        sto().apply({"image": ONES[0, :, :, :1]}, {}, {}, {"keep_mask": np.ones(3, bool)})
-
-
-def test_a_mask_of_numbers_counts_as_true_and_false():
-    mask = np.arange(ONES[0].size).reshape(ONES[0].shape) % 3
-    out = sto().apply({"image": ONES[0]}, {}, {}, {"keep_mask": mask})[0]["image"]
-    np.testing.assert_array_equal(out, mask != 0)
-
-
-def test_the_check_of_the_domain_can_be_switched_off():
-    with pytest.raises(ValueError, match="fill must be within the range of dtype float16"):
-        run(det(fill=1e5), ONES.astype(np.float16))
-    unchecked = det(fill=1e5, validate_domain_constraints=False)
-    assert np.isinf(run(unchecked, ONES.astype(np.float16))).any()
-
-
 @both_modes
+def test_of_the_fixed_pattern_too_kept_values_stay_and_rates_of_zero_and_one_are_exact(mode):
+    images = np.resize(np.float32([np.nan, np.inf, -np.inf, 1.0, 2.0]), ONES.shape)
+    out = run(det(mode=mode), images)
+    gone = out == 0
+    assert 0 < gone.mean() < 1
+    np.testing.assert_array_equal(out[~gone], images[~gone])
+    np.testing.assert_array_equal(run(det(mode=mode, dropout_rate=0.0), images), images)
+    assert not run(det(mode=mode, dropout_rate=1.0), images).any()
+
+
 @both_kinds
-def test_shape_and_kept_values_stay_and_rates_of_zero_and_one_are_exact(mode, stochastic):
-    images = np.arange(1, 385, dtype=np.float32).reshape(ONES.shape)
-    out = run(make(stochastic, mode=mode), images)
-    assert ((out == 0) | (out == images)).all()
-    assert 0 < (out == 0).mean() < 1
-    assert equal(run(make(stochastic, mode=mode, dropout_rate=0.0), images), images)
-    assert not run(make(stochastic, mode=mode, dropout_rate=1.0), images).any()
-
-
-def test_other_fields_are_kept_and_a_target_leaves_its_source():
+def test_other_fields_are_kept_and_a_target_leaves_its_source(stochastic):
     data = {"photo": ONES[0], "label": np.int32(3), "text": "cat"}
-    operator = det(field_key="photo", target_key="dropped")
+    operator = make(stochastic, field_key="photo", target_key="dropped")
     out, state, metadata = operator.apply(data, {"n": 1}, "a.png")
     assert (out["label"], out["text"], state, metadata) == (3, "cat", {"n": 1}, "a.png")
     assert out["photo"] is data["photo"]
-    assert equal(out["dropped"], run(det())[0])
+    assert 0 < (np.asarray(out["dropped"]) == 0).mean() < 1
     assert sorted(data) == ["label", "photo", "text"]
-
-
-@both_kinds
-def test_a_missing_field_is_a_key_error_at_rate_zero_too(stochastic):
-    operator = make(stochastic, dropout_rate=0.0)
-    with pytest.raises(KeyError, match="field 'image' not found"):
-        operator.apply({"depth": ONES[0]}, {}, {})
-    with pytest.raises(KeyError, match="field 'image' not found"):
-        operator.apply_batch({"depth": ONES})
 
 
 def test_clipping_follows_dropping():
@@ -237,14 +147,3 @@ def test_clipping_follows_dropping():
 def test_sizes_of_zero_are_no_trouble(mode, stochastic):
     for shape in ((2, 4, 4, 0), (2, 0, 4, 3)):
         assert run(make(stochastic, mode=mode), np.ones(shape, np.float32)).shape == shape
-
-
-def test_the_gradient_is_the_mask():
-    def total(images, rate):
-        return (det(dropout_rate=rate).apply({"image": images}, {}, {})[0]["image"] ** 2).sum()
-
-    images = jnp.asarray(ONES[0] * 3)
-    assert equal(jax.grad(total)(images, 0.0), images * 2)
-    gradient = jax.grad(total)(images, 0.5)
-    assert equal(gradient, run(det(dropout_rate=0.5))[0] * 6)
-    assert 0 < (gradient == 0).mean() < 1

@@ -80,108 +80,108 @@ def fields_of(config):
     return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.init}
 
 
-def from_dict(kind):
-    return lambda **values: kind.from_dict(values)
-
-
 REGIONS = [
-    dropax.Pixel(),
-    dropax.Channel(),
-    dropax.Block(),
-    dropax.Patch(),
-    dropax.Box(),
-    dropax.Blocks(),
-    dropax.OneOf(("box",), weights=(1,)),
-    dropax.Shared("pixel", 0),
-    dropax.Inverted("pixel"),
+    *(dropax.Pixel(), dropax.Channel(), dropax.Block(), dropax.Patch(), dropax.Box()),
+    *(dropax.Blocks(), dropax.Grid(), dropax.Band(), dropax.OneOf(("box",), weights=(1,))),
+    *(dropax.Shared("pixel", 0), dropax.Inverted("pixel")),
 ]
-REGIONS += [dropax.Grid(), dropax.Band()]
+PRESETS = {
+    "cutout": {"image_shape": (4, 4), "length": 2, "holes": 1},
+    "random_erasing": {"scale": (0.1, 0.2), "ratio": (0.5, 2.0), "probability": 0.5},
+    "gridmask": {"unit": 4, "ratio": 0.5, "rotate": 0, "probability": 0.5},
+    "dropblock": {"rate": 0.1, "block_size": 2},
+    "mae": {"rate": 0.75, "patch_size": 2},
+    "beit": {"rate": 0.4, "patch_size": 2, "min_patches": 4, "ratio": (0.5, 2.0)},
+    "spec_augment": {"freq_mask_count": 1, "freq_mask_max_bins": 2, "spectrogram_shape": (4, 4)}
+    | {"time_mask_count": 1, "time_mask_max_frames": 2, "time_mask_max_share": 0.5},
+}
 PICTURE = np.ones((4, 4, 3), np.uint8)
+FIELD = {"image": IMAGE[0]}
+SHAPES = {"image": (2, 4, 4, 3)}
+VALID = np.ones(2, bool)
+BOXES, POINTS = np.ones((2, 1, 4), np.float32), np.ones((2, 1, 2), np.float32)
 
-# A function, and sound arguments for it, of which one at a time is replaced.
+# Sound arguments of each function, of which one at a time is replaced.
+FUNCTIONS = {
+    dropax.dropout: {"key": KEY, "images": IMAGE, "rate": 0.5},
+    dropax.init_state: {"config": CONFIG, "key": KEY},
+    dropax.generate_random_params: {"config": CONFIG, "key": KEY, "data_shapes": SHAPES},
+    dropax.apply: {"config": CONFIG, "data": FIELD, "state": {}, "metadata": {}}
+    | {"random_params": PARAMS, "stats": None},
+    dropax.apply_batch: {"config": CONFIG, "op_state": STATE, "batch": {"image": IMAGE}}
+    | {"stats": None, "record_ids": np.arange(2), "epoch": 0},
+    dropax.as_record_ids: {"ids": [1, 2]},
+    dropax.expected_dropped_fraction: {"config": CONFIG, "element_shape": (4, 4, 3)},
+    dropax.dropped_fraction: {"keep_mask": MASK, "per_channel": True, "channel_axis": -1},
+    dropax.visible_fraction: {"keep_mask": MASK, "boxes": BOXES, "channel_axis": -1},
+    dropax.visible_points: {"keep_mask": MASK, "points": POINTS, "channel_axis": -1},
+    dropax.OperatorConfig: fields_of(dropax.OperatorConfig(stochastic=True)),
+    DropoutOperatorConfig: fields_of(CONFIG),
+    DropoutOperatorConfig.from_dict: {"values": CONFIG.to_dict()},
+    **{type(region): fields_of(region) for region in REGIONS},
+    **{getattr(dropax.presets, name): {"field_key": "image", **PRESETS[name]} for name in PRESETS},
+    dropax.presets.rate_for_side: {"mode": "box", "side": 2, "element_shape": (4, 4, 3)},
+    dropax.images.contact_sheet: {"images": [PICTURE], "columns": 1, "gap": 1, "span": None}
+    | {"background": 255},
+    dropax.images.mask_overlay: {"image": PICTURE, "keep_mask": PICTURE, "color": (1, 2, 3)}
+    | {"opacity": 0.5, "span": None},
+    dropax.images.to_display: {"values": PICTURE, "span": (0, 1)},
+    Rngs: {"default": 0, "augment": 1},
+    Element: {"data": {}, "state": {}, "metadata": None},
+    Batch: {"elements": [Element(FIELD)]},
+    Batch.from_parts: {"data": {"image": IMAGE}, "states": None, "metadata_list": [1, 2]}
+    | {"batch_metadata": None, "batch_state": None, "record_ids": [1, 2], "valid_mask": VALID},
+    DropoutOperator: {"config": CONFIG, "rngs": 0, "name": "drop"},
+}
+METHODS = {
+    "apply_batch": {"batch": {"image": IMAGE}, "stats": None, "record_ids": [1, 2], "epoch": 0}
+    | {"metadata": None},
+    "apply": {"data": FIELD, "state": {}, "metadata": {}, "random_params": None, "stats": None},
+    "generate_random_params": {"rng": KEY, "data_shapes": SHAPES},
+    "get_output_structure": {"sample_data": FIELD, "sample_state": {}},
+    "output_spec": {"input_spec": FIELD},
+    "set_statistics": {"stats": {}},
+    "set_state": {"state": operator().get_state()},
+    "ensure_rng_streams": {"stream_names": ["default"]},
+    "copy": {"config": None, "rngs": None, "name": None},
+}
+OF_A_BATCH = {
+    "get_elements": {"indices": [0]},
+    "slice": {"start": 0, "end": 1},
+    "__getitem__": {"name": "image"},
+}
+RANGE = CONFIG.replace(dropout_rate=(0.1, 0.5), rescale=True)
+MEAN = CONFIG.replace(fill="stats_mean")
 CALLS = {
-    "dropout": (dropax.dropout, {"key": KEY, "images": IMAGE, "rate": 0.5}),
+    **{function.__qualname__: (function, FUNCTIONS[function]) for function in FUNCTIONS},
+    **{f"operator.{name}": (method(operator, name), METHODS[name]) for name in METHODS},
+    **{f"batch.{name}": (method(batch, name), OF_A_BATCH[name]) for name in OF_A_BATCH},
     # These are looked at in tracing only: a program for each would show no more.
     "a static argument of dropout": (
         lambda **static: jax.eval_shape(functools.partial(dropax.dropout, **static), KEY, IMAGE),
-        {
-            "mode": "pixel",
-            "fill": 0.0,
-            "rescale": False,
-            "clip_range": None,
-            "channel_axis": "auto",
-            "element_ndim": 3,
-        },
-    ),
-    "init_state": (dropax.init_state, {"config": CONFIG, "key": KEY}),
-    "generate_random_params": (
-        dropax.generate_random_params,
-        {"config": CONFIG, "key": KEY, "data_shapes": {"image": (2, 4, 4, 3)}},
+        {"mode": "pixel", "fill": 0.0, "rescale": False}
+        | {"clip_range": None, "channel_axis": "auto", "element_ndim": 3},
     ),
     "a shape of generate_random_params": entry(
-        dropax.generate_random_params,
-        "data_shapes",
-        {"image": (2, 4, 4, 3)},
-        {"config": CONFIG, "key": KEY},
-    ),
-    "apply": (
-        dropax.apply,
-        {
-            "config": CONFIG,
-            "data": {"image": IMAGE[0]},
-            "state": {},
-            "metadata": {},
-            "random_params": PARAMS,
-            "stats": None,
-        },
+        dropax.generate_random_params, "data_shapes", SHAPES, {"config": CONFIG, "key": KEY}
     ),
     "a field of apply": entry(
-        dropax.apply,
-        "data",
-        {"image": IMAGE[0], "depth": IMAGE[0, ..., 0]},
-        {"config": AUXILIARY, **GIVEN},
+        dropax.apply, "data", {**FIELD, "depth": IMAGE[0, ..., 0]}, {"config": AUXILIARY, **GIVEN}
     ),
     "a param of apply": entry(
         dropax.apply,
         "random_params",
         {"keep_mask": MASK[0], "applied": True, "rate": 0.5},
-        {
-            "config": CONFIG.replace(dropout_rate=(0.1, 0.5), rescale=True),
-            "data": {"image": IMAGE[0]},
-            "state": {},
-            "metadata": {},
-        },
+        {"config": RANGE, "data": FIELD, "state": {}, "metadata": {}},
     ),
     "the key of apply for noise": (
         lambda fill_key: dropax.apply(
-            CONFIG.replace(fill="noise"),
-            {"image": IMAGE[0]},
-            {},
-            {},
-            {"keep_mask": MASK[0], "fill_key": fill_key},
+            CONFIG.replace(fill="noise"), FIELD, {}, {}, {**PARAMS, "fill_key": fill_key}
         ),
         {"fill_key": KEY},
     ),
     "a statistic of apply": entry(
-        dropax.apply,
-        "stats",
-        {"mean": 0.5},
-        {
-            "config": CONFIG.replace(fill="stats_mean"),
-            "data": {"image": IMAGE[0]},
-            **GIVEN,
-        },
-    ),
-    "apply_batch": (
-        dropax.apply_batch,
-        {
-            "config": CONFIG,
-            "op_state": STATE,
-            "batch": {"image": IMAGE},
-            "stats": None,
-            "record_ids": np.arange(2),
-            "epoch": 0,
-        },
+        dropax.apply, "stats", {"mean": 0.5}, {"config": MEAN, "data": FIELD, **GIVEN}
     ),
     "a field of apply_batch": entry(
         dropax.apply_batch,
@@ -189,168 +189,25 @@ CALLS = {
         {"image": IMAGE, "other": IMAGE},
         {"config": CONFIG, "op_state": STATE},
     ),
-    "as_record_ids": (dropax.as_record_ids, {"ids": [1, 2]}),
     "batched": (
         lambda **parts: dropax.batched(**parts)(CONFIG, STATE, {"image": IMAGE}),
         {
             "generate_random_params": lambda config, keys, shapes: {},
             "apply": lambda config, data, state, metadata, *_: (data, state, metadata),
-            "is_active": None,
-            "is_shared": None,
+            **{"is_active": None, "is_shared": None},
         },
     ),
-    "expected_dropped_fraction": (
-        dropax.expected_dropped_fraction,
-        {"config": CONFIG, "element_shape": (4, 4, 3)},
+    "a value of from_dict": (
+        lambda **values: DropoutOperatorConfig.from_dict(values),
+        CONFIG.to_dict(),
     ),
-    "dropped_fraction": (
-        dropax.dropped_fraction,
-        {"keep_mask": MASK, "per_channel": True, "channel_axis": -1},
-    ),
-    "visible_fraction": (
-        dropax.visible_fraction,
-        {"keep_mask": MASK, "boxes": np.ones((2, 1, 4), np.float32), "channel_axis": -1},
-    ),
-    "visible_points": (
-        dropax.visible_points,
-        {"keep_mask": MASK, "points": np.ones((2, 1, 2), np.float32), "channel_axis": -1},
-    ),
-    "OperatorConfig": (dropax.OperatorConfig, fields_of(dropax.OperatorConfig(stochastic=True))),
-    "DropoutOperatorConfig": (DropoutOperatorConfig, fields_of(CONFIG)),
-    "DropoutOperatorConfig.from_dict": (from_dict(DropoutOperatorConfig), CONFIG.to_dict()),
-    "the values of from_dict": (DropoutOperatorConfig.from_dict, {"values": CONFIG.to_dict()}),
-    **{
-        type(region).__name__: (type(region), fields_of(region))
-        for region in REGIONS
-        if fields_of(region)
-    },
-    "presets.cutout": (
-        dropax.presets.cutout,
-        {"field_key": "image", "image_shape": (4, 4), "length": 2, "holes": 1},
-    ),
-    "presets.random_erasing": (
-        dropax.presets.random_erasing,
-        {"field_key": "image", "scale": (0.1, 0.2), "ratio": (0.5, 2.0), "probability": 0.5},
-    ),
-    "presets.gridmask": (
-        dropax.presets.gridmask,
-        {"field_key": "image", "unit": 4, "ratio": 0.5, "rotate": 0, "probability": 0.5},
-    ),
-    "presets.dropblock": (
-        dropax.presets.dropblock,
-        {"field_key": "image", "rate": 0.1, "block_size": 2},
-    ),
-    "presets.mae": (
-        dropax.presets.mae,
-        {"field_key": "image", "rate": 0.75, "patch_size": 2},
-    ),
-    "presets.beit": (
-        dropax.presets.beit,
-        {
-            "field_key": "image",
-            "rate": 0.4,
-            "patch_size": 2,
-            "min_patches": 4,
-            "ratio": (0.5, 2.0),
-        },
-    ),
-    "presets.spec_augment": (
-        dropax.presets.spec_augment,
-        {
-            "field_key": "image",
-            "spectrogram_shape": (4, 4),
-            "freq_mask_count": 1,
-            "freq_mask_max_bins": 2,
-            "time_mask_count": 1,
-            "time_mask_max_frames": 2,
-            "time_mask_max_share": 0.5,
-        },
-    ),
-    "presets.rate_for_side": (
-        dropax.presets.rate_for_side,
-        {"mode": "box", "side": 2, "element_shape": (4, 4, 3)},
-    ),
-    "images.contact_sheet": (
-        dropax.images.contact_sheet,
-        {"images": [PICTURE], "columns": 1, "gap": 1, "background": 255, "span": None},
-    ),
-    "images.mask_overlay": (
-        dropax.images.mask_overlay,
-        {
-            "image": PICTURE,
-            "keep_mask": PICTURE,
-            "color": (1, 2, 3),
-            "opacity": 0.5,
-            "span": None,
-        },
-    ),
-    "images.to_display": (dropax.images.to_display, {"values": PICTURE, "span": (0, 1)}),
-    "Rngs": (Rngs, {"default": 0, "augment": 1}),
-    "Element": (Element, {"data": {}, "state": {}, "metadata": None}),
-    "Batch": (Batch, {"elements": [Element({"image": IMAGE[0]})]}),
-    "a field of an element in Batch": (
-        lambda **data: Batch([Element(data)]),
-        {"image": IMAGE[0]},
-    ),
-    "Batch.from_parts": (
-        Batch.from_parts,
-        {
-            "data": {"image": IMAGE},
-            "states": None,
-            "metadata_list": [1, 2],
-            "batch_metadata": None,
-            "batch_state": None,
-            "record_ids": [1, 2],
-            "valid_mask": np.ones(2, bool),
-        },
-    ),
-    "Batch.get_elements": (method(batch, "get_elements"), {"indices": [0]}),
-    "Batch.slice": (method(batch, "slice"), {"start": 0, "end": 1}),
-    "Batch.__getitem__": (method(batch, "__getitem__"), {"name": "image"}),
-    "DropoutOperator": (DropoutOperator, {"config": CONFIG, "rngs": 0, "name": "drop"}),
-    "operator.apply_batch": (
-        method(operator, "apply_batch"),
-        {"batch": {"image": IMAGE}, "stats": None, "record_ids": [1, 2], "epoch": 0},
-    ),
-    "operator.apply_batch of three": (
-        method(operator, "apply_batch"),
-        {"batch": {"image": IMAGE}, "stats": {}, "metadata": None},
-    ),
-    "operator.apply": (
-        method(operator, "apply"),
-        {
-            "data": {"image": IMAGE[0]},
-            "state": {},
-            "metadata": {},
-            "random_params": None,
-            "stats": None,
-        },
-    ),
-    "operator.generate_random_params": (
-        method(operator, "generate_random_params"),
-        {"rng": KEY, "data_shapes": {"image": (2, 4, 4, 3)}},
-    ),
-    "operator.get_output_structure": (
-        method(operator, "get_output_structure"),
-        {"sample_data": {"image": IMAGE[0]}, "sample_state": {}},
-    ),
-    "operator.output_spec": (
-        method(operator, "output_spec"),
-        {"input_spec": {"image": IMAGE[0]}},
-    ),
-    "operator.set_statistics": (method(operator, "set_statistics"), {"stats": {}}),
-    "operator.set_state": (method(operator, "set_state"), {"state": operator().get_state()}),
+    "a field of an element in Batch": (lambda **data: Batch([Element(data)]), FIELD),
     "an entry of operator.set_state": entry(
         lambda state: method(operator, "set_state")(state=state),
         "state",
         {**operator().get_state(), "statistics": None},
         {},
     ),
-    "operator.ensure_rng_streams": (
-        method(operator, "ensure_rng_streams"),
-        {"stream_names": ["default"]},
-    ),
-    "operator.copy": (method(operator, "copy"), {"config": None, "rngs": None, "name": None}),
 }
 
 TRACED = [
@@ -372,7 +229,7 @@ def faults_of(name, call, argument):
         fine = error is None or kind in DOCUMENTED
         # JAX's own words for what no check can be made of.
         fine |= label.startswith("deleted") and "has been deleted" in str(error)
-        fine |= name == "Batch.get_elements" and str(error).startswith("the batch has 2 records")
+        fine |= name == "batch.get_elements" and str(error).startswith("the batch has 2 records")
         if not fine:
             yield f"{argument} = {label}: {kind}: {error}"
 

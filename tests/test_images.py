@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import dropax
+from cases import assert_refused
 from dropax import images
 
 
@@ -131,71 +132,62 @@ def test_an_overlay_takes_the_masks_that_dropax_draws(mode: Any) -> None:
 
 
 PICTURE = np.zeros((4, 5, 3), np.uint8)
+OVERLAY = {"image": PICTURE, "keep_mask": True}
+WRONG = [
+    (
+        "to_display",
+        {"values": np.zeros(3)},
+        ValueError,
+        "values must have shape (height, width) or",
+    ),
+    ("to_display", {"values": np.zeros((0, 3))}, ValueError, "values must have shape"),
+    ("contact_sheet", {"images": []}, ValueError, "images must hold an image; got none"),
+    ("contact_sheet", {"images": [PICTURE, np.zeros(2)]}, ValueError, "images[1] must have shape"),
+    ("contact_sheet", {"images": [PICTURE], "columns": 0}, ValueError, "columns must be at least "),
+    ("contact_sheet", {"images": [PICTURE], "gap": 1.5}, TypeError, "gap must be an int; got 1.5"),
+    (
+        "contact_sheet",
+        {"images": [PICTURE], "background": 256},
+        ValueError,
+        "background must be in",
+    ),
+    (
+        "mask_overlay",
+        {"keep_mask": np.ones((4, 5), bool)},
+        ValueError,
+        "keep_mask must broadcast to",
+    ),
+    (
+        "mask_overlay",
+        {"keep_mask": np.ones((4, 5, 3, 1))},
+        ValueError,
+        "keep_mask must broadcast t",
+    ),
+    ("mask_overlay", {"opacity": 2}, ValueError, "opacity must be in [0, 1]; got 2"),
+    (
+        "mask_overlay",
+        {"color": "red"},
+        ValueError,
+        "color must be (red, green, blue), each in [0, ",
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "why"),
-    [
-        (
-            lambda: images.to_display(np.zeros(3)),
-            ValueError,
-            r"to_display.values must have shape \(height, width\) or .* shape \(3,\)",
-        ),
-        (lambda: images.to_display(np.zeros((0, 3))), ValueError, "must have shape"),
-        (
-            lambda: images.to_display(PICTURE, span=(1, 1)),
-            ValueError,
-            r"span must be two finite numbers, the lower first; got \(1, 1\)",
-        ),
-        (
-            lambda: images.to_display(PICTURE, span=3),  # type: ignore[arg-type]
-            TypeError,
-            r"span must be two numbers, \(black, white\); got 3",
-        ),
-        (lambda: images.contact_sheet([]), ValueError, "images must hold an image; got none"),
-        (
-            lambda: images.contact_sheet([PICTURE, np.zeros(2)]),
-            ValueError,
-            r"contact_sheet.images\[1\] must have shape",
-        ),
-        (
-            lambda: images.contact_sheet([PICTURE], columns=0),
-            ValueError,
-            "contact_sheet.columns must be at least 1; got 0",
-        ),
-        (
-            lambda: images.contact_sheet([PICTURE], gap=1.5),  # type: ignore[arg-type]
-            TypeError,
-            "contact_sheet.gap must be an int; got 1.5",
-        ),
-        (
-            lambda: images.contact_sheet([PICTURE], background=256),
-            ValueError,
-            r"contact_sheet.background must be in \[0, 255\]; got 256",
-        ),
-        (
-            lambda: images.mask_overlay(PICTURE, np.ones((4, 5), bool)),
-            ValueError,
-            r"mask_overlay.keep_mask must broadcast to the image's shape \(4, 5, 3\); got an array "
-            r"of shape \(4, 5\) and dtype bool. Give it an axis .*: keep_mask\[..., None\]",
-        ),
-        (
-            lambda: images.mask_overlay(PICTURE, np.ones((4, 5, 3, 1), bool)),
-            ValueError,
-            "mask_overlay.keep_mask must broadcast",
-        ),
-        (
-            lambda: images.mask_overlay(PICTURE, True, opacity=2),
-            ValueError,
-            r"mask_overlay.opacity must be in \[0, 1\]; got 2",
-        ),
-        (
-            lambda: images.mask_overlay(PICTURE, True, color="red"),  # type: ignore[arg-type]
-            ValueError,
-            r"mask_overlay.color must be \(red, green, blue\), each in \[0, 255\]; got 'red'",
-        ),
-    ],
-)
-def test_what_cannot_be_shown_is_refused(call: Any, error: type[Exception], why: str) -> None:
-    with pytest.raises(error, match=why):
-        call()
+@pytest.mark.parametrize(("name", "given", "error", "text"), WRONG)
+def test_what_cannot_be_shown_is_refused(
+    name: str, given: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    sound = OVERLAY if name == "mask_overlay" else {}
+    assert_refused(getattr(images, name), sound | given, error, text)
+
+
+def test_a_span_is_two_numbers() -> None:
+    with pytest.raises(ValueError, match=r"span must be two finite numbers, .*; got \(1, 1\)"):
+        images.to_display(PICTURE, span=(1, 1))
+    with pytest.raises(TypeError, match=r"span must be two numbers, \(black, white\); got 3"):
+        images.to_display(PICTURE, span=3)  # type: ignore[arg-type]
+
+
+def test_a_mask_without_channels_is_refused_with_the_cure() -> None:
+    with pytest.raises(ValueError, match=r"Give it an axis .*: keep_mask\[..., None\]"):
+        images.mask_overlay(PICTURE, np.ones((4, 5), bool))

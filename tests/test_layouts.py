@@ -2,7 +2,6 @@
 
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropax.layout import Layout
-from small import ONES, make, run, sto
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
 
@@ -116,36 +114,13 @@ def test_a_mask_with_one_axis_lies_along_the_channels_in_channel_mode(layout, ch
     )
 
 
-FOLLOWED = {
-    "the same shape": (Layout((4, 5, 3), 2), (4, 5, 3), (4, 5, 3)),
-    "a plane": (Layout((4, 5, 3), 2), (4, 5), (4, 5)),
-    "other channels": (Layout((4, 5, 3), 2), (4, 5, 7), (4, 5, 1)),
-    "channels first": (Layout((3, 4, 5), 0), (7, 4, 5), (1, 4, 5)),
-    "channels first, a plane": (Layout((3, 4, 5), 0), (4, 5), (4, 5)),
-    "no channels": (Layout((4, 5), None), (4, 5), (4, 5)),
-    "no channels, a field with some": (Layout((4, 5), None), (4, 5, 7), (4, 5, 1)),
-    "a signal": (Layout((4,), None), (4, 7), (4, 1)),
-}
-
-
-@pytest.mark.parametrize(("layout", "other", "shape"), FOLLOWED.values(), ids=FOLLOWED)
-def test_a_field_with_the_spatial_axes_gets_the_same_spatial_mask(layout, other, shape):
-    spatial = np.random.RandomState(1).rand(*layout.channel_last_shape[:-1]) < 0.5
-    if layout.channel_axis is None:
-        spatial = np.random.RandomState(1).rand(*layout.shape) < 0.5
-        mask = jnp.asarray(spatial)
-    else:
-        mask = jnp.asarray(np.expand_dims(spatial, layout.channel_axis))
-    if other == layout.shape:
-        assert layout.follow(mask, other, "field 'x'") is mask
-        return
-    followed = layout.follow(mask, other, "field 'x'")
-    assert followed.shape == shape
-    np.testing.assert_array_equal(np.asarray(followed).reshape(spatial.shape), spatial)
-
-
 # An image, a field, how many pixels there are to a cell along each axis, and the mask's shape.
-SHORTER = {
+FOLLOWED = {
+    "of the image's size": (Layout((4, 5, 3), 2), (4, 5), (1, 1), (4, 5)),
+    "other channels": (Layout((4, 5, 3), 2), (4, 5, 7), (1, 1), (4, 5, 1)),
+    "other channels, first": (Layout((3, 4, 5), 0), (7, 4, 5), (1, 1), (1, 4, 5)),
+    "of a plane's size": (Layout((4, 5), None), (4, 5, 7), (1, 1), (4, 5, 1)),
+    "of a signal's size": (Layout((4,), None), (4, 7), (1,), (4, 1)),
     "a plane": (Layout((4, 6, 3), 2), (2, 3), (2, 2), (2, 3)),
     "with channels of its own": (Layout((4, 6, 3), 2), (2, 3, 7), (2, 2), (2, 3, 1)),
     "with the image's channels": (Layout((4, 6, 3), 2), (2, 3, 3), (2, 2), (2, 3, 1)),
@@ -160,10 +135,8 @@ SHORTER = {
 }
 
 
-@pytest.mark.parametrize(("layout", "other", "steps", "shape"), SHORTER.values(), ids=SHORTER)
-def test_a_cell_of_a_shorter_field_is_kept_where_every_pixel_under_it_is(
-    layout, other, steps, shape
-):
+@pytest.mark.parametrize(("layout", "other", "steps", "shape"), FOLLOWED.values(), ids=FOLLOWED)
+def test_a_cell_of_a_field_is_kept_where_every_pixel_under_it_is(layout, other, steps, shape):
     sizes = layout.channel_last_shape[:-1]
     spatial = np.random.RandomState(1).rand(*sizes) < 0.7
     cells = np.ones([size // step for size, step in zip(sizes, steps, strict=True)], bool)
@@ -175,6 +148,11 @@ def test_a_cell_of_a_shorter_field_is_kept_where_every_pixel_under_it_is(
     followed = layout.follow(mask, other, "field 'x'")
     assert followed.shape == shape
     np.testing.assert_array_equal(np.asarray(followed).reshape(cells.shape), cells)
+
+
+def test_a_field_of_the_images_shape_gets_the_mask_itself():
+    mask = jnp.ones((4, 5, 1), bool)
+    assert Layout((4, 5, 3), 2).follow(mask, (4, 5, 3), "field 'x'") is mask
 
 
 def test_a_mask_that_is_small_along_an_axis_stays_small_for_a_shorter_field():
@@ -227,29 +205,3 @@ def test_numbers_for_channels_lie_along_their_axis():
     assert Layout((5, 3), 1).spread(numbers, "a").tolist() == [[0, 1, 2]]
     with pytest.raises(ValueError, match="a must have one number for each of 3 channels"):
         Layout((5, 3), 1).spread(numbers[:2], "a")
-
-
-@pytest.mark.parametrize(
-    ("stochastic", "shape"),
-    [(True, (2, 4, 5, 8)), (True, (4, 5)), (True, (6,)), (False, (2, 4, 5, 8)), (False, (6,))],
-)
-def test_channel_mode_drops_whole_channels_of_elements_of_any_rank(stochastic, shape):
-    images = np.ones((64, *shape), np.float32)
-    out = run(make(stochastic, mode="channel"), images)
-    channels = out.reshape(64, -1, shape[-1] if len(shape) > 2 else 1)
-    assert (channels == channels[:, :1]).all()
-    if stochastic or len(shape) > 2:
-        assert 0 < channels.mean() < 1
-
-
-def test_channel_masks_have_shape_batch_by_channels_and_apply_takes_both_forms():
-    operator = sto(mode="channel")
-    mask = operator.generate_random_params(jax.random.key(0), {"image": ONES.shape})["keep_mask"]
-    mask = np.asarray(mask)
-    assert mask.shape == (8, 3)
-    assert 0 < mask.mean() < 1
-    data = {"image": ONES[0]}
-    for row in mask:
-        for form in (row, row[None, None]):
-            out = operator.apply(data, {}, {}, {"keep_mask": form})[0]["image"]
-            np.testing.assert_array_equal(out, np.broadcast_to(row, (4, 4, 3)))

@@ -13,7 +13,6 @@ from dropax.kit.meshes import explicit_axes
 from small import ONES, det, run
 
 IMAGES = image_of(SHAPE)
-kinds = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda k: k.name)
 BATCH_AND_HEIGHT = ((2, 3), jax.P("batch", "height"))
 HEIGHT = ((1, 3), jax.P(None, "height"))
 MESHES = {
@@ -63,9 +62,8 @@ def test_masks_of_other_keys_are_the_same_over_batch_and_height(impl, kind):
     assert_same_on(lying(*BATCH_AND_HEIGHT, kind), config_of("block"), key)
 
 
-@kinds
-def test_the_one_liner_works_on_every_mesh(kind, key):
-    images = jax.device_put(IMAGES, lying(*BATCH_AND_HEIGHT, kind))
+def test_the_one_liner_works_over_explicit_axes(key):
+    images = jax.device_put(IMAGES, lying(*BATCH_AND_HEIGHT, AxisType.Explicit))
     expected = dropax.dropout(key, IMAGES, mode="pixel", rate=0.4, fill="noise")
     out = dropax.dropout(key, images, mode="pixel", rate=0.4, fill="noise")
     np.testing.assert_array_equal(np.asarray(out) == IMAGES, np.asarray(expected) == IMAGES)
@@ -73,17 +71,16 @@ def test_the_one_liner_works_on_every_mesh(kind, key):
 
 
 @pytest.mark.parametrize(
-    ("kind", "mode", "options"),
+    ("mode", "options"),
     [
         # Each record looks up a size for a rate of its own.
-        (AxisType.Auto, "box", {"dropout_rate": (0.2, 0.6)}),
-        (AxisType.Explicit, "box", {"dropout_rate": (0.2, 0.6)}),
-        (AxisType.Explicit, "pixel", {"share_mask": True}),
-        (AxisType.Explicit, "pixel", {"stochastic": False, "cacheable": True}),
+        ("box", {"dropout_rate": (0.2, 0.6)}),
+        ("pixel", {"share_mask": True}),
+        ("pixel", {"stochastic": False, "cacheable": True}),
     ],
 )
-def test_the_operator_works_on_every_mesh(kind, mode, options):
-    images = jax.device_put(IMAGES, lying(*BATCH_AND_HEIGHT, kind))
+def test_the_operator_works_over_explicit_axes(mode, options):
+    images = jax.device_put(IMAGES, lying(*BATCH_AND_HEIGHT, AxisType.Explicit))
     operator, twin = (DropoutOperator(config_of(mode, **options), rngs=1) for _ in range(2))
     for _ in range(2):
         out = operator.apply_batch({"image": images})["image"]

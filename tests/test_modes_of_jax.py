@@ -83,7 +83,7 @@ def assert_same_under(setting, run, mode, up_to=0.0, **options):
 @pytest.mark.parametrize(
     ("mode", "setting"),
     [
-        *((mode, "all checks") for mode in REPRESENTATIVES),
+        *((mode, "all checks") for mode in REPRESENTATIVES[1:]),  # pixels are in the steps below
         ("block", "64 bits"),
         ("pixel", "loose promotion"),
     ],

@@ -9,7 +9,6 @@ import sys
 import zipfile
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -86,43 +85,6 @@ def test_a_file_that_was_cut_short_is_refused_and_the_operator_stays_as_it_was()
     assert str(operator.get_state()) == str(advanced().get_state())
 
 
-def without(*names):
-    return lambda state: {name: value for name, value in state.items() if name not in names}
-
-
-def having(**entries):
-    return lambda state: {**state, **entries}
-
-
-FOREIGN = {
-    "half of it": (without("step", "applied_count"), "state entry 'step' not found: the state has"),
-    "nothing": (lambda state: {}, "state entry 'version' not found: the state has nothing"),
-    "a model's": (lambda state: {"params": np.ones(3)}, "not found: the state has 'params'"),
-    "one with more": (having(train_step=3), "state entry 'train_step' is unknown: expected"),
-    "an older version": (having(version=0), "state entry 'version' must be 1; got 0"),
-    "a newer version": (having(version=2), "state entry 'version' must be 1; got 2"),
-    "a version in words": (having(version="1.0"), "'version' must be an int .*; got "),
-    "several steps": (having(step=np.arange(2)), r"'step' must be an int .*shape \(2,\)"),
-    "a broken step": (having(step=np.nan), r"'step' must be an int .*; got "),
-    "another generator": (having(key_impl="rbg"), "'key_impl' and 'key_data' must make one key"),
-    "an unknown generator": (having(key_impl="pcg"), "must make one key; got .'pcg'"),
-    "a longer key": (having(key_data=np.zeros(4, np.uint32)), "must make one key"),
-    "a key of floats": (having(key_data=np.zeros(2)), "'key_data' must be an array of dtype uint3"),
-}
-
-
-@pytest.mark.parametrize(("change", "text"), FOREIGN.values(), ids=FOREIGN)
-@pytest.mark.parametrize("stored", [lambda state: state, lambda state: read(as_file(state))])
-def test_another_file_is_refused_by_what_is_wrong_and_the_operator_stays(stored, change, text):
-    operator = advanced()
-    before, twin = str(operator.get_state()), advanced()
-    with pytest.raises(ValueError, match=text):
-        operator.set_state(stored(change(operator.get_state())))
-    assert str(operator.get_state()) == before
-    out = operator.apply_batch({"image": IMAGES})["image"]
-    np.testing.assert_array_equal(out, twin.apply_batch({"image": IMAGES})["image"])
-
-
 def test_a_file_that_was_not_read_into_a_dict_is_refused():
     operator = advanced()
     with (
@@ -132,35 +94,15 @@ def test_a_file_that_was_not_read_into_a_dict_is_refused():
         operator.set_state(saved)
 
 
-def leaves_of(tree):
-    """The leaves of a tree as a serializer walks it: dicts and lists, and nothing of JAX."""
-    if isinstance(tree, dict):
-        assert all(type(name) is str for name in tree)
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        return [leaf for part in tree for leaf in leaves_of(part)]
-    return [tree]
-
-
-def test_a_state_is_made_of_what_any_serializer_stores():
-    operator = advanced()
-    operator.set_statistics({"mean": jnp.ones(3), "of": {"parts": [jnp.ones(2), 5, "x"]}})
-    leaves = leaves_of(operator.get_state())
-    assert {type(leaf) for leaf in leaves} == {str, int, np.ndarray}
-    assert not any(leaf.dtype == object for leaf in leaves if isinstance(leaf, np.ndarray))
-
-
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 def test_a_state_is_small(impl):
     operator = DropoutOperator(config_of("pixel"), rngs=jax.random.key(0, impl=impl))
     operator.apply_batch({"image": IMAGES})
     state = operator.state.replace(key=jax.random.key_data(operator.state.key))
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(state)) <= 36
-    saved = leaves_of(operator.get_state())
-    assert (
-        sum(leaf.nbytes if isinstance(leaf, np.ndarray) else len(str(leaf)) for leaf in saved)
-        <= 200
-    )
+    saved = jax.tree.leaves(operator.get_state())
+    sizes = [leaf.nbytes if isinstance(leaf, np.ndarray) else len(str(leaf)) for leaf in saved]
+    assert sum(sizes) <= 200
     statistics = {"mean": np.ones(1000, np.float32)}
     operator.set_statistics(statistics)
     held = jax.tree.leaves(operator.state.statistics)

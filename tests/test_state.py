@@ -8,18 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jax.tree_util import keystr
 
 import dropax
-from dropax import (
-    OperatorConfig,
-    OperatorState,
-)
+from dropax import OperatorConfig, OperatorState
 from dropax.kit.state import load_state, new_state, save_state, word_count
 from dropax.kit.trees import copy_tree
-from small import det
 
 IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
 implementations = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
@@ -48,33 +44,17 @@ def plain(state):
 # Counting.
 
 
+@example(start=WORD - 2, added=[1, 1, 1])
+@example(start=WORD - 1, added=[WORD - 1])
+@example(start=2 * WORD - 1, added=[0, 1])
 @given(start=st.integers(0, 2**64 - 1), added=st.lists(st.integers(0, WORD - 1), max_size=5))
-def test_records_are_counted_in_two_words(start, added):
+def test_records_are_counted_in_two_words_of_which_the_low_one_carries(start, added):
     state = state_at(applied=start, skipped=2**40)
     for number in added:
         state = state.count(np.uint32(number), np.uint32(WORD - 1 - number))
     assert word_count(state.applied_count) == (start + sum(added)) % 2**64
     assert word_count(state.skipped_count) == 2**40 + len(added) * (WORD - 1) - sum(added)
-
-
-CARRIES = {
-    "none": (5, 6, [0, 11]),
-    "up to the edge": (WORD - 2, 1, [0, WORD - 1]),
-    "over the edge": (WORD - 1, 1, [1, 0]),
-    "far over it": (WORD - 1, WORD - 1, [1, WORD - 2]),
-    "from the edge": (WORD, WORD - 1, [1, WORD - 1]),
-    "the second time": (2 * WORD - 1, 1, [2, 0]),
-    "nothing at the edge": (WORD - 1, 0, [0, WORD - 1]),
-}
-
-
-@pytest.mark.parametrize(("start", "added", "words"), CARRIES.values(), ids=CARRIES)
-def test_the_low_word_carries_into_the_high_one(start, added, words):
-    for count in (OperatorState.count, jax.jit(OperatorState.count)):
-        state = count(state_at(applied=start), jnp.uint32(added), jnp.uint32(0))
-        assert state.applied_count.tolist() == words
-        assert state.applied_count.dtype == state.skipped_count.dtype == jnp.uint32
-        assert state.skipped_count.tolist() == [0, 0]
+    assert state.applied_count.dtype == state.skipped_count.dtype == jnp.uint32
 
 
 def test_counting_in_a_scan_adds_up():
@@ -107,13 +87,7 @@ def test_a_new_state_has_drawn_and_counted_nothing():
     assert (int(state.step), word_count(state.applied_count)) == (0, 0)
     assert word_count(state.skipped_count) == 0
     paths = [keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(state)[0]]
-    assert paths == [
-        ".key",
-        ".step",
-        ".applied_count",
-        ".skipped_count",
-        ".statistics['mean']",
-    ]
+    assert paths == [".key", ".step", ".applied_count", ".skipped_count", ".statistics['mean']"]
     assert len(jax.tree.leaves(new_state(jax.random.key(4)))) == 4
 
 
@@ -124,19 +98,6 @@ def test_a_state_is_frozen_and_replaced():
             setattr(state, field.name, 1)
     assert int(state.replace(step=jnp.uint32(7)).step) == 7
     assert int(state.step) == 0
-
-
-@implementations
-def test_donating_a_state_deletes_nobody_elses_arrays(impl):
-    key = jax.random.key(4, impl=impl)
-    statistics = {"mean": jnp.ones(3)}
-    first = new_state(key, statistics)
-    second = copy_tree(first)
-    expected = plain(first)
-    jax.tree.map(lambda x: x.delete(), first)
-    assert plain(second) == expected
-    assert jax.random.key_data(key.copy()).tolist() == jax.random.key_data(key).tolist()
-    assert statistics["mean"].tolist() == [1, 1, 1]
 
 
 def test_no_two_arrays_of_a_state_are_one_so_that_it_can_be_donated():
@@ -285,31 +246,22 @@ def test_an_unknown_entry_is_named():
 
 
 SMALL, LARGE = "be an int in [0, 2^32)", "be an int in [0, 2^64)"
-WRONG_NUMBERS = [
-    (-1, "-1"),
-    (1.0, "1.0"),
-    (True, "True"),
-    (None, "None"),
-    ("1", "'1'"),
-    ([1], "[1]"),
-]
+ARRAY = "be an array of dtype uint32"
 WRONG = [
-    *((name, value, SMALL, text) for name in ("version", "step") for value, text in WRONG_NUMBERS),
-    *((name, value, LARGE, text) for name in ENTRIES[4:] for value, text in WRONG_NUMBERS),
+    *(
+        (name, value, SMALL if name in ("version", "step") else LARGE, repr(value))
+        for name in ("version", "step", "applied_count", "skipped_count")
+        for value in (-1, 1.0, True, None, "1", [1])
+    ),
     ("version", 2, "be 1", "2"),
     ("version", np.int64(0), "be 1", "0"),
     ("step", WORD, SMALL, str(WORD)),
     ("step", np.zeros(2, int), SMALL, "an array of shape (2,) and dtype int64"),
     ("step", np.float32(1), SMALL, "np.float32(1.0)"),
     ("applied_count", 2**64, LARGE, str(2**64)),
-    ("key_data", [0, 1], "be an array of dtype uint32", "[0, 1]"),
-    ("key_data", None, "be an array of dtype uint32", "None"),
-    (
-        "key_data",
-        np.zeros(2, np.int32),
-        "be an array of dtype uint32",
-        "an array of shape (2,) and dtype int32",
-    ),
+    ("key_data", [0, 1], ARRAY, "[0, 1]"),
+    ("key_data", None, ARRAY, "None"),
+    ("key_data", np.zeros(2), ARRAY, "an array of shape (2,) and dtype float64"),
     ("statistics", [1], "be a dict or None", "[1]"),
 ]
 
@@ -340,24 +292,6 @@ def test_words_and_an_implementation_that_make_no_key_are_refused(changes):
         load_state({**save_state(state_at()), **changes})
 
 
-def test_a_state_goes_through_plain_values_without_an_operator(key):
-    state = dropax.init_state(OperatorConfig(stochastic=True, precomputed_stats={"mean": 1.5}), key)
-    state = state.advance().count(jnp.uint32(3), jnp.uint32(4))
-    again = dropax.load_state(pickle.loads(pickle.dumps(dropax.save_state(state))))
-    assert str(again) == str(state)
-
-
 def test_a_key_for_a_deterministic_config_warns(key):
     with pytest.warns(UserWarning, match="given a key for a deterministic config"):
         dropax.init_state(OperatorConfig(), key)
-
-
-def test_a_state_with_statistics_is_restored_and_one_that_does_not_fit_changes_nothing():
-    saved = det(precomputed_stats={"mean": np.ones(3)}).get_state()
-    operator = det()
-    for broken in ({"key_data": np.zeros(3, np.uint32)}, {"key_data": np.zeros(2)}, {"step": 1.5}):
-        with pytest.raises(ValueError, match=f"state entr.*{next(iter(broken))}"):
-            operator.set_state({**saved, **broken})
-    assert operator.get_statistics() is None
-    operator.set_state(saved)
-    np.testing.assert_array_equal(operator.get_statistics()["mean"], np.ones(3))

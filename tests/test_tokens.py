@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType
 
-from cases import collectives, config_of
+from cases import assert_refused, collectives, config_of
 from dropax import (
     Patch,
     Tokens,
@@ -194,7 +194,6 @@ def test_a_sharded_batch_needs_no_collectives_gradients_included(kind):
     given_ = lying((40, 6, 7), jnp.float32), jnp.ones(7), lying((40, 4, 6, 1), jnp.bool_)
     compiled = jax.jit(step).lower(*given_).compile()
     assert collectives(compiled) == []
-    assert "[40," not in compiled.as_text(), "each device holds its own records alone"
     for sharding in jax.tree.leaves(compiled.output_shardings):
         assert sharding.spec[0] == "x"
 
@@ -208,48 +207,55 @@ KEPT = np.ones((3, 4, 2), np.float32)
 PLACES = np.ones((4, 6, 3), bool)
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "text"),
-    [
-        (lambda: keep_tokens(MASK, 0), ValueError, r"keep_tokens\.count must be in \[1, 10\)"),
-        (lambda: keep_tokens(MASK, 10), ValueError, r"keep_tokens\.count must be in \[1, 10\)"),
-        (lambda: keep_tokens(MASK, 0.25), TypeError, r"keep_tokens\.count must be an int"),
-        (lambda: keep_tokens(np.bool_(1), 1), ValueError, r"keep_tokens\.keep_mask must have"),
-        (lambda: keep_tokens([True], 1), TypeError, r"keep_tokens\.keep_mask must be an array"),
-        (lambda: keep_tokens(MASK * 1j, 1), TypeError, "must be an array of bools or numbers"),
-        (lambda: gather_tokens([1], TOKENS.kept), TypeError, r"gather_tokens\.x must be"),
-        (lambda: gather_tokens(X, MASK), TypeError, r"gather_tokens\.ids must be an array of int"),
-        (
-            lambda: gather_tokens(X, TOKENS),
-            TypeError,
-            r"gather_tokens\.ids must be an array of int",
-        ),
-        (lambda: gather_tokens(X[0], TOKENS.kept), ValueError, r"ids must have shape \('count',\)"),
-        (lambda: gather_tokens(X[:2], TOKENS.kept), ValueError, r"must have shape \(2, 'count'\)"),
-        (lambda: gather_tokens(X[:, :0], TOKENS.kept), ValueError, r"gather_tokens\.x must have"),
-        (lambda: scatter_tokens(None, TOKENS, 0), TypeError, r"scatter_tokens\.kept must be"),
-        (lambda: scatter_tokens(X, TOKENS, 0), ValueError, r"shape \(3, 4, 'features'\)"),
-        (lambda: scatter_tokens(KEPT, TOKENS.kept, 0), TypeError, "what keep_tokens returns"),
-        (lambda: scatter_tokens(KEPT, TOKENS, np.ones(2)), TypeError, "an array of dtype float32"),
-        (lambda: scatter_tokens(KEPT, TOKENS, "mean"), TypeError, "must be a number, or an array"),
-        (
-            lambda: scatter_tokens(KEPT, TOKENS, KEPT),
-            ValueError,
-            r"scatter_tokens\.fill must broad",
-        ),
-        (lambda: scatter_tokens(KEPT.astype("i4"), TOKENS, 0.5), ValueError, r"tokens\.fill must"),
-        (lambda: patch_mask(PLACES, 4), ValueError, "multiples of the patch size 4"),
-        (lambda: patch_mask(PLACES[0], (2, 2)), ValueError, "must have 2 spatial axes"),
-        (lambda: patch_mask(PLACES, 0), ValueError, r"patch_mask\.size must be at least 1"),
-        (lambda: patch_mask(PLACES, 2.0), TypeError, r"patch_mask\.size must be an int"),
-        (lambda: patch_mask(PLACES, ()), ValueError, r"patch_mask\.size must not be empty"),
-        (lambda: patch_mask(PLACES, 2, channel_axis=3), ValueError, "have a channel axis 3"),
-        (lambda: patch_mask(PLACES, 2, channel_axis="last"), TypeError, "be an int or None"),
-    ],
-)
-def test_wrong_arguments_are_refused_by_name(call, error, text):
-    with pytest.raises(error, match=text):
-        call()
+WRONG = [
+    (keep_tokens, {"count": 0}, ValueError, "count must be in [1, 10)"),
+    (keep_tokens, {"count": 10}, ValueError, "count must be in [1, 10)"),
+    (keep_tokens, {"count": 0.25}, TypeError, "count must be an int"),
+    (keep_tokens, {"keep_mask": np.bool_(1)}, ValueError, "keep_mask must have"),
+    (keep_tokens, {"keep_mask": [True]}, TypeError, "keep_mask must be an array"),
+    (
+        keep_tokens,
+        {"keep_mask": MASK * 1j},
+        TypeError,
+        "keep_mask must be an array of bools or num",
+    ),
+    (gather_tokens, {"x": [1]}, TypeError, "x must be"),
+    (gather_tokens, {"ids": MASK}, TypeError, "ids must be an array of int"),
+    (gather_tokens, {"ids": TOKENS}, TypeError, "ids must be an array of int"),
+    (gather_tokens, {"x": X[0]}, ValueError, "ids must have shape ('count',)"),
+    (gather_tokens, {"x": X[:2]}, ValueError, "ids must have shape (2, 'count')"),
+    (gather_tokens, {"x": X[:, :0]}, ValueError, "x must have"),
+    (scatter_tokens, {"kept": None}, TypeError, "kept must be"),
+    (scatter_tokens, {"kept": X}, ValueError, "kept must have shape (3, 4, 'features')"),
+    (scatter_tokens, {"tokens": TOKENS.kept}, TypeError, "tokens must be what keep_tokens returns"),
+    (
+        scatter_tokens,
+        {"fill": np.ones(2)},
+        TypeError,
+        "fill must be a number, or an array of dtype",
+    ),
+    (scatter_tokens, {"fill": "mean"}, TypeError, "fill must be a number, or an array"),
+    (scatter_tokens, {"fill": KEPT}, ValueError, "fill must broad"),
+    (scatter_tokens, {"kept": KEPT.astype("i4"), "fill": 0.5}, ValueError, "fill must"),
+    (patch_mask, {"size": 4}, ValueError, "keep_mask must have"),
+    (patch_mask, {"keep_mask": PLACES[0]}, ValueError, "keep_mask must have 2 spatial axes"),
+    (patch_mask, {"size": 0}, ValueError, "size must be at least 1"),
+    (patch_mask, {"size": 2.0}, TypeError, "size must be an int"),
+    (patch_mask, {"size": ()}, ValueError, "size must not be empty"),
+    (patch_mask, {"channel_axis": 3}, ValueError, "keep_mask must have a channel axis 3"),
+    (patch_mask, {"channel_axis": "last"}, TypeError, "channel_axis must be an int or None"),
+]
+SOUND = {
+    keep_tokens: {"keep_mask": MASK, "count": 1},
+    gather_tokens: {"x": X, "ids": TOKENS.kept},
+    scatter_tokens: {"kept": KEPT, "tokens": TOKENS, "fill": 0},
+    patch_mask: {"keep_mask": PLACES, "size": (2, 2)},
+}
+
+
+@pytest.mark.parametrize(("function", "given", "error", "text"), WRONG)
+def test_wrong_arguments_are_refused_by_name(function, given, error, text):
+    assert_refused(function, SOUND[function] | given, error, text)
 
 
 def test_tokens_are_a_pytree_of_three_arrays():

@@ -1,6 +1,7 @@
 """Every mode through every transformation: the same bits, the same dtype, one trace."""
 
-import chex
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,13 +18,7 @@ from cases import (
     image_of,
     representatives,
 )
-from dropax import (
-    DropoutOperator,
-    apply,
-    apply_batch,
-    generate_random_params,
-    init_state,
-)
+from dropax import apply, apply_batch, generate_random_params, init_state
 from dropax.kit.batching import RecordEngine
 
 IMAGES = image_of(SHAPE)
@@ -89,8 +84,7 @@ def test_a_record_never_depends_on_the_batch_it_came_in(mode, key):
 
 
 @pytest.mark.parametrize(
-    ("mode", "impl"),
-    [*((mode, "rbg") for mode in REPRESENTATIVES), ("block", "unsafe_rbg")],
+    ("mode", "impl"), [*((mode, "rbg") for mode in REPRESENTATIVES), ("block", "unsafe_rbg")]
 )
 def test_keys_of_other_implementations_agree_too(mode, impl):
     config, key = config_of(MODES[mode]), jax.random.key(3, impl=impl)
@@ -101,78 +95,48 @@ def test_keys_of_other_implementations_agree_too(mode, impl):
 
 
 @every_mode
-def test_one_program_serves_every_rate_and_records_draw_one_by_one_as_at_once(mode, key):
+def test_one_program_serves_every_rate_and_rates_saturate(mode, key):
     config = config_of(mode)
 
-    def drop(rate, **options):
-        at_rate = config.replace(dropout_rate=jnp.float32(rate), **options)
-        return np.asarray(run(at_rate, key, IMAGES))
+    def drop(rate):
+        return np.asarray(run(config.replace(dropout_rate=jnp.float32(rate)), key, IMAGES))
 
-    dropped = drop(0.4)
+    drop(0.4)
     programs = RecordEngine.step._cache_size()
-    np.testing.assert_array_equal(drop(-0.5), IMAGES)  # rates saturate
+    np.testing.assert_array_equal(drop(-0.5), IMAGES)
     np.testing.assert_array_equal(drop(0.0), IMAGES)
     np.testing.assert_array_equal(drop(1.5), drop(1.0))
     kept = 1 if mode == MODES["channel, one kept"] else 0
     assert (drop(1.0) != 0).any(axis=(1, 2)).sum() == 4 * kept
     assert RecordEngine.step._cache_size() == programs
-    np.testing.assert_array_equal(drop(0.4, batch_strategy="scan"), dropped)
 
 
+# That a region draws for one key as for many is tested in test_regions.py.
 @representatives
-def test_one_trace_serves_every_rate(mode, key):
-    chex.clear_trace_counter()
-
-    @jax.jit
-    @chex.assert_max_traces(n=1)
-    def step(config, state, batch):
-        return apply_batch(config, state, batch)
-
-    for rate in (0.0, 0.4, 1.0):
-        config = config_of(mode, dropout_rate=jnp.float32(rate))
-        out, _ = step(config, init_state(config, key), {"image": IMAGES})
-        np.testing.assert_array_equal(out["image"], run(config, key, IMAGES))
-
-
-@representatives
-def test_no_compile_for_another_operator_of_an_equal_config(mode):
-    from dropax.operator import _apply
-
-    before = None
-    for seed in range(4):
-        operator = DropoutOperator(config_of(mode, dropout_rate=seed / 10), rngs=seed)
-        operator.apply_batch({"image": IMAGES})
-        operator.apply({"image": IMAGES[0]}, {}, {})
-        sizes = (RecordEngine.step._cache_size(), _apply._cache_size())
-        assert before in (None, sizes)
-        before = sizes
-
-
-@representatives
-def test_a_rate_can_be_mapped_over(mode, key):
-    config, rates = config_of(mode), jnp.asarray([-0.5, 0.3, 1.0])
-    over = jax.vmap(lambda rate: run(config.replace(dropout_rate=rate), key, IMAGES))(rates)
-    for rate, out in zip(rates, over, strict=True):
-        np.testing.assert_array_equal(out, run(config.replace(dropout_rate=rate), key, IMAGES))
+def test_records_draw_one_by_one_as_at_once(mode, key):
+    config = config_of(mode, apply_probability=0.5)
+    scanned = run(config.replace(batch_strategy="scan"), key, IMAGES)
+    np.testing.assert_array_equal(scanned, run(config, key, IMAGES))
 
 
 @representatives
 @pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_lies_under_a_dropped_value_is_gone_in_values_and_gradients(mode, rate, bad, key):
+def test_what_lies_under_a_dropped_value_is_gone_in_values_and_gradients(mode, rate, key):
     config = config_of(mode, dropout_rate=rate)
     params = generate_random_params(config, key, {"image": SHAPE})
     shown = params["keep_mask"]
     mask = jnp.broadcast_to(shown[:, None, None] if shown.ndim == 2 else shown, SHAPE)
-    images = jnp.where(mask, 1.5, bad)
 
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
     def total(images, params):
         out = apply_each(config, images, params)
         return (out**2).sum(), out
 
-    (_, out), gradient = jax.value_and_grad(total, has_aux=True)(images, params)
-    np.testing.assert_array_equal(out, jnp.where(mask, 1.5, 0.0))
-    np.testing.assert_array_equal(gradient, jnp.where(mask, 3.0, 0.0))
+    for bad in (np.nan, np.inf):
+        (_, out), gradient = total(jnp.where(mask, 1.5, bad), params)
+        np.testing.assert_array_equal(out, jnp.where(mask, 1.5, 0.0))
+        np.testing.assert_array_equal(gradient, jnp.where(mask, 3.0, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -267,16 +231,17 @@ def test_which_config_runs_can_be_decided_by_a_traced_value(key):
     np.testing.assert_array_equal(off(False, state)[0]["image"], IMAGES)
 
 
-@representatives
-def test_images_can_be_donated(mode, key):
-    config = config_of(mode)
+def test_images_and_states_can_be_donated(key):
+    config = config_of("pixel")
     step = jax.jit(lambda state, batch: apply_batch(config, state, batch), donate_argnums=(0, 1))
-    images, state = image_of(SHAPE), init_state(config, key)
-    expected = run(config, key, images)
-    out, after = step(state, {"image": images})
-    np.testing.assert_array_equal(out["image"], expected)
-    assert images.is_deleted()
-    assert int(after.step) == 1
+    state = twin = init_state(config, key)
+    for _ in range(2):
+        images = image_of(SHAPE)
+        expected, twin = apply_batch(config, twin, {"image": images})
+        out, state = step(state, {"image": images})
+        np.testing.assert_array_equal(out["image"], expected["image"])
+        assert images.is_deleted()
+    assert int(state.step) == 2
     jax.random.key_data(key).block_until_ready()  # the caller's key is not deleted
 
 
@@ -319,7 +284,7 @@ def test_what_makes_a_new_trace_is_a_shape_a_dtype_a_structure_or_a_static_optio
 
 
 @representatives
-def test_the_state_threads_through_scan_and_donation(mode, key):
+def test_the_state_threads_through_scan(mode, key):
     config = config_of(mode)
 
     def step(state, _):
@@ -327,30 +292,18 @@ def test_the_state_threads_through_scan_and_donation(mode, key):
         return state, batch["image"]
 
     scanned_state, scanned = jax.lax.scan(step, init_state(config, key), None, length=3)
-    donating = jax.jit(step, donate_argnums=0)
     state = init_state(config, key)
     for expected in scanned:
-        state, out = donating(state, None)
+        state, out = step(state, None)
         np.testing.assert_array_equal(out, expected)
     assert int(state.step) == int(scanned_state.step) == 3
-    assert jax.random.key_data(key).shape == (2,), "the caller's key is not deleted"
 
 
-@representatives
-def test_nothing_but_shapes_is_needed_to_know_the_output(mode, key):
-    config = config_of(mode, target_key="out.image")
+def test_nothing_but_shapes_is_needed_to_know_the_output(key):
+    config = config_of("block", target_key="out.image")
     spec = {"image": jax.ShapeDtypeStruct(SHAPE, jnp.bfloat16)}
     out, _ = jax.eval_shape(lambda batch: apply_batch(config, init_state(config, key), batch), spec)
     assert out == {"image": spec["image"], "out": {"image": spec["image"]}}
-
-
-@representatives
-def test_no_key_is_used_twice(mode, key):
-    with jax.debug_key_reuse(True):
-        config = config_of(mode)
-        state = init_state(config, key)
-        for _ in range(2):
-            _, state = jax.jit(apply_batch)(config, state, {"image": IMAGES})
 
 
 @pytest.mark.parametrize("mode", ["pixel", "box"])

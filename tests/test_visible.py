@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cases import MODES, SHAPE, config_of, image_of
+from cases import MODES, SHAPE, assert_refused, config_of, image_of
 from dropax import (
     apply_batch,
     dropped_fraction,
@@ -229,63 +229,62 @@ def test_compiled_eager_and_mapped_agree():
 
 MASK = np.ones((2, 5, 7, 3), bool)
 BOXES, DOTS = np.ones((2, 4, 4)), np.ones((2, 4, 2))
-HAS = "have a batch axis, 2 spatial axes as the"
+HAS, AXIS = "keep_mask must have a batch axis, ", "keep_mask must have a channel axis "
+FRACTION = [
+    ({"keep_mask": MASK * 1}, TypeError, "keep_mask must be an array of bools"),
+    ({"boxes": [1]}, TypeError, "boxes must be an array of real numbers; got [1]."),
+    (
+        {"boxes": np.ones((2, 4, 5))},
+        ValueError,
+        "boxes must have shape (B, ..., n), the last axis t",
+    ),
+    (
+        {"keep_mask": MASK[..., 0]},
+        ValueError,
+        HAS + "2 spatial axes as the boxes have, and a channe",
+    ),
+    (
+        {"keep_mask": MASK[:, :, 0, 0], "boxes": DOTS},
+        ValueError,
+        HAS + "1 spatial axes as the boxes",
+    ),
+    ({"channel_axis": 0}, ValueError, AXIS + "0; got"),
+    ({"channel_axis": -4}, ValueError, AXIS + "-4; got"),
+]
+POINT = [
+    ({"keep_mask": [True]}, TypeError, "keep_mask must be an array of bools"),
+    ({"points": DOTS > 0}, TypeError, "points must be an array of real numbers"),
+    ({"points": DOTS + 1j}, TypeError, "points must be an array of real numbers"),
+    (
+        {"points": np.ones(2)},
+        ValueError,
+        "points must have shape (B, ..., n), the last axis such as",
+    ),
+    (
+        {"keep_mask": MASK[:1]},
+        ValueError,
+        "keep_mask must have a mask for each of the 2 records of",
+    ),
+    (
+        {"channel_axis": None},
+        ValueError,
+        HAS + "2 spatial axes as the points have, and no channel ",
+    ),
+    ({"points": BOXES}, ValueError, HAS + "4 spatial axes"),
+    ({"channel_axis": 4}, ValueError, AXIS + "4; got"),
+    ({"channel_axis": "auto"}, TypeError, "channel_axis must be an int or None; got"),
+]
 WRONG = [
-    (visible_fraction, (MASK * 1, BOXES), TypeError, "keep_mask must be an array of bools"),
-    (visible_points, ([True], DOTS), TypeError, "keep_mask must be an array of bools"),
-    (visible_fraction, (MASK, [1]), TypeError, "boxes must be an array of real numbers; got [1]."),
-    (visible_points, (MASK, DOTS > 0), TypeError, "points must be an array of real numbers"),
-    (visible_points, (MASK, DOTS + 1j), TypeError, "points must be an array of real numbers"),
-    (
-        visible_fraction,
-        (MASK, np.ones((2, 4, 5))),
-        ValueError,
-        "boxes must have shape (B, ..., n), the last axis two corners such as (top, left, bottom, "
-        "right); got an array of shape (2, 4, 5) and dtype float64.",
-    ),
-    (
-        visible_points,
-        (MASK, np.ones(2)),
-        ValueError,
-        "points must have shape (B, ..., n), the last axis such as (y, x); got an array of shape",
-    ),
-    (
-        visible_points,
-        (MASK[:1], DOTS),
-        ValueError,
-        "keep_mask must have a mask for each of the 2 records of the points; got an array of shape",
-    ),
-    (
-        visible_fraction,
-        (MASK[..., 0], BOXES),
-        ValueError,
-        f"keep_mask must {HAS} boxes have, and a channel axis; got an array of shape (2, 5, 7) and "
-        "dtype bool. Pass channel_axis=None if it has no channels.",
-    ),
-    (
-        visible_points,
-        (MASK, DOTS, None),
-        ValueError,
-        f"keep_mask must {HAS} points have, and no channel axis; got an array of shape",
-    ),
-    (visible_points, (MASK, BOXES), ValueError, "keep_mask must have a batch axis, 4 spatial axes"),
-    (
-        visible_fraction,
-        (MASK[:, :, 0, 0], DOTS),
-        ValueError,
-        "keep_mask must have a batch axis, 1 spatial axes as the boxes have, and a channel axis; "
-        "got an array of shape (2, 5) and dtype bool. Pass channel_axis=None",
-    ),
-    (visible_fraction, (MASK, BOXES, 0), ValueError, "keep_mask must have a channel axis 0; got"),
-    (visible_fraction, (MASK, BOXES, -4), ValueError, "keep_mask must have a channel axis -4; got"),
-    (visible_points, (MASK, DOTS, 4), ValueError, "keep_mask must have a channel axis 4; got"),
-    (visible_points, (MASK, DOTS, "auto"), TypeError, "channel_axis must be an int or None; got"),
+    *((visible_fraction, {"keep_mask": MASK, "boxes": BOXES}, *row) for row in FRACTION),
+    *((visible_points, {"keep_mask": MASK, "points": DOTS}, *row) for row in POINT),
 ]
 
 
-@pytest.mark.parametrize(("measure", "arguments", "error", "text"), WRONG)
-def test_what_does_not_go_together_is_refused(measure, arguments, error, text):
-    *arrays, axis = arguments if len(arguments) == 3 else (*arguments, -1)
-    with pytest.raises(error) as refused:
-        measure(*arrays, channel_axis=axis)
-    assert str(refused.value).startswith(f"{measure.__name__}.{text}")
+@pytest.mark.parametrize(("measure", "sound", "given", "error", "text"), WRONG)
+def test_what_does_not_go_together_is_refused(measure, sound, given, error, text):
+    assert_refused(measure, sound | given, error, text)
+
+
+def test_a_mask_without_channels_is_refused_with_the_cure():
+    with pytest.raises(ValueError, match="Pass channel_axis=None if it has no channels"):
+        visible_fraction(MASK[..., 0], BOXES)
