@@ -4,10 +4,12 @@ In all checks `owner` is the name of the argument, for the error.
 """
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropax.kit.errors import must
 from dropax.kit.trees import broadcast_rank
@@ -29,20 +31,25 @@ class Layout:
     channel_axis: int | None
 
     @classmethod
-    def of(
-        cls,
-        shape: tuple[int, ...],
-        channel_axis: ChannelAxis,
-        owner: str = "DropoutOperatorConfig.channel_axis",
-    ) -> "Layout":
-        """Finds the channel axis of an element; raises a ValueError if it has no such axis."""
+    def of(cls, shape: tuple[int, ...], channel_axis: ChannelAxis) -> "Layout":
+        """Finds the channel axis of an element.
+
+        Raises:
+          ValueError: if it has no such axis, is of a symbolic size, or holds more than 2^32 values.
+        """
         shape, rank = tuple(shape), len(shape)
+        if not all(isinstance(size, int | np.integer) for size in shape):
+            cure = "Only the batch axis may be symbolic."
+            raise ValueError(must("the shape of an element", "be known", shape, cure))
+        if math.prod(shape) > 2**32:
+            raise ValueError(must("an element", "have at most 2^32 values", shape))
         if channel_axis is None or (channel_axis == "auto" and rank < 3):
             return cls(shape, None)
         axis = -1 if channel_axis == "auto" else channel_axis
         if not -rank <= axis < rank:
             constraint = f"name an axis of an element of shape {shape}"
-            raise ValueError(must(owner, constraint, channel_axis))
+            name = "DropoutOperatorConfig.channel_axis"
+            raise ValueError(must(name, constraint, channel_axis))
         return cls(shape, axis % rank)
 
     @property
@@ -81,23 +88,23 @@ class Layout:
         axis = self.channel_axis
         return numbers.reshape([channels if at == axis else 1 for at in range(len(self.shape))])
 
-    def fit(self, mask: Any, owner: str, *, by_channel: bool) -> jax.Array:
+    def fit(self, mask: Any, *, by_channel: bool) -> jax.Array:
         """Returns a mask from the user as bools with the element's axes.
 
         Args:
           mask: an array, kept if not zero, that broadcasts to the element.
-          owner: as above.
           by_channel: whether a mask with one axis is along the channel axis.
 
         Raises:
           ValueError: if it does not broadcast to the element, or would change its shape.
         """
+        name = "apply.random_params['keep_mask']"
         if by_channel and mask.ndim == 1:
             channels = self.channel_last_shape[-1]
             if mask.shape != (channels,):
-                raise ValueError(must(owner, f"have shape ({channels},), one per channel", mask))
+                raise ValueError(must(name, f"have shape ({channels},), one per channel", mask))
             return self.place(jnp.asarray(mask).astype(jnp.bool_))
-        return broadcast_rank(mask, self.shape, owner).astype(jnp.bool_)
+        return broadcast_rank(mask, self.shape, name).astype(jnp.bool_)
 
     def fit_where(self, where: jax.Array, owner: str) -> jax.Array:
         """Returns a field that says where values may drop as bools with the element's axes.

@@ -17,6 +17,7 @@ from dropax import (
     OperatorConfig,
     OperatorState,
 )
+from dropax.kit.batching import count_records
 from dropax.kit.state import load_state, new_state, save_state, word_count
 from dropax.kit.trees import copy_tree
 from small import det
@@ -48,11 +49,17 @@ def plain(state):
 # Counting.
 
 
+def counted(state, applied, skipped):
+    for size, active in ((applied, True), (skipped, False)):
+        state = count_records(state, size, active, None, frozenset())
+    return state
+
+
 @given(start=st.integers(0, 2**64 - 1), added=st.lists(st.integers(0, WORD - 1), max_size=5))
 def test_records_are_counted_in_two_words(start, added):
     state = state_at(applied=start, skipped=2**40)
     for number in added:
-        state = state.count(np.uint32(number), np.uint32(WORD - 1 - number))
+        state = counted(state, np.uint32(number), np.uint32(WORD - 1 - number))
     assert word_count(state.applied_count) == (start + sum(added)) % 2**64
     assert word_count(state.skipped_count) == 2**40 + len(added) * (WORD - 1) - sum(added)
 
@@ -70,7 +77,7 @@ CARRIES = {
 
 @pytest.mark.parametrize(("start", "added", "words"), CARRIES.values(), ids=CARRIES)
 def test_the_low_word_carries_into_the_high_one(start, added, words):
-    for count in (OperatorState.count, jax.jit(OperatorState.count)):
+    for count in (counted, jax.jit(counted)):
         state = count(state_at(applied=start), jnp.uint32(added), jnp.uint32(0))
         assert state.applied_count.tolist() == words
         assert state.applied_count.dtype == state.skipped_count.dtype == jnp.uint32
@@ -79,7 +86,7 @@ def test_the_low_word_carries_into_the_high_one(start, added, words):
 
 def test_counting_in_a_scan_adds_up():
     def step(state, _):
-        return state.count(np.uint32(2**31), np.uint32(3)).advance(), None
+        return counted(state, np.uint32(2**31), np.uint32(3)).advance(), None
 
     state, _ = jax.lax.scan(step, state_at(), length=9)
     counts = (word_count(state.applied_count), word_count(state.skipped_count), int(state.step))
@@ -177,7 +184,7 @@ SHAPES = "key=key<fry>[], step=uint32[], applied_count=uint32[2], skipped_count=
 ODD = {
     "traced": (lambda state: jax.eval_shape(lambda s: s, state), SHAPES),
     "mapped over": (
-        lambda state: jax.vmap(lambda n: state.count(n, n))(jnp.arange(3, dtype=jnp.uint32)),
+        lambda state: jax.vmap(lambda n: counted(state, n, n))(jnp.arange(3, dtype=jnp.uint32)),
         "step=uint32[3]",
     ),
     "without leaves": (lambda state: jax.tree.map(lambda _: None, state), "step=None"),
@@ -344,7 +351,7 @@ def test_words_and_an_implementation_that_make_no_key_are_refused(changes):
 
 def test_a_state_goes_through_plain_values_without_an_operator(key):
     state = dropax.init_state(OperatorConfig(stochastic=True, precomputed_stats={"mean": 1.5}), key)
-    state = state.advance().count(jnp.uint32(3), jnp.uint32(4))
+    state = counted(state.advance(), jnp.uint32(3), jnp.uint32(4))
     again = dropax.load_state(pickle.loads(pickle.dumps(dropax.save_state(state))))
     assert str(again) == str(state)
 

@@ -5,6 +5,7 @@ objects of the package.
 """
 
 import copy
+import enum
 import functools
 import logging
 import multiprocessing
@@ -16,10 +17,11 @@ from typing import Any, Self, TypeVar, cast, overload
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import GetAttrKey, register_pytree_with_keys
+import numpy as np
+from jax.tree_util import GetAttrKey, keystr, register_pytree_with_keys, tree_flatten_with_path
 
 from dropax.kit.batch import Batch, Element
-from dropax.kit.batching import AnyBatch, apply_batch_of
+from dropax.kit.batching import AnyBatch, engine_of
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_traced, leaks, must, require_kind
 from dropax.kit.rngs import draw_key
@@ -38,7 +40,7 @@ logger = logging.getLogger(__name__)
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 _MISSING: Any = object()
-_OWN = ("config", "rngs", "name", "_state", "_process", "_cache", "_engine", "_lock")
+_OWN = ("config", "rngs", "name", "_state", "_process", "_cache", "_lock", "_layout", "_is_copy")
 
 
 def atomic(method: Method) -> Method:
@@ -62,12 +64,17 @@ def atomic(method: Method) -> Method:
 class ModalityOperator:
     """An operator on elements: the base to write others on.
 
-    A subclass defines `apply`, and, if it can be stochastic, `generate_random_params`. What it
-    needs belongs into its config: config and state are what goes through `jit` as a pytree. A
-    stochastic operator draws one key from its stream when it is made; that key and the number of
-    draws since are all its randomness. Attributes that a subclass sets in its own `__init__` are
-    not part of the pytree. Threads may share an operator: no draw is repeated and no count lost,
-    but which thread gets which draw is open.
+    A subclass defines `apply`, and, if it can be stochastic, `generate_random_params`. Both run
+    compiled, on a copy of the operator whose arrays and floats are traced. A stochastic operator
+    draws one key from its stream when it is made; that key and the number of draws since are all
+    its randomness. Threads may share an operator: no draw is repeated and no count lost, but which
+    thread gets which draw is open.
+
+    An operator is a pytree of its config, its state, and the attributes that a subclass sets. Of
+    these, arrays and floats are leaves: a change is seen in the next call, without a compilation.
+    Ints, bools, strings and whatever else is hashable by value are static: a change compiles anew.
+    Lists, tuples, dicts and other pytrees may hold both. Anything else is a TypeError when the
+    operator is called; it belongs into the config or on the class.
 
     Args:
       config: what is fixed.
@@ -105,7 +112,8 @@ class ModalityOperator:
     def _reset(self) -> None:
         """Makes what no other operator shares, and no checkpoint or pytree holds."""
         self._cache: dict[Any, Any] = {}
-        self._engine: tuple[dict[str, Any], Any] = {}, None
+        self._layout: Any = None
+        self._is_copy = False  # of which nothing is kept
         self._lock = threading.RLock()
 
     def _configure(self, config: Any, rngs: Any, name: str | None) -> None:
@@ -133,6 +141,11 @@ class ModalityOperator:
         """Which stream of `rngs` the key came from; None for the default one."""
         name: str | None = self.config.stream_name
         return name
+
+    @property
+    def batch_strategy(self) -> str:
+        """Whether a batch is worked on at once, "vmap", or record by record, "scan"."""
+        return str(self.config.batch_strategy)
 
     @property
     def state(self) -> OperatorState:
@@ -177,34 +190,10 @@ class ModalityOperator:
         raise NotImplementedError(f"{type(self).__name__} must define apply.")
 
     def _run_batch(
-        self,
-        op_state: OperatorState,
-        batch: Any,
-        stats: dict[str, Any] | None,
-        record_ids: Any,
-        epoch: Any,
+        self, batch: Any, record_ids: Any, epoch: Any, stats: dict[str, Any] | None
     ) -> tuple[Any, OperatorState]:
-        """The pure `apply_batch` of this operator's two methods, compiled once for each shape."""
-        # What is compiled holds the attributes of a subclass's own: others need another engine.
-        own = {name: part for name, part in vars(self).items() if name not in _OWN}
-        known, run = self._engine
-        if run is None or known.keys() != own.keys() or any(known[n] is not own[n] for n in own):
-            run = apply_batch_of(
-                lambda config, *given: self._with_config(
-                    config, self.generate_random_params, given
-                ),
-                lambda config, *given: self._with_config(config, self.apply, given),
-            )
-            self._engine = own, run
-        return run(self.config, op_state, batch, stats, record_ids, epoch)
-
-    def _with_config(self, config: Any, method: Callable[..., Any], arguments: Any) -> Any:
-        """Calls a method while the config is another one, which may be traced."""
-        before, self.config = self.config, config
-        try:
-            return method(*arguments)
-        finally:
-            self.config = before
+        """The pure `apply_batch` of this operator's two methods."""
+        return _ENGINE.apply_batch(self, self._state, batch, record_ids, epoch, stats)
 
     @overload
     def apply_batch(
@@ -273,7 +262,7 @@ class ModalityOperator:
         has_ids = record_ids is not None or getattr(batch, "record_ids", None) is not None
         if self._process != os.getpid() and self.stochastic and not has_ids:
             self._warn_in_worker()
-        out, state = self._run_batch(self._state, batch, stats, record_ids, epoch)
+        out, state = self._run_batch(batch, record_ids, epoch, stats)
         self._store(state, "apply_batch", drew=self.stochastic)
         return out
 
@@ -348,7 +337,7 @@ class ModalityOperator:
 
     def _store(self, new_state: OperatorState, method: str, *, drew: bool) -> None:
         """Keeps a new state, unless that would leave a tracer in a concrete operator."""
-        if leaks(new_state, self._state):
+        if self._is_copy or leaks(new_state, self._state):
             if drew:
                 raise ValueError(
                     f"{type(self).__name__}.{method} was called under jit, scan or the like on a "
@@ -536,7 +525,7 @@ class ModalityOperator:
                 raise ValueError(f"RNG stream {stream!r} is required; got {there}.")
 
     def __getstate__(self) -> dict[str, Any]:
-        unshared = ("_cache", "_engine", "_lock")
+        unshared = ("_cache", "_lock", "_layout", "_is_copy")
         return {name: part for name, part in vars(self).items() if name not in unshared}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -549,21 +538,105 @@ class ModalityOperator:
         return f"{type(self).__name__}({self.config!r}{name}{kind}, state={self._state!r})"
 
 
+def _call(operator: ModalityOperator, method: str, *arguments: Any) -> Any:
+    """Calls a method of the copy that a compiled step has of an operator."""
+    copies = [operator, *jax.tree.leaves(_own(operator), is_leaf=_is_operator)]
+    for one in filter(_is_operator, copies):
+        one._is_copy = True
+    return getattr(operator, method)(*arguments)
+
+
+def _is_operator(part: Any) -> bool:
+    return isinstance(part, ModalityOperator)
+
+
+_ENGINE = engine_of(
+    lambda operator, *given: _call(operator, "generate_random_params", *given),
+    lambda operator, *given: _call(operator, "apply", *given),
+)
+"""Runs the methods of any operator, which takes the place of the config."""
+
+
+def _own(operator: ModalityOperator) -> dict[str, Any]:
+    """Returns the attributes that a subclass has set."""
+    return {name: part for name, part in vars(operator).items() if name not in _OWN}
+
+
+def _is_dynamic(part: Any) -> bool:
+    """Says whether a part of an attribute is a leaf of the operator's pytree."""
+    if isinstance(part, np.ndarray):
+        return part.dtype.kind not in "OSUMm"  # such as text, which JAX does not take
+    return isinstance(part, float | complex | np.inexact | jax.Array | jax.ShapeDtypeStruct)
+
+
+def _is_static(part: Any) -> bool:
+    """Says whether a part of an attribute is hashed and compared by value."""
+    kind: Any = type(part)
+    # Functions, classes and members of an Enum are what they are, whatever happens.
+    fixed = (
+        part is None
+        or isinstance(part, enum.Enum)
+        or (callable(part) and hasattr(part, "__name__"))
+    )
+    if (kind.__eq__ is object.__eq__ and not fixed) or isinstance(part, np.ndarray):
+        return False
+    try:
+        hash(part)
+    except TypeError:
+        return False
+    return True
+
+
+def _split(operator: ModalityOperator) -> tuple[list[Any], list[Any], Any]:
+    """Returns the leaves among an operator's own attributes, their paths, and all the rest."""
+    # None counts as a part: it may be the axis of an array in a tree of axes.
+    found, structure = tree_flatten_with_path(_own(operator), is_leaf=lambda part: part is None)
+    # A tree of axes or shapes has other leaves in the places that were dynamic.
+    if operator._layout is not None and operator._layout[0] == structure:
+        dynamic = operator._layout[1]
+    else:
+        dynamic = tuple(_is_dynamic(part) for _, part in found)
+    leaves, paths, static = [], [], []
+    for is_leaf, (path, part) in zip(dynamic, found, strict=True):
+        name = keystr(path, simple=True, separator=".")
+        if is_leaf:
+            leaves.append(part)
+            paths.append(GetAttrKey(name))
+        elif not _is_static(part):
+            constraint = "be an array, a number, or hashable by value"
+            cure = "Put it into the config or on the class, or make its class a frozen dataclass."
+            raise TypeError(must(f"{type(operator).__name__}.{name}", constraint, part, cure))
+        static.append(None if is_leaf else (type(part), part))  # 1 and True are equal
+    return leaves, paths, (structure, dynamic, tuple(static))
+
+
 def _register(cls: type[ModalityOperator]) -> None:
-    def unflatten(name: str | None, children: Any) -> ModalityOperator:
+    def unflatten(rest: Any, children: Any) -> ModalityOperator:
+        name, (structure, dynamic, static) = rest
         operator = object.__new__(cls)
-        operator.config, operator._state = children
+        operator.config, operator._state, *leaves = children
+        parts = iter(leaves)
+        own = [
+            next(parts) if is_leaf else part[1]
+            for is_leaf, part in zip(dynamic, static, strict=True)
+        ]
+        vars(operator).update(jax.tree.unflatten(structure, own))
         operator.rngs, operator.name = None, name
         operator._process = os.getpid()
         operator._reset()
+        operator._layout = structure, dynamic
         return operator
 
-    def flatten(operator: ModalityOperator) -> Any:
-        # Donating an operator must not delete a rate that the caller, or another operator, holds.
-        return (copy_tree(operator.config), operator._state), operator.name
-
     def flatten_with_keys(operator: ModalityOperator) -> Any:
-        children, name = flatten(operator)
-        return tuple(zip(map(GetAttrKey, ("config", "state")), children, strict=True)), name
+        leaves, paths, rest = _split(operator)
+        # Donating an operator must not delete an array that the caller, or another one, holds.
+        leaves = [copy_tree(leaf) if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
+        children = (copy_tree(operator.config), operator._state, *leaves)
+        keys = (GetAttrKey("config"), GetAttrKey("state"), *paths)
+        return tuple(zip(keys, children, strict=True)), (operator.name, rest)
+
+    def flatten(operator: ModalityOperator) -> Any:
+        children, rest = flatten_with_keys(operator)
+        return tuple(child for _, child in children), rest
 
     register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
