@@ -414,23 +414,23 @@ def fit_mask(
     return layout.fit(keep_mask, by_channel=_is_channel_mode(config))
 
 
-def require_numbers(array: Any, owner: str) -> Any:
+def require_numbers(array: Any, name: str) -> Any:
     """Returns an array of numbers or bools, of a dtype that JAX has; refuses anything else."""
     if not isinstance(array, jax.Array | np.ndarray):
         array = as_array(array)
     dtype = getattr(array, "dtype", None)
     if dtype is None or not isinstance(getattr(array, "shape", None), tuple):
-        raise TypeError(must(owner, "be an array", array))
+        raise TypeError(must(name, "be an array", array))
     if isinstance(array, np.ma.MaskedArray):
         cure = "Fill what is masked: array.filled(0)."
-        raise TypeError(must(owner, "not be a masked array", array, cure))
+        raise TypeError(must(name, "not be a masked array", array, cure))
     if not (jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_):
-        raise TypeError(must(owner, "have a numeric or bool dtype", array))
+        raise TypeError(must(name, "have a numeric or bool dtype", array))
     try:
         jax.typeof(array)
     except TypeError:
         cure = "Convert it first, such as by array.astype('float32')."
-        raise TypeError(must(owner, "be an array that JAX takes", array, cure)) from None
+        raise TypeError(must(name, "be an array that JAX takes", array, cure)) from None
     return array
 
 

@@ -1,7 +1,4 @@
-"""How a mask lies on an element's axes, and on a field that drops with it.
-
-In all checks `owner` is the name of the argument, for the error.
-"""
+"""How a mask lies on an element's axes, and on a field that drops with it."""
 
 import dataclasses
 import math
@@ -79,12 +76,12 @@ class Layout:
         """The element's axes but that of the channels."""
         return tuple(axis for axis in range(len(self.shape)) if axis != self.channel_axis)
 
-    def spread(self, numbers: Any, owner: str) -> Any:
+    def spread(self, numbers: Any, name: str) -> Any:
         """Puts an array of one number for each channel along the channel axis."""
         channels = self.channel_last_shape[-1]
         if numbers.shape != (channels,):
             constraint = f"have one number for each of {channels} channels"
-            raise ValueError(must(owner, constraint, numbers))
+            raise ValueError(must(name, constraint, numbers))
         axis = self.channel_axis
         return numbers.reshape([channels if at == axis else 1 for at in range(len(self.shape))])
 
@@ -106,13 +103,13 @@ class Layout:
             return self.place(jnp.asarray(mask).astype(jnp.bool_))
         return broadcast_rank(mask, self.shape, name).astype(jnp.bool_)
 
-    def fit_where(self, where: jax.Array, owner: str) -> jax.Array:
+    def fit_where(self, where: jax.Array, name: str) -> jax.Array:
         """Returns a field that says where values may drop as bools with the element's axes.
 
         Args:
           where: an array, True if not zero, of the element's spatial axes, with or without the
             channel axis. Any axis may have size 1.
-          owner: as above.
+          name: the field's, for the error.
 
         Raises:
           ValueError: if it has other axes.
@@ -124,11 +121,11 @@ class Layout:
         if spread.ndim != len(self.shape) or any(size not in (1, full) for size, full in pairs):
             constraint = f"have the image's spatial axes {self.channel_last_shape[:-1]}"
             constraint += "" if self.channel_axis is None else ", with or without its channel axis"
-            raise ValueError(must(f"{owner}, the where_key,", constraint, where))
+            raise ValueError(must(f"{name}, the where_key,", constraint, where))
         return spread.astype(jnp.bool_)
 
     def follow(
-        self, mask: jax.Array, shape: tuple[int, ...], owner: str, cure: str = ""
+        self, mask: jax.Array, shape: tuple[int, ...], name: str, cure: str = ""
     ) -> jax.Array:
         """Returns the mask for another field of the same record.
 
@@ -137,7 +134,7 @@ class Layout:
           shape: the other field's: the element's own; its spatial shape; or its spatial shape with
             other channels along the same axis. Spatial axes may be a whole number of times shorter
             than the element's, the last two by the same number.
-          owner: as above.
+          name: the field's, for the error.
           cure: for a mask that differs from channel to channel; by default, another mode.
 
         Returns:
@@ -161,13 +158,13 @@ class Layout:
                 f"have the spatial axes {spatial} of the image it goes along with, or a whole "
                 "fraction of them"
             )
-            raise ValueError(must(owner, constraint, other))
+            raise ValueError(must(name, constraint, other))
         if axis is not None and mask.shape[axis] != 1:
             constraint = (
                 f"have the image's own shape {self.shape}, as each channel drops on its own"
             )
             cure = cure or "Drop whole pixels instead: mode=Pixel(per_channel=False)."
-            raise ValueError(must(owner, constraint, other, cure))
+            raise ValueError(must(name, constraint, other, cure))
         mask = coarsened(mask if axis is None else mask.squeeze(axis), steps)
         return mask if len(other) == rank else jnp.expand_dims(mask, at)
 

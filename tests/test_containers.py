@@ -262,7 +262,7 @@ def test_parts_that_are_left_out_are_empty():
 
 
 CURE = "Build the batch of records instead: Batch([Element(data, state), ...])."
-LEAF = "Batch.from_parts: leaf"
+LEAF = "leaf"
 WRONG_PARTS = {
     "data that is a list": (
         ([1],),
@@ -275,7 +275,7 @@ WRONG_PARTS = {
         f"Batch.from_parts.states must be a dict of arrays; got [{{}}]. {CURE}",
     ),
     "a number": (({"a": {"b": 1}},), TypeError, f"{LEAF} 'data.a.b' must be an array; got 1."),
-    "nothing": (({}, {}), ValueError, "Batch.from_parts must hold at least one array; got none."),
+    "nothing": (({}, {}), ValueError, "a batch must hold at least one array; got none."),
     "no batch axis": (
         ({}, {"n": np.float32(1)}),
         ValueError,
@@ -303,8 +303,8 @@ def test_parts_that_do_not_fit_are_refused(parts, error, text):
 
 
 def test_the_leading_size_is_the_one_that_all_leaves_share():
-    assert leading_size({"a": [np.ones((3, 1)), jnp.ones(3)], "b": None}, "x") == 3
-    assert leading_size([jax.ShapeDtypeStruct((0, 2), np.int8)], "x") == 0
+    assert leading_size({"a": [np.ones((3, 1)), jnp.ones(3)], "b": None}) == 3
+    assert leading_size([jax.ShapeDtypeStruct((0, 2), np.int8)]) == 0
 
 
 def test_other_parts_for_the_same_records_keep_what_is_not_an_array():

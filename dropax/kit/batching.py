@@ -336,7 +336,7 @@ def records_of(batch: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         cure = "Pass a dict of its arrays, such as dict(batch)."
         constraint = "be a dropax.Batch or a dict of arrays"
         raise TypeError(must("apply_batch.batch", constraint, batch, cure))
-    leading_size({"data": parts[0], "states": parts[1]}, "apply_batch.batch")
+    leading_size({"data": parts[0], "states": parts[1]})
     if not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves):
         parts = jax.tree.map(as_array, parts)
     return parts

@@ -86,7 +86,7 @@ def remove_field(data: dict[str, Any], path: str) -> dict[str, Any]:
     return set_field(data, path, _GONE)
 
 
-def leading_size(tree: Any, owner: str) -> int:
+def leading_size(tree: Any) -> int:
     """Returns the length of the leading axis that all leaves of a tree share.
 
     Raises:
@@ -98,13 +98,13 @@ def leading_size(tree: Any, owner: str) -> int:
         name = keystr(path, simple=True, separator=".")
         shape = getattr(leaf, "shape", None)
         if not isinstance(shape, tuple):
-            raise TypeError(must(f"{owner}: leaf {name!r}", "be an array", leaf))
+            raise TypeError(must(f"leaf {name!r}", "be an array", leaf))
         if not shape:
-            raise ValueError(must(f"{owner}: leaf {name!r}", "have a leading batch axis", leaf))
+            raise ValueError(must(f"leaf {name!r}", "have a leading batch axis", leaf))
         first = first or (name, shape[0])
         if shape[0] != first[1]:
             constraint = f"have {first[1]} records along its leading axis, as {first[0]!r} has"
-            raise ValueError(must(f"{owner}: leaf {name!r}", constraint, leaf))
+            raise ValueError(must(f"leaf {name!r}", constraint, leaf))
     if first is None:
-        raise ValueError(f"{owner} must hold at least one array; got none.")
+        raise ValueError("a batch must hold at least one array; got none.")
     return first[1]

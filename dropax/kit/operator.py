@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Self, TypeVar, cast, overload
 
 import jax
@@ -101,7 +101,7 @@ class ModalityOperator:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _register(cls)
+        register_pytree_with_keys(cls, _flatten, functools.partial(_unflatten, cls))
 
     def __init__(self, config: Any, *, rngs: Any = None, name: str | None = None) -> None:
         self._configure(config, rngs, name)
@@ -112,24 +112,23 @@ class ModalityOperator:
     def _reset(self) -> None:
         """Makes what no other operator shares, and no checkpoint or pytree holds."""
         self._cache: dict[Any, Any] = {}
-        self._layout: Any = None
-        self._is_copy = False  # of which nothing is kept
+        self._layout: Any = jax.tree.structure({}), ()
+        self._is_copy = False  # of a compiled step, which keeps nothing of it
         self._lock = threading.RLock()
 
     def _configure(self, config: Any, rngs: Any, name: str | None) -> None:
-        owner = type(self).__name__
-        kind = self.config_type
-        require_kind(f"{owner}.config", config, kind, f"a {kind.__name__}")
+        cls, kind = type(self).__name__, self.config_type
+        require_kind(f"{cls}.config", config, kind, f"a {kind.__name__}")
         if name is not None:
-            require_kind(f"{owner}.name", name, str, "a string or None")
+            require_kind(f"{cls}.name", name, str, "a string or None")
         self.config, self.rngs, self.name = config, rngs, name
 
     def _draw_key(self) -> jax.Array:
-        owner = f"{type(self).__name__}.rngs"
+        name = f"{type(self).__name__}.rngs"
         if self.rngs is None:
             cure = "Pass rngs=dropax.Rngs(0)."
-            raise ValueError(must(owner, "be given if the config is stochastic", None, cure))
-        return draw_key(self.rngs, self.stream_name, owner)
+            raise ValueError(must(name, "be given if the config is stochastic", None, cure))
+        return draw_key(self.rngs, self.stream_name, name)
 
     @property
     def stochastic(self) -> bool:
@@ -251,11 +250,11 @@ class ModalityOperator:
             under `jit`, which would bake one mask in.
         """
         if metadata is not _MISSING:
-            owner = f"{type(self).__name__}.apply_batch"
-            require_kind(f"{owner}.batch", batch, dict, "a dict of arrays if metadata is given")
+            name = f"{type(self).__name__}.apply_batch"
+            require_kind(f"{name}.batch", batch, dict, "a dict of arrays if metadata is given")
             if stats is not None:
                 noun = "the records' states if metadata is given"
-                require_kind(f"{owner}.stats", stats, dict, noun)
+                require_kind(f"{name}.stats", stats, dict, noun)
             whole = Batch.unchecked(batch, stats or {})
             out = self.apply_batch(whole, record_ids=record_ids, epoch=epoch)
             return out.data, out.states if stats else stats, metadata
@@ -314,8 +313,8 @@ class ModalityOperator:
 
     def _trace(self, data: Any, state: Any) -> tuple[Any, Any]:
         """Returns the spec of the data that `apply` returns, and the structure of the state."""
-        owner = f"{type(self).__name__}: the structure of an element's data"
-        require_kind(owner, data, dict, "a dict of arrays or of their shapes")
+        name = f"{type(self).__name__}: the structure of an element's data"
+        require_kind(name, data, dict, "a dict of arrays or of their shapes")
         leaves, structure = jax.tree.flatten(state)
         arrays = [leaf if is_array(leaf) else None for leaf in leaves]
 
@@ -418,12 +417,12 @@ class ModalityOperator:
         self._state = self._state.replace(statistics=None)
 
     @atomic
-    def _keep_statistics(self, stats: Any, owner: str) -> None:
-        owner = f"{type(self).__name__}: {owner}"
-        require_kind(owner, stats, dict, "a dict")
+    def _keep_statistics(self, stats: Any, source: str) -> None:
+        name = f"{type(self).__name__}: {source}"
+        require_kind(name, stats, dict, "a dict")
         if leaks(stats, self._state):
             cure = "Compute them outside of jit, or pass the operator to it as an argument."
-            raise ValueError(must(owner, "not be traced", "tracers", cure))
+            raise ValueError(must(name, "not be traced", "tracers", cure))
         self._state = self._state.replace(statistics=copy_tree(stats))
 
     def reset_cache(self) -> None:
@@ -516,9 +515,9 @@ class ModalityOperator:
           TypeError: if it is no list of strings.
           ValueError: if a required stream is missing.
         """
-        owner = f"{type(self).__name__}.ensure_rng_streams.stream_names"
         if isinstance(stream_names, str) or not isinstance(stream_names, Iterable):
-            raise TypeError(must(owner, "be a list of strings", stream_names))
+            name = f"{type(self).__name__}.ensure_rng_streams.stream_names"
+            raise TypeError(must(name, "be a list of strings", stream_names))
         there = list(stream_names)
         for stream in self.requires_rng_streams() or ():
             if stream not in there and "default" not in there:
@@ -573,70 +572,42 @@ def _is_static(part: Any) -> bool:
     """Says whether a part of an attribute is hashed and compared by value."""
     kind: Any = type(part)
     # Functions, classes and members of an Enum are what they are, whatever happens.
-    fixed = (
-        part is None
-        or isinstance(part, enum.Enum)
-        or (callable(part) and hasattr(part, "__name__"))
-    )
-    if (kind.__eq__ is object.__eq__ and not fixed) or isinstance(part, np.ndarray):
-        return False
-    try:
-        hash(part)
-    except TypeError:
-        return False
-    return True
+    fixed = isinstance(part, enum.Enum | None) or (callable(part) and hasattr(part, "__name__"))
+    return isinstance(part, Hashable) and (fixed or kind.__eq__ is not object.__eq__)
 
 
-def _split(operator: ModalityOperator) -> tuple[list[Any], list[Any], Any]:
-    """Returns the leaves among an operator's own attributes, their paths, and all the rest."""
+def _flatten(operator: ModalityOperator) -> Any:
+    """Returns the children of an operator by key, and its static part."""
     # None counts as a part: it may be the axis of an array in a tree of axes.
     found, structure = tree_flatten_with_path(_own(operator), is_leaf=lambda part: part is None)
-    # A tree of axes or shapes has other leaves in the places that were dynamic.
-    if operator._layout is not None and operator._layout[0] == structure:
-        dynamic = operator._layout[1]
-    else:
+    known, dynamic = operator._layout
+    if structure != known:
         dynamic = tuple(_is_dynamic(part) for _, part in found)
-    leaves, paths, static = [], [], []
+    # Donating an operator must not delete an array that the caller, or another one, holds.
+    children = [("config", copy_tree(operator.config)), ("state", operator._state)]
+    static = []
     for is_leaf, (path, part) in zip(dynamic, found, strict=True):
         name = keystr(path, simple=True, separator=".")
         if is_leaf:
-            leaves.append(part)
-            paths.append(GetAttrKey(name))
+            children.append((name, copy_tree(part) if isinstance(part, jax.Array) else part))
         elif not _is_static(part):
             constraint = "be an array, a number, or hashable by value"
             cure = "Put it into the config or on the class, or make its class a frozen dataclass."
             raise TypeError(must(f"{type(operator).__name__}.{name}", constraint, part, cure))
         static.append(None if is_leaf else (type(part), part))  # 1 and True are equal
-    return leaves, paths, (structure, dynamic, tuple(static))
+    keyed = [(GetAttrKey(name), child) for name, child in children]
+    return keyed, (operator.name, structure, dynamic, tuple(static))
 
 
-def _register(cls: type[ModalityOperator]) -> None:
-    def unflatten(rest: Any, children: Any) -> ModalityOperator:
-        name, (structure, dynamic, static) = rest
-        operator = object.__new__(cls)
-        operator.config, operator._state, *leaves = children
-        parts = iter(leaves)
-        own = [
-            next(parts) if is_leaf else part[1]
-            for is_leaf, part in zip(dynamic, static, strict=True)
-        ]
-        vars(operator).update(jax.tree.unflatten(structure, own))
-        operator.rngs, operator.name = None, name
-        operator._process = os.getpid()
-        operator._reset()
-        operator._layout = structure, dynamic
-        return operator
-
-    def flatten_with_keys(operator: ModalityOperator) -> Any:
-        leaves, paths, rest = _split(operator)
-        # Donating an operator must not delete an array that the caller, or another one, holds.
-        leaves = [copy_tree(leaf) if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
-        children = (copy_tree(operator.config), operator._state, *leaves)
-        keys = (GetAttrKey("config"), GetAttrKey("state"), *paths)
-        return tuple(zip(keys, children, strict=True)), (operator.name, rest)
-
-    def flatten(operator: ModalityOperator) -> Any:
-        children, rest = flatten_with_keys(operator)
-        return tuple(child for _, child in children), rest
-
-    register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+def _unflatten(cls: type[ModalityOperator], rest: Any, children: Any) -> ModalityOperator:
+    operator = object.__new__(cls)
+    operator.config, operator._state, *leaves = children
+    operator.name, structure, dynamic, static = rest
+    rest = iter(leaves)
+    parts = [next(rest) if one else part[1] for one, part in zip(dynamic, static, strict=True)]
+    vars(operator).update(jax.tree.unflatten(structure, parts))
+    operator.rngs, operator._process = None, os.getpid()
+    operator._reset()
+    # A tree of axes or shapes has other leaves in the places that are dynamic.
+    operator._layout = structure, dynamic
+    return operator
