@@ -87,15 +87,18 @@ class DropoutOperator(ModalityOperator):
             `jit` and was captured in a closure.
         """
         require_kind(f"{type(self).__name__}.apply.data", data, dict, "a dict of arrays")
-        bare, engine = self._state.replace(statistics=None), functional.ENGINE
-        stats = self._state.statistics if stats is None else stats
+        engine, statistics = functional.ENGINE, self._state.statistics
+        stats = statistics if stats is None else stats
         fields, stats = engine.select(self.config, (data, state), stats)
-        shape = np.shape(fields.image)
-        params = self._constant(shape)
-        if self.stochastic and random_params is not None:
+        shape, params = np.shape(fields.image), None
+        if not self.stochastic:
+            params = self._constant(shape)
+        elif random_params is not None:
             params = functional.given_params(self.config, random_params, shape)
-        fields, new_state = _apply(self.config, bare, fields, params, stats)
-        self._store(new_state, "apply", drew=self.stochastic and params is None)
+        bare = self._state.replace(statistics=None)
+        fields, new = _apply(self.config, bare, fields, params, stats)
+        drew = self.stochastic and params is None
+        self._store(new.replace(statistics=statistics), "apply", drew=drew)
         return (*engine.merge(self.config, (data, state), fields), metadata)
 
     def _run_batch(
@@ -104,19 +107,16 @@ class DropoutOperator(ModalityOperator):
         kind, own = type(self), DropoutOperator
         if (kind.apply, kind.generate_random_params) != (own.apply, own.generate_random_params):
             return super()._run_batch(batch, record_ids, epoch, stats)
+        constant = None
+        if not self.stochastic:
+            constant = lambda fields: self._constant(fields.image.shape[1:])  # noqa: E731
         return functional.ENGINE.apply_batch(
-            self.config,
-            self._state,
-            batch,
-            record_ids,
-            epoch,
-            stats,
-            lambda fields: self._constant(fields.image.shape[1:]),
+            self.config, self._state, batch, record_ids, epoch, stats, constant
         )
 
     def _constant(self, element_shape: tuple[int, ...]) -> dict[str, Any] | None:
-        """Returns the fixed pattern of a cacheable operator, drawn once for each shape."""
-        if self.stochastic or not self.config.cacheable:
+        """Returns the fixed pattern, drawn once for each shape if the operator is cacheable."""
+        if not self.config.cacheable:
             return None
         config, params = self._cache.get(element_shape, (None, None))
         if config is not self.config:  # it may have been assigned anew

@@ -142,8 +142,10 @@ def engine_of(
 class RecordEngine:
     """Draws for the records of a batch, works on them, and counts them.
 
-    The config of its methods is an `OperatorConfig`, or any pytree with the attributes `stochastic`
-    and `batch_strategy`.
+    Its methods share their arguments, in this order: `config`, an `OperatorConfig`, or any pytree
+    with the attributes `stochastic` and `batch_strategy`; `state`, an `OperatorState`; `records`, a
+    tree of arrays of shape (B, ...); which `ids` they have, or `keys` of shape (B,); `params`, what
+    every record gets, None to draw; `stats`, for `work`.
 
     Attributes:
       select: `(config, (data, states), stats) -> (records, stats)`: what goes through `jit`.
@@ -177,17 +179,7 @@ class RecordEngine:
     ) -> tuple[Any, OperatorState]:
         """Works on a batch, in one dispatch if called eagerly; see `dropax.apply_batch`.
 
-        Args:
-          config: as above.
-          state: the state before the call.
-          batch: a `Batch` or a dict of arrays.
-          record_ids: an id for each record, or None.
-          epoch: must come with ids.
-          stats: None for those of the state.
-          constant: `(records) -> params`: what every record gets, known beforehand, or None.
-
-        Returns:
-          (batch, state).
+        `constant` returns what every record gets, known beforehand, for the records; None to draw.
         """
         if Process.forked:
             Process.require_own()
@@ -225,17 +217,8 @@ class RecordEngine:
     ) -> tuple[Any, OperatorState]:
         """Works on records, with keys from the state, which advances and counts them.
 
-        Args:
-          config: as above.
-          state: the state before the call, without statistics.
-          records: a tree of arrays of shape (B, ...).
-          ids: what `identify` returns; None to draw by position.
-          valid: bools of shape (B,), False for records that are not counted; None to count all.
-          params: what every record gets; None to draw.
-          stats: passed to `work`.
-
-        Returns:
-          (records, state).
+        The state is without statistics, `ids` are as `identify` returns them, and rows for which
+        `valid` is false are not counted. None stands for positions, and for all rows.
         """
         arguments = (config, state, records, ids, valid, params, stats)
         if explicit_mesh(arguments) is not None:
@@ -258,14 +241,7 @@ class RecordEngine:
     def run(
         self, config: Any, keys: jax.Array | None, records: Any, params: Params, stats: Any
     ) -> tuple[Any, Any]:
-        """Draws for records from their keys, and works on them.
-
-        Args:
-          config: as above.
-          keys: shape (B,), or None if every record gets the same.
-          records: a tree of arrays of shape (B, ...).
-          params: what every record gets if there are no keys; None for the constant ones.
-          stats: passed to `work`.
+        """Draws for records from their keys, and works on them; without keys, all get the same.
 
         Returns:
           (records, active): the records, and which of them changed, of shape () or (B,).
@@ -316,16 +292,10 @@ def warn_if_baked(
 
 
 def records_of(batch: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Takes the `batch` of `apply_batch` apart.
-
-    Args:
-      batch: a `Batch`, or a dict of arrays of shape (B, ...), which has no states.
-
-    Returns:
-      (data, states), checked to be arrays of one leading length; None for a `Batch` of nothing.
+    """Returns (data, states) of the `batch` of `apply_batch`; None for a `Batch` of nothing.
 
     Raises:
-      TypeError: if it is neither, or a leaf is no array.
+      TypeError: if it is neither a `Batch` nor a dict, or a leaf is no array.
       ValueError: if there is no array, one without axes, or two that differ in length.
     """
     parts = (batch.data, batch.states) if isinstance(batch, Batch) else (batch, {})
@@ -346,13 +316,7 @@ _MANUAL_CURE = "Pass each shard's record_ids, and the epoch. Or: "
 
 
 def identify(record_ids: Any, epoch: Any, *, size: int, shared: bool) -> tuple[Any, Any]:
-    """Returns (ids, epoch) in the form that goes through `jit`.
-
-    Args:
-      record_ids: as `as_record_ids` takes them, or None.
-      epoch: as `as_epoch` takes it, or None.
-      size: how many records there are.
-      shared: whether all records get what the first one draws.
+    """Returns (ids, epoch) of `size` records, checked, in the form that goes through `jit`.
 
     Raises:
       TypeError: if ids or epoch are no integers.
@@ -377,14 +341,9 @@ def identify(record_ids: Any, epoch: Any, *, size: int, shared: bool) -> tuple[A
 def count_records(
     state: OperatorState, size: int, active: Any, valid: Any, axes: frozenset[str]
 ) -> OperatorState:
-    """Counts records as applied, or as skipped if `active` is false.
+    """Counts `size` records as applied, or as skipped if `active` (for all, or each) is false.
 
-    Args:
-      state: holds the counts so far.
-      size: how many records there are.
-      active: bool, for all of them or for each.
-      valid: bools, for each, False for those that are not counted at all; None to count all.
-      axes: manual mesh axes that the records vary over, whose shards are added up.
+    Not those for which `valid` is false. Over manual `axes` of a mesh, shards are added up.
     """
     active, total = jnp.asarray(active), jnp.uint32(size)
     if valid is not None:

@@ -346,7 +346,7 @@ class ModalityOperator:
                     "dropax.apply_batch(op.config, op.state, batch), which returns the new state."
                 )
             return
-        self._state = new_state.replace(statistics=self._state.statistics)
+        self._state = new_state
 
     def get_operation_stats(self) -> dict[str, int]:
         """Returns how many records were worked on and how many were left alone.
@@ -539,14 +539,12 @@ class ModalityOperator:
 
 def _call(operator: ModalityOperator, method: str, *arguments: Any) -> Any:
     """Calls a method of the copy that a compiled step has of an operator."""
-    copies = [operator, *jax.tree.leaves(_own(operator), is_leaf=_is_operator)]
-    for one in filter(_is_operator, copies):
-        one._is_copy = True
+    kind = ModalityOperator
+    held = jax.tree.leaves(_own(operator), is_leaf=lambda part: isinstance(part, kind))
+    for one in (operator, *held):
+        if isinstance(one, kind):
+            one._is_copy = True
     return getattr(operator, method)(*arguments)
-
-
-def _is_operator(part: Any) -> bool:
-    return isinstance(part, ModalityOperator)
 
 
 _ENGINE = engine_of(
@@ -583,13 +581,14 @@ def _flatten(operator: ModalityOperator) -> Any:
     known, dynamic = operator._layout
     if structure != known:
         dynamic = tuple(_is_dynamic(part) for _, part in found)
-    # Donating an operator must not delete an array that the caller, or another one, holds.
+    # Donating an operator must not delete an array that the caller, or another one, holds, and what
+    # a dispatched call reads must not be changed in place.
     children = [("config", copy_tree(operator.config)), ("state", operator._state)]
     static = []
     for is_leaf, (path, part) in zip(dynamic, found, strict=True):
         name = keystr(path, simple=True, separator=".")
         if is_leaf:
-            children.append((name, copy_tree(part) if isinstance(part, jax.Array) else part))
+            children.append((name, copy_tree(part)))
         elif not _is_static(part):
             constraint = "be an array, a number, or hashable by value"
             cure = "Put it into the config or on the class, or make its class a frozen dataclass."
