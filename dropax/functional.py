@@ -264,9 +264,9 @@ def dropout(
       >>> dropout(jax.random.key(0), images, rate=0.2).dtype
       dtype('uint8')
     """
-    if isinstance(fill, FromField):
-        cure = "Bare arrays have no other field: call apply_batch on a dict of arrays."
-        raise TypeError(must("dropout.fill", "be a number, a tuple or a name", fill, cure))
+    if isinstance(fill, FromField) or (isinstance(fill, str) and fill == "stats_mean"):
+        cure = "Call apply_batch on a dict of arrays."
+        raise TypeError(must("dropout.fill", "need no other field or statistics", fill, cure))
     require_whole("dropout.element_ndim", element_ndim, 0)
     images = require_numbers(images, "dropout.images")
     key = as_key(key, "dropout.key")
