@@ -225,7 +225,7 @@ class ModalityOperator:
         record_ids: Any = None,
         epoch: Any = None,
     ) -> Any:
-        """Works on each record of a batch, and advances the operator's state.
+        """Works on each record of a batch, and advances the state; see `dropax.apply_batch`.
 
         `apply_batch(batch, stats=None)` takes a `Batch` or a dict of arrays and returns the same
         kind. With a third argument, as `apply_batch(data, states, metadata)`, it returns the three.
@@ -235,19 +235,15 @@ class ModalityOperator:
           stats: for `apply`; None for `get_statistics()`. In the second form, the records' states:
             a dict of arrays of shape (B, ...), which may be empty.
           metadata: in the second form, anything; returned as it is.
-          record_ids: an id a record; see `dropax.apply_batch`. None for those of a `Batch`.
+          record_ids: an id for each record; None for those of a `Batch`.
           epoch: an int in [0, 2^32), or a scalar array. Must come with ids.
 
         Returns:
           The batch, with the same structure and metadata; or (data, states, metadata).
 
         Raises:
-          KeyError: if a field is missing.
-          TypeError: if the batch is neither, or holds something that is no array; or if ids or
-            epoch are no integers.
-          ValueError: if leading axes differ; if ids come without an epoch or an epoch without ids,
-            or are not one a record; or if the operator is stochastic and was captured in a closure
-            under `jit`, which would bake one mask in.
+          KeyError, TypeError, ValueError: as `dropax.apply_batch`; ValueError too if the operator
+            is stochastic and was captured in a closure under `jit`, which would bake one mask in.
         """
         if metadata is not _MISSING:
             name = f"{type(self).__name__}.apply_batch"
@@ -316,14 +312,11 @@ class ModalityOperator:
         name = f"{type(self).__name__}: the structure of an element's data"
         require_kind(name, data, dict, "a dict of arrays or of their shapes")
         leaves, structure = jax.tree.flatten(state)
-        arrays = [leaf if is_array(leaf) else None for leaf in leaves]
+        arrays = {place: leaf for place, leaf in enumerate(leaves) if is_array(leaf)}
 
-        def run(data: Any, arrays: list[Any], key: jax.Array) -> tuple[Any, Any]:
-            pairs = zip(leaves, arrays, strict=True)
-            state = jax.tree.unflatten(
-                structure, [leaf if array is None else array for leaf, array in pairs]
-            )
-            params = None
+        def run(data: Any, arrays: dict[int, Any], key: jax.Array) -> tuple[Any, Any]:
+            whole = [arrays.get(place, leaf) for place, leaf in enumerate(leaves)]
+            state, params = jax.tree.unflatten(structure, whole), None
             if self.stochastic:
                 shapes = jax.tree.map(lambda leaf: (1, *leaf.shape), data)
                 params = self.generate_random_params(key[None], shapes)
@@ -452,16 +445,12 @@ class ModalityOperator:
             self.rngs if rngs is None else rngs,
             self.name if name is None else name,
         )
-        twin._reset()
         if twin.stochastic and (rngs is not None or not self.stochastic):
             twin._state = init_state(twin.config, twin._draw_key())
-        else:
-            twin._state = copy_tree(self._state)
+        statistics = twin.config.precomputed_stats
         if twin.config.same_statistics(self.config):
-            twin._state = twin._state.replace(statistics=copy_tree(self._state.statistics))
-        else:
-            statistics = copy_tree(twin.config.precomputed_stats)
-            twin._state = twin._state.replace(statistics=statistics)
+            statistics = self._state.statistics
+        twin._state = copy_tree(twin._state.replace(statistics=statistics))
         return twin
 
     def clone(self) -> Self:
