@@ -314,10 +314,9 @@ def drop_images(
         fields, _ = ENGINE.run(config, keys, Fields(records), None, None)
         return jax.tree.map(lambda leaf: leaf.reshape(images.shape), fields), None
 
-    if explicit_mesh(images) is None:
-        fields: Fields = drop_all(config, key, images)[0]
-    else:
-        fields = call_over_mesh(drop_all, config, key, images)[0]
+    is_explicit = explicit_mesh(images) is not None
+    drop = functools.partial(call_over_mesh, drop_all) if is_explicit else drop_all
+    fields: Fields = drop(config, key, images)[0]
     return fields
 
 
