@@ -7,7 +7,6 @@ kept or changed, so every function goes into the user's own `jit`, `vmap`, `scan
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -18,12 +17,11 @@ from jax.typing import ArrayLike
 from dropax.config import DropoutOperatorConfig, ModeName
 from dropax.dropping import Fields, drop_record
 from dropax.fills import Fill, FromField
-from dropax.kit.batch import Batch
-from dropax.kit.batching import AnyBatch, RecordEngine, records_of, warn_if_baked
+from dropax.kit.batching import AnyBatch, RecordEngine, warn_if_baked
 from dropax.kit.errors import is_array, is_real, is_traced, must, names, require_kind, require_whole
 from dropax.kit.fields import get_field, remove_field, set_field
 from dropax.kit.keys import as_key, as_keys, fold_in_each, record_keys, refuse_shared_key
-from dropax.kit.meshes import call_over_mesh
+from dropax.kit.meshes import call_over_mesh, explicit_mesh
 from dropax.kit.state import OperatorState, Process
 from dropax.kit.trees import as_array
 from dropax.layout import ChannelAxis, Layout
@@ -68,17 +66,16 @@ def generate_random_params(
       >>> params["keep_mask"].shape
       (8, 3)
     """
-    owner = "generate_random_params"
     if not isinstance(config, DropoutOperatorConfig):
-        _refuse_config(owner, config)
-    require_kind(f"{owner}.data_shapes", data_shapes, dict, "a dict of shapes")
+        _refuse_config("generate_random_params", config)
+    require_kind("generate_random_params.data_shapes", data_shapes, dict, "a dict of shapes")
     shape = get_field(data_shapes, config.field_key)
+    name = f"generate_random_params.data_shapes[{config.field_key!r}]"
     sizes = shape if isinstance(shape, tuple | list) else [None]
-    owner = f"{owner}.data_shapes[{config.field_key!r}]"
     if not all(isinstance(size, int | np.integer) for size in sizes):
-        raise TypeError(must(owner, "be a shape", shape))
+        raise TypeError(must(name, "be a shape", shape))
     if not shape:
-        raise ValueError(must(owner, "have a leading batch axis", shape))
+        raise ValueError(must(name, "have a leading batch axis", shape))
     key = as_keys(key, "generate_random_params.key")
     return _sample_batch(config, key, shape[0], tuple(shape[1:]))
 
@@ -89,7 +86,8 @@ def _sample_batch(
 ) -> dict[str, jax.Array]:
     """Draws in the shapes that `generate_random_params` documents."""
     keys = record_keys(key, batch_size, "generate_random_params.key")
-    params = _sample_records(config, keys[:1] if config.share_mask else keys, element_shape)
+    one = jax.ShapeDtypeStruct((1, *element_shape), np.bool_)
+    params = ENGINE.draw(config, keys[:1] if config.share_mask else keys, Fields(one))
     if _is_channel_mode(config):
         channels = Layout.of(element_shape, config.channel_axis).channel_last_shape[-1]
         params["keep_mask"] = params["keep_mask"].reshape(-1, channels)
@@ -150,12 +148,12 @@ def apply(
     if not isinstance(config, DropoutOperatorConfig):
         _refuse_config("apply", config)
     require_kind("apply.data", data, dict, "a dict of arrays")
-    fields = select_fields(config, data)
+    fields, stats = ENGINE.select(config, (data, state), stats)
     params = None
     if config.stochastic:
         params = given_params(config, random_params, np.shape(fields.image))
-    stats = select_stats(config, stats)
-    return merge_fields(config, data, _apply(config, fields, params, stats)), state, metadata
+    fields = _apply(config, fields, params, stats)
+    return (*ENGINE.merge(config, (data, state), fields), metadata)
 
 
 @functools.partial(jax.jit, inline=True)
@@ -217,66 +215,9 @@ def apply_batch(
     """
     if not isinstance(config, DropoutOperatorConfig):
         _refuse_config("apply_batch", config)
-    out, new_state = drop_batch(config, op_state, batch, stats, record_ids, epoch)
-    randomness = (op_state.key, op_state.step)
-    if config.stochastic and not any(isinstance(one, jax.core.Tracer) for one in randomness):
-        warn_if_baked(new_state, batch, record_ids)
+    out, new_state = ENGINE.apply_batch(config, op_state, batch, record_ids, epoch, stats)
+    warn_if_baked(config, op_state, new_state, batch, record_ids)
     return out, new_state
-
-
-def drop_batch(
-    config: DropoutOperatorConfig,
-    op_state: OperatorState,
-    batch: Any,
-    stats: dict[str, Any] | None,
-    record_ids: Any,
-    epoch: Any,
-    constant: Callable[[tuple[int, ...]], dict[str, Any] | None] | None = None,
-) -> tuple[Any, OperatorState]:
-    """`apply_batch`; `constant` returns the params that every record gets, or None to draw."""
-    records = records_of(batch)
-    if records is None:
-        return batch, op_state
-    data, states = records
-    # Only what is dropped goes through the batch strategy: other fields stay the very objects.
-    fields = select_fields(config, data)
-    if config.fill == "stats_mean":
-        stats = getattr(op_state, "statistics", None) if stats is None else stats
-        stats = select_stats(config, stats)
-    else:
-        stats = {}  # none are read
-    params = None if constant is None else constant(fields.image.shape[1:])
-    identity = (batch, record_ids, epoch)
-    fields, op_state = ENGINE(config, op_state, fields, stats, identity, params)
-    data = merge_fields(config, data, fields)
-    return batch.with_parts(data, states) if isinstance(batch, Batch) else data, op_state
-
-
-def _sample_records(
-    config: DropoutOperatorConfig, keys: jax.Array, element_shape: tuple[int, ...]
-) -> dict[str, jax.Array]:
-    # `stored` if other records use the mask as well.
-    draw = functools.partial(
-        sample_record, config, element_shape=element_shape, stored=config.share_mask
-    )
-    return jax.vmap(draw)(keys)
-
-
-ENGINE = RecordEngine(
-    draw=lambda config, keys, fields: _sample_records(config, keys, fields.image.shape[1:]),
-    work=drop_record,
-    is_active=is_active,
-    is_shared=lambda config: bool(config.share_mask),
-    constant=lambda config, fields: sample_constant(config, fields.image.shape[1:]),
-)
-"""Runs `sample_record` and `drop_record` over the `Fields` of a batch."""
-
-
-class _DropoutArguments(DropoutOperatorConfig):
-    """The arguments of `dropout`, which errors call so."""
-
-    def owner(self, name: str) -> str:
-        return "dropout.rate" if name == "dropout_rate" else f"dropout.{name}"
 
 
 def dropout(
@@ -323,24 +264,33 @@ def dropout(
       >>> dropout(jax.random.key(0), images, rate=0.2).dtype
       dtype('uint8')
     """
-    if isinstance(fill, FromField):
-        cure = "Bare arrays have no other field: call apply_batch on a dict of arrays."
-        raise TypeError(must("dropout.fill", "be a number, a tuple or a name", fill, cure))
-    config = _DropoutArguments(
-        stochastic=True,
-        field_key="images",
-        clip_range=clip_range,
-        dropout_rate=rate,
-        mode=mode,
-        fill=fill,
-        rescale=rescale,
-        channel_axis=channel_axis,
-    )
+    if isinstance(fill, FromField) or (isinstance(fill, str) and fill == "stats_mean"):
+        cure = "Call apply_batch on a dict of arrays."
+        raise TypeError(must("dropout.fill", "need no other field or statistics", fill, cure))
     require_whole("dropout.element_ndim", element_ndim, 0)
     images = require_numbers(images, "dropout.images")
+    key = as_key(key, "dropout.key")
     if Process.forked:
         Process.require_own()
-    dropped: jax.Array = drop_images(config, as_key(key, "dropout.key"), images, element_ndim).image
+    try:
+        config = DropoutOperatorConfig(
+            stochastic=True,
+            field_key="images",
+            clip_range=clip_range,
+            dropout_rate=rate,
+            mode=mode,
+            fill=fill,
+            rescale=rescale,
+            channel_axis=channel_axis,
+        )
+        dropped: jax.Array = drop_images(config, key, images, element_ndim).image
+    except (TypeError, ValueError) as error:
+        # The caller wrote no config.
+        named = str(error).replace(f"{DropoutOperatorConfig.__name__}.dropout_rate", "dropout.rate")
+        named = named.replace(f"{DropoutOperatorConfig.__name__}.", "dropout.")
+        if named == str(error):
+            raise
+        raise type(error)(named) from None
     return dropped
 
 
@@ -356,46 +306,42 @@ def drop_images(
     refuse_shared_key(key, images, "dropout.key")
     batch_shape = images.shape[: max(0, images.ndim - element_ndim)]
 
-    def drop_all(images: jax.Array, config: DropoutOperatorConfig, key: jax.Array) -> Any:
+    def drop_all(config: DropoutOperatorConfig, key: jax.Array, images: jax.Array) -> Any:
         records = images.reshape(math.prod(batch_shape), *images.shape[len(batch_shape) :])
         keys = key[None]
         if batch_shape:
             keys = fold_in_each(key, jnp.arange(len(records), dtype=jnp.uint32))
-        fields, _ = ENGINE.run(config, keys, Fields(records), None)
+        fields, _ = ENGINE.run(config, keys, Fields(records), None, None)
         return jax.tree.map(lambda leaf: leaf.reshape(images.shape), fields), None
 
-    fields: Fields = call_over_mesh(drop_all, images, config, key)[0]
+    is_explicit = explicit_mesh(images) is not None
+    drop = functools.partial(call_over_mesh, drop_all) if is_explicit else drop_all
+    fields: Fields = drop(config, key, images)[0]
     return fields
 
 
 def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> Fields:
     """Returns the fields that dropout reads, each checked to be numbers or bools."""
-
-    def select(path: str) -> Any:
-        return require_numbers(get_field(data, path), f"field {path!r}")
-
-    image, *auxiliary = map(select, (config.field_key, *(config.auxiliary_fields or ())))
-    where = fill = None
-    if config.where_key is not None:
-        where = select(config.where_key)
-        if not is_real(where.dtype):
-            owner = f"field {config.where_key!r}, the where_key,"
-            raise TypeError(must(owner, "be an array of real numbers or bools", where))
-    if isinstance(config.fill, FromField):
-        fill = select(config.fill.field)
+    fill = config.fill.field if isinstance(config.fill, FromField) else None
+    paths = (config.field_key, config.where_key, fill, *(config.auxiliary_fields or ()))
+    image, where, other, *auxiliary = [
+        None if path is None else require_numbers(get_field(data, path), f"field {path!r}")
+        for path in paths
+    ]
+    if where is not None and not is_real(where.dtype):
+        name = f"field {config.where_key!r}, the where_key,"
+        raise TypeError(must(name, "be an array of real numbers or bools", where))
     kept = tuple(auxiliary) if config.preserve_auxiliary else ()
-    return Fields(image, kept, where=where, fill=fill)
+    return Fields(image, kept, where=where, fill=other)
 
 
 def merge_fields(
     config: DropoutOperatorConfig, data: dict[str, Any], fields: Fields
 ) -> dict[str, Any]:
     """Returns a copy of the data with the results of `drop_record` written into it."""
-    new = [("target_key", config.target_key or config.field_key, fields.image)]
+    data = set_field(data, config.target_key or config.field_key, fields.image)
     if config.mask_key is not None:
-        new.append(("mask_key", config.mask_key, fields.keep_mask))
-    for name, path, value in new:
-        data = set_field(data, path, value, f"{type(config).__name__}.{name}")
+        data = set_field(data, config.mask_key, fields.keep_mask)
     for number, path in enumerate(config.auxiliary_fields or ()):
         if config.preserve_auxiliary:
             data = set_field(data, path, fields.auxiliary[number])
@@ -404,37 +350,35 @@ def merge_fields(
     return data
 
 
-def select_stats(config: DropoutOperatorConfig, stats: Any) -> dict[str, Any] | None:
-    """Returns the statistics that dropout reads, or None if it reads none."""
-    if config.fill != "stats_mean":
-        return None
+def select_stats(stats: Any) -> dict[str, Any]:
+    """Returns the statistics that a "stats_mean" fill reads, checked."""
     if not isinstance(stats, dict) or "mean" not in stats:
         held = names(stats) if isinstance(stats, dict) else stats
         raise KeyError(
             f"apply.stats must hold 'mean' if fill is 'stats_mean'; got {held}. Pass "
             "stats={'mean': ...}, or set them: precomputed_stats, batch_stats_fn, set_statistics."
         )
-    owner, mean = "apply.stats['mean']", stats["mean"]
+    mean = stats["mean"]
     if not (is_array(mean) or is_traced(mean)):
         try:
             mean = np.asarray(mean)
         except ValueError:
-            raise TypeError(must(owner, "be a number or an array of numbers", mean)) from None
-    return {"mean": require_numbers(mean, owner) if is_array(mean) else mean}
+            constraint = "be a number or an array of numbers"
+            raise TypeError(must("apply.stats['mean']", constraint, mean)) from None
+    return {"mean": require_numbers(mean, "apply.stats['mean']") if is_array(mean) else mean}
 
 
 def given_params(
     config: DropoutOperatorConfig, random_params: Any, element_shape: tuple[int, ...]
 ) -> dict[str, Any]:
     """Returns random params from the user, checked, as `drop_record` takes them."""
-    owner = "apply.random_params"
     if random_params is None:
         raise ValueError(
-            f"{owner} must hold 'keep_mask' if the config is stochastic; got None. "
+            "apply.random_params must hold 'keep_mask' if the config is stochastic; got None. "
             "Draw them: generate_random_params(config, key, {field_key: (1, *image.shape)}), then "
             "pass {'keep_mask': params['keep_mask'][0]}; or call apply_batch, which draws."
         )
-    require_kind(owner, random_params, dict, "a dict with 'keep_mask'")
+    require_kind("apply.random_params", random_params, dict, "a dict with 'keep_mask'")
     needed = {"keep_mask": ""}
     if config.rescale and isinstance(config.dropout_rate, tuple):
         needed["rate"] = " if rescale is True and dropout_rate is a range"
@@ -442,19 +386,21 @@ def given_params(
         needed["fill_key"] = " if fill is 'noise'"
     for name, why in needed.items():
         if name not in random_params:
-            raise KeyError(f"{owner} must hold {name!r}{why}; got {names(random_params)}.")
+            held = names(random_params)
+            raise KeyError(f"apply.random_params must hold {name!r}{why}; got {held}.")
     params = {}
     for name in ("keep_mask", "applied", "rate"):
         if name not in random_params:
             continue
-        value = params[name] = random_params[name]
+        value, argument = random_params[name], f"apply.random_params[{name!r}]"
         number = isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**31)
         if not ((number and name != "keep_mask") or (is_array(value) and is_real(value.dtype))):
-            raise TypeError(must(f"{owner}[{name!r}]", "be an array of numbers or bools", value))
+            raise TypeError(must(argument, "be an array of numbers or bools", value))
         if name != "keep_mask" and np.shape(value) != ():
-            raise ValueError(must(f"{owner}[{name!r}]", "be a scalar", value))
+            raise ValueError(must(argument, "be a scalar", value))
+        params[name] = value
     if config.fill == "noise":
-        params["fill_key"] = as_key(random_params["fill_key"], f"{owner}['fill_key']")
+        params["fill_key"] = as_key(random_params["fill_key"], "apply.random_params['fill_key']")
     params["keep_mask"] = fit_mask(config, params["keep_mask"], element_shape)
     return params
 
@@ -463,29 +409,27 @@ def fit_mask(
     config: DropoutOperatorConfig, keep_mask: Any, element_shape: tuple[int, ...]
 ) -> jax.Array:
     """Returns a user's keep mask as bools with the element's axes."""
-    owner, by_channel = "apply.random_params['keep_mask']", _is_channel_mode(config)
-    return Layout.of(element_shape, config.channel_axis).fit(
-        keep_mask, owner, by_channel=by_channel
-    )
+    layout = Layout.of(element_shape, config.channel_axis)
+    return layout.fit(keep_mask, by_channel=_is_channel_mode(config))
 
 
-def require_numbers(array: Any, owner: str) -> Any:
+def require_numbers(array: Any, name: str) -> Any:
     """Returns an array of numbers or bools, of a dtype that JAX has; refuses anything else."""
     if not isinstance(array, jax.Array | np.ndarray):
         array = as_array(array)
     dtype = getattr(array, "dtype", None)
     if dtype is None or not isinstance(getattr(array, "shape", None), tuple):
-        raise TypeError(must(owner, "be an array", array))
+        raise TypeError(must(name, "be an array", array))
     if isinstance(array, np.ma.MaskedArray):
         cure = "Fill what is masked: array.filled(0)."
-        raise TypeError(must(owner, "not be a masked array", array, cure))
+        raise TypeError(must(name, "not be a masked array", array, cure))
     if not (jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_):
-        raise TypeError(must(owner, "have a numeric or bool dtype", array))
+        raise TypeError(must(name, "have a numeric or bool dtype", array))
     try:
         jax.typeof(array)
     except TypeError:
         cure = "Convert it first, such as by array.astype('float32')."
-        raise TypeError(must(owner, "be an array that JAX takes", array, cure)) from None
+        raise TypeError(must(name, "be an array that JAX takes", array, cure)) from None
     return array
 
 
@@ -496,3 +440,22 @@ def _refuse_config(function: str, config: Any) -> NoReturn:
 def _is_channel_mode(config: DropoutOperatorConfig) -> bool:
     """Says whether masks are documented as (batch, channels)."""
     return isinstance(config.mode_object, Channel)
+
+
+ENGINE = RecordEngine(
+    # Only what is dropped goes through the batch strategy: other fields stay the very objects.
+    select=lambda config, parts, stats: (
+        select_fields(config, parts[0]),
+        select_stats(stats) if config.fill == "stats_mean" else None,
+    ),
+    merge=lambda config, parts, fields: (merge_fields(config, parts[0], fields), parts[1]),
+    draw=lambda config, keys, fields: jax.vmap(
+        # Stored if other records use the mask as well.
+        lambda key: sample_record(config, key, fields.image.shape[1:], stored=config.share_mask)
+    )(keys),
+    work=drop_record,
+    constant=lambda config, fields: sample_constant(config, fields.image.shape[1:]),
+    is_active=is_active,
+    is_shared=lambda config: config.share_mask,
+)
+"""Runs `sample_record` and `drop_record` over the `Fields` of a batch."""

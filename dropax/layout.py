@@ -1,13 +1,12 @@
-"""How a mask lies on an element's axes, and on a field that drops with it.
-
-In all checks `owner` is the name of the argument, for the error.
-"""
+"""How a mask lies on an element's axes, and on a field that drops with it."""
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropax.kit.errors import must
 from dropax.kit.trees import broadcast_rank
@@ -29,20 +28,25 @@ class Layout:
     channel_axis: int | None
 
     @classmethod
-    def of(
-        cls,
-        shape: tuple[int, ...],
-        channel_axis: ChannelAxis,
-        owner: str = "DropoutOperatorConfig.channel_axis",
-    ) -> "Layout":
-        """Finds the channel axis of an element; raises a ValueError if it has no such axis."""
+    def of(cls, shape: tuple[int, ...], channel_axis: ChannelAxis) -> "Layout":
+        """Finds the channel axis of an element.
+
+        Raises:
+          ValueError: if it has no such axis, is of a symbolic size, or holds more than 2^32 values.
+        """
         shape, rank = tuple(shape), len(shape)
+        if not all(isinstance(size, int | np.integer) for size in shape):
+            cure = "Only the batch axis may be symbolic."
+            raise ValueError(must("the shape of an element", "be known", shape, cure))
+        if math.prod(shape) > 2**32:
+            raise ValueError(must("an element", "have at most 2^32 values", shape))
         if channel_axis is None or (channel_axis == "auto" and rank < 3):
             return cls(shape, None)
         axis = -1 if channel_axis == "auto" else channel_axis
         if not -rank <= axis < rank:
             constraint = f"name an axis of an element of shape {shape}"
-            raise ValueError(must(owner, constraint, channel_axis))
+            name = "DropoutOperatorConfig.channel_axis"
+            raise ValueError(must(name, constraint, channel_axis))
         return cls(shape, axis % rank)
 
     @property
@@ -72,40 +76,40 @@ class Layout:
         """The element's axes but that of the channels."""
         return tuple(axis for axis in range(len(self.shape)) if axis != self.channel_axis)
 
-    def spread(self, numbers: Any, owner: str) -> Any:
+    def spread(self, numbers: Any, name: str) -> Any:
         """Puts an array of one number for each channel along the channel axis."""
         channels = self.channel_last_shape[-1]
         if numbers.shape != (channels,):
             constraint = f"have one number for each of {channels} channels"
-            raise ValueError(must(owner, constraint, numbers))
+            raise ValueError(must(name, constraint, numbers))
         axis = self.channel_axis
         return numbers.reshape([channels if at == axis else 1 for at in range(len(self.shape))])
 
-    def fit(self, mask: Any, owner: str, *, by_channel: bool) -> jax.Array:
+    def fit(self, mask: Any, *, by_channel: bool) -> jax.Array:
         """Returns a mask from the user as bools with the element's axes.
 
         Args:
           mask: an array, kept if not zero, that broadcasts to the element.
-          owner: as above.
           by_channel: whether a mask with one axis is along the channel axis.
 
         Raises:
           ValueError: if it does not broadcast to the element, or would change its shape.
         """
+        name = "apply.random_params['keep_mask']"
         if by_channel and mask.ndim == 1:
             channels = self.channel_last_shape[-1]
             if mask.shape != (channels,):
-                raise ValueError(must(owner, f"have shape ({channels},), one per channel", mask))
+                raise ValueError(must(name, f"have shape ({channels},), one per channel", mask))
             return self.place(jnp.asarray(mask).astype(jnp.bool_))
-        return broadcast_rank(mask, self.shape, owner).astype(jnp.bool_)
+        return broadcast_rank(mask, self.shape, name).astype(jnp.bool_)
 
-    def fit_where(self, where: jax.Array, owner: str) -> jax.Array:
+    def fit_where(self, where: jax.Array, name: str) -> jax.Array:
         """Returns a field that says where values may drop as bools with the element's axes.
 
         Args:
           where: an array, True if not zero, of the element's spatial axes, with or without the
             channel axis. Any axis may have size 1.
-          owner: as above.
+          name: the field's, for the error.
 
         Raises:
           ValueError: if it has other axes.
@@ -117,11 +121,11 @@ class Layout:
         if spread.ndim != len(self.shape) or any(size not in (1, full) for size, full in pairs):
             constraint = f"have the image's spatial axes {self.channel_last_shape[:-1]}"
             constraint += "" if self.channel_axis is None else ", with or without its channel axis"
-            raise ValueError(must(f"{owner}, the where_key,", constraint, where))
+            raise ValueError(must(f"{name}, the where_key,", constraint, where))
         return spread.astype(jnp.bool_)
 
     def follow(
-        self, mask: jax.Array, shape: tuple[int, ...], owner: str, cure: str = ""
+        self, mask: jax.Array, shape: tuple[int, ...], name: str, cure: str = ""
     ) -> jax.Array:
         """Returns the mask for another field of the same record.
 
@@ -130,7 +134,7 @@ class Layout:
           shape: the other field's: the element's own; its spatial shape; or its spatial shape with
             other channels along the same axis. Spatial axes may be a whole number of times shorter
             than the element's, the last two by the same number.
-          owner: as above.
+          name: the field's, for the error.
           cure: for a mask that differs from channel to channel; by default, another mode.
 
         Returns:
@@ -154,13 +158,13 @@ class Layout:
                 f"have the spatial axes {spatial} of the image it goes along with, or a whole "
                 "fraction of them"
             )
-            raise ValueError(must(owner, constraint, other))
+            raise ValueError(must(name, constraint, other))
         if axis is not None and mask.shape[axis] != 1:
             constraint = (
                 f"have the image's own shape {self.shape}, as each channel drops on its own"
             )
             cure = cure or "Drop whole pixels instead: mode=Pixel(per_channel=False)."
-            raise ValueError(must(owner, constraint, other, cure))
+            raise ValueError(must(name, constraint, other, cure))
         mask = coarsened(mask if axis is None else mask.squeeze(axis), steps)
         return mask if len(other) == rank else jnp.expand_dims(mask, at)
 

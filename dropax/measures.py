@@ -10,7 +10,7 @@ import numpy as np
 
 from dropax.bits import GRID, drop_units
 from dropax.config import DropoutOperatorConfig
-from dropax.kit.errors import is_array, must, require_kind
+from dropax.kit.errors import is_array, is_real, must, require_kind
 from dropax.layout import Layout
 from dropax.modes import expected_fraction
 
@@ -45,12 +45,11 @@ def expected_dropped_fraction(
       >>> expected_dropped_fraction(config, (32, 32, 3)).round(4)
       Array(0.4583, dtype=float32)
     """
-    kind = DropoutOperatorConfig
-    require_kind("expected_dropped_fraction.config", config, kind, f"a {kind.__name__}")
+    kind, name = DropoutOperatorConfig, "expected_dropped_fraction"
+    require_kind(f"{name}.config", config, kind, f"a {kind.__name__}")
     sizes = element_shape if isinstance(element_shape, tuple | list) else [None]
     if not all(isinstance(size, int | np.integer) for size in sizes):
-        owner = "expected_dropped_fraction.element_shape"
-        raise TypeError(must(owner, "be a shape", element_shape))
+        raise TypeError(must(f"{name}.element_shape", "be a shape", element_shape))
     shape = Layout.of(element_shape, config.channel_axis).channel_last_shape
     rate = config.dropout_rate
     if isinstance(rate, tuple):
@@ -89,14 +88,13 @@ def dropped_fraction(
       >>> dropped_fraction(jnp.array([[True, True], [True, False]]))
       Array([0. , 0.5], dtype=float32)
     """
-    owner = "dropped_fraction.keep_mask"
-    _require_bools(keep_mask, owner)
+    _require_bools("dropped_fraction.keep_mask", keep_mask)
     require_kind("dropped_fraction.per_channel", per_channel, bool, "a bool")
     require_kind("dropped_fraction.channel_axis", channel_axis, int, "an int")
     rank = len(keep_mask.shape)
     if rank < 1 or (per_channel and not (-rank <= channel_axis < rank and channel_axis % rank)):
         what = f"a channel axis {channel_axis}" if per_channel else "a batch axis"
-        raise ValueError(must(owner, f"have {what}", keep_mask))
+        raise ValueError(must("dropped_fraction.keep_mask", f"have {what}", keep_mask))
     kept_axes = {0, channel_axis % rank} if per_channel else {0}
     axes = tuple(axis for axis in range(rank) if axis not in kept_axes)
     return 1 - jnp.mean(jnp.asarray(keep_mask), axis=axes, dtype=jnp.float32)
@@ -140,8 +138,7 @@ def visible_fraction(keep_mask: Any, boxes: Any, *, channel_axis: int | None = -
       >>> visible_fraction(mask, boxes).round(4)
       Array([[0.5   , 0.6667, 0.    ]], dtype=float32)
     """
-    asked = {"boxes": boxes}
-    mask, places = _together("visible_fraction", keep_mask, asked, 2, channel_axis)
+    mask, places = _together("visible_fraction", keep_mask, boxes, "boxes", channel_axis)
     return _kept_of_boxes(mask, places).reshape(boxes.shape[:-1])
 
 
@@ -174,34 +171,32 @@ def visible_points(keep_mask: Any, points: Any, *, channel_axis: int | None = -1
       >>> visible_points(mask, jnp.array([[[1.9, 0.0], [2.0, 0.0], [4.0, 0.0]]]))
       Array([[False,  True, False]], dtype=bool)
     """
-    mask, places = _together("visible_points", keep_mask, {"points": points}, 1, channel_axis)
+    mask, places = _together("visible_points", keep_mask, points, "points", channel_axis)
     return _kept_of_points(mask, places).reshape(points.shape[:-1])
 
 
 def _together(
-    function: str, keep_mask: Any, asked: dict[str, Any], corners: int, channel_axis: int | None
+    function: str, keep_mask: Any, places: Any, name: str, channel_axis: int | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Checks masks, and the places in them that are asked about, by name.
+    """Checks masks and the places in them that are asked about, which are "boxes" or "points".
 
     Returns:
       (mask, places): of shape (B, *spatial, C), and float32 of shape (B, n, corners * axes).
     """
-    ((name, places),) = asked.items()
-    owner, place = f"{function}.keep_mask", f"{function}.{name}"
-    _require_bools(keep_mask, owner)
+    _require_bools(f"{function}.keep_mask", keep_mask)
     if channel_axis is not None:
         require_kind(f"{function}.channel_axis", channel_axis, int, "an int or None")
-    if not (is_array(places) and _is_real(places.dtype)):
-        raise TypeError(must(place, "be an array of real numbers", places))
-    shape = tuple(places.shape)
+    if not (is_array(places) and is_real(places.dtype) and places.dtype != jnp.bool_):
+        raise TypeError(must(f"{function}.{name}", "be an array of real numbers", places))
+    shape, corners, last = tuple(places.shape), 1, "such as (y, x)"
+    if name == "boxes":
+        corners, last = 2, "two corners such as (top, left, bottom, right)"
     if len(shape) < 2 or not shape[-1] or shape[-1] % corners:
-        last = (
-            "two corners such as (top, left, bottom, right)" if corners == 2 else "such as (y, x)"
-        )
-        raise ValueError(must(place, f"have shape (B, ..., n), the last axis {last}", places))
+        constraint = f"have shape (B, ..., n), the last axis {last}"
+        raise ValueError(must(f"{function}.{name}", constraint, places))
     if keep_mask.shape[:1] != shape[:1]:
         constraint = f"have a mask for each of the {shape[0]} records of the {name}"
-        raise ValueError(must(owner, constraint, keep_mask))
+        raise ValueError(must(f"{function}.keep_mask", constraint, keep_mask))
     axes, rank = shape[-1] // corners, keep_mask.ndim
     mask = jnp.asarray(keep_mask)
     if channel_axis is None:
@@ -209,14 +204,15 @@ def _together(
     elif rank == 2 and axes > 1:  # the channel mode's; with one axis it might be (B, L) as well
         mask = mask.reshape(mask.shape[0], *[1] * axes, mask.shape[1])
     elif not -rank <= channel_axis < rank or channel_axis % rank == 0:
-        raise ValueError(must(owner, f"have a channel axis {channel_axis}", keep_mask))
+        constraint = f"have a channel axis {channel_axis}"
+        raise ValueError(must(f"{function}.keep_mask", constraint, keep_mask))
     else:
         mask = jnp.moveaxis(mask, channel_axis, -1)
     if mask.ndim != axes + 2:
         has = "no channel axis" if channel_axis is None else "a channel axis"
         constraint = f"have a batch axis, {axes} spatial axes as the {name} have, and {has}"
         cure = "" if channel_axis is None else "Pass channel_axis=None if it has no channels."
-        raise ValueError(must(owner, constraint, keep_mask, cure))
+        raise ValueError(must(f"{function}.keep_mask", constraint, keep_mask, cure))
     places = jnp.asarray(places).astype(jnp.float32)
     return mask, places.reshape(shape[0], math.prod(shape[1:-1]), shape[-1])
 
@@ -264,10 +260,6 @@ def _kept_of_points(mask: jax.Array, points: jax.Array) -> jax.Array:
     return inside & mask[tuple(index)].any(axis=1)
 
 
-def _require_bools(keep_mask: Any, owner: str) -> None:
+def _require_bools(name: str, keep_mask: Any) -> None:
     if not is_array(keep_mask) or keep_mask.dtype != jnp.bool_:
-        raise TypeError(must(owner, "be an array of bools", keep_mask))
-
-
-def _is_real(dtype: Any) -> bool:
-    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+        raise TypeError(must(name, "be an array of bools", keep_mask))

@@ -52,13 +52,6 @@ class DropoutOperator(ModalityOperator):
     ) -> None:
         super().__init__(config, rngs=rngs, name=name)
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        # `_run_batch` stands for these two methods; a subclass with its own is run by calling them.
-        own = DropoutOperator
-        if (cls.apply, cls.generate_random_params) != (own.apply, own.generate_random_params):
-            cls._run_batch = ModalityOperator._run_batch  # type: ignore[method-assign]
-
     def generate_random_params(
         self, rng: jax.Array, data_shapes: dict[str, Any]
     ) -> dict[str, jax.Array]:
@@ -94,34 +87,36 @@ class DropoutOperator(ModalityOperator):
             `jit` and was captured in a closure.
         """
         require_kind(f"{type(self).__name__}.apply.data", data, dict, "a dict of arrays")
-        fields = functional.select_fields(self.config, data)
-        shape = np.shape(fields.image)
-        params = self._constant(shape)
-        if self.stochastic and random_params is not None:
+        engine, statistics = functional.ENGINE, self._state.statistics
+        stats = statistics if stats is None else stats
+        fields, stats = engine.select(self.config, (data, state), stats)
+        shape, params = np.shape(fields.image), None
+        if not self.stochastic:
+            params = self._constant(shape)
+        elif random_params is not None:
             params = functional.given_params(self.config, random_params, shape)
         bare = self._state.replace(statistics=None)
-        stats = self._state.statistics if stats is None else stats
-        stats = functional.select_stats(self.config, stats)
-        fields, new_state = _apply(self.config, bare, fields, params, stats)
-        self._store(new_state, "apply", drew=self.stochastic and params is None)
-        return functional.merge_fields(self.config, data, fields), state, metadata
+        fields, new = _apply(self.config, bare, fields, params, stats)
+        drew = self.stochastic and params is None
+        self._store(new.replace(statistics=statistics), "apply", drew=drew)
+        return (*engine.merge(self.config, (data, state), fields), metadata)
 
     def _run_batch(
-        self,
-        op_state: OperatorState,
-        batch: Any,
-        stats: dict[str, Any] | None,
-        record_ids: Any,
-        epoch: Any,
+        self, batch: Any, record_ids: Any, epoch: Any, stats: dict[str, Any] | None
     ) -> tuple[Any, OperatorState]:
-        constant = self._constant if self.config.cacheable else None
-        return functional.drop_batch(
-            self.config, op_state, batch, stats, record_ids, epoch, constant
+        kind, own = type(self), DropoutOperator
+        if (kind.apply, kind.generate_random_params) != (own.apply, own.generate_random_params):
+            return super()._run_batch(batch, record_ids, epoch, stats)
+        constant = None
+        if not self.stochastic:
+            constant = lambda fields: self._constant(fields.image.shape[1:])  # noqa: E731
+        return functional.ENGINE.apply_batch(
+            self.config, self._state, batch, record_ids, epoch, stats, constant
         )
 
     def _constant(self, element_shape: tuple[int, ...]) -> dict[str, Any] | None:
-        """Returns the fixed pattern of a cacheable operator, drawn once for each shape."""
-        if self.stochastic or not self.config.cacheable:
+        """Returns the fixed pattern, drawn once for each shape if the operator is cacheable."""
+        if not self.config.cacheable:
             return None
         config, params = self._cache.get(element_shape, (None, None))
         if config is not self.config:  # it may have been assigned anew
@@ -138,12 +133,12 @@ _sample_constant = jax.jit(sample_constant, static_argnums=1)
 @jax.jit
 def _apply(
     config: DropoutOperatorConfig,
-    op_state: OperatorState,
+    state: OperatorState,
     fields: Fields,
     params: dict[str, Any] | None,
     stats: dict[str, Any] | None,
 ) -> tuple[Fields, OperatorState]:
     """Drops values of one record, as of a batch that holds it alone."""
     batch = jax.tree.map(lambda leaf: leaf[None], fields)
-    batch, op_state = functional.ENGINE.step(batch, config, op_state, params, stats, None, None)
-    return jax.tree.map(lambda leaf: leaf[0], batch), op_state
+    batch, state = functional.ENGINE.step(config, state, batch, None, None, params, stats)
+    return jax.tree.map(lambda leaf: leaf[0], batch), state

@@ -57,7 +57,7 @@ def sample_record(
         rate = jnp.where(params["applied"], jnp.asarray(rate).astype(jnp.float32), 0)
     if config.fill == "noise":
         params["fill_key"] = fold_in(key, _FILL)
-    layout = Layout.of(element_shape, config.channel_axis, config.owner("channel_axis"))
+    layout = Layout.of(element_shape, config.channel_axis)
     if config.channel_axis == "auto" and len(element_shape) == 3 and element_shape[0] in (1, 3):
         _warn_of_channels_first(config, element_shape)
 

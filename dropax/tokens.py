@@ -61,7 +61,7 @@ def patch_mask(
       >>> patch_mask(mask, 2)
       Array([ True,  True, False,  True,  True,  True], dtype=bool)
     """
-    owner, mask = "patch_mask.keep_mask", _as_bools(keep_mask, "patch_mask.keep_mask")
+    mask = _as_bools(keep_mask, "patch_mask.keep_mask")
     sizes = size if isinstance(size, tuple) else (size, size)
     for each in sizes:
         require_whole("patch_mask.size", each, 1)
@@ -70,14 +70,15 @@ def patch_mask(
     if channel_axis is not None:
         require_kind("patch_mask.channel_axis", channel_axis, int, "an int or None")
         if not -mask.ndim <= channel_axis < mask.ndim:
-            raise ValueError(must(owner, f"have a channel axis {channel_axis}", keep_mask))
+            constraint = f"have a channel axis {channel_axis}"
+            raise ValueError(must("patch_mask.keep_mask", constraint, keep_mask))
         mask = mask.all(axis=channel_axis)
     lead, spatial = mask.shape[: mask.ndim - len(sizes)], mask.shape[-len(sizes) :]
     if len(spatial) < len(sizes) or any(
         full % each for full, each in zip(spatial, sizes, strict=True)
     ):
         constraint = f"have {len(sizes)} spatial axes that are multiples of the patch size {size}"
-        raise ValueError(must(owner, constraint, keep_mask))
+        raise ValueError(must("patch_mask.keep_mask", constraint, keep_mask))
     patches = coarsened(mask, (*[1] * len(lead), *sizes))
     return patches.reshape(*lead, math.prod(patches.shape[len(lead) :]))
 
@@ -224,8 +225,8 @@ def _gather(x: jax.Array, ids: jax.Array) -> jax.Array:
     return take(x, ids)
 
 
-def _as_bools(mask: Any, owner: str) -> jax.Array:
+def _as_bools(mask: Any, name: str) -> jax.Array:
     """Returns a mask of bools or real numbers as bools."""
     if not (is_array(mask) and is_real(mask.dtype)):
-        raise TypeError(must(owner, "be an array of bools or numbers", mask))
+        raise TypeError(must(name, "be an array of bools or numbers", mask))
     return jnp.asarray(mask).astype(jnp.bool_)

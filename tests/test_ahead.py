@@ -89,6 +89,15 @@ def test_an_exported_step_takes_batches_of_any_size(mode, sizes, key):
         assert str(after) == str(expected_after)
 
 
+def test_only_the_batch_axis_of_an_exported_step_may_be_symbolic(key):
+    config = config_of("pixel")
+    shape = (*jax.export.symbolic_shape("batch, height, width"), 3)
+    text = r"shape of an element must be known; .* Only the batch axis may be symbolic\."
+    images = jax.ShapeDtypeStruct(shape, IMAGES.dtype)
+    with pytest.raises(ValueError, match=text):
+        jax.jit(apply_batch).trace(config, init_state(config, key), {"image": images})
+
+
 COUNTS_HITS = """
 import sys
 import jax

@@ -304,6 +304,16 @@ WORDS = {
         ValueError,
         "dropout.fill must be exact in dtype uint8; got 0.5.",
     ),
+    "statistics of dropout": (
+        lambda: dropax.dropout(KEY, IMAGES, fill="stats_mean"),
+        TypeError,
+        "dropout.fill must need no other field or statistics; got 'stats_mean'.",
+    ),
+    "channel axis of dropout": (
+        lambda: dropax.dropout(KEY, IMAGES, channel_axis=3),
+        ValueError,
+        "dropout.channel_axis must name an axis of an element of shape",
+    ),
     "an unknown argument": (
         lambda: config_of(rate=0.1),
         TypeError,

@@ -98,8 +98,7 @@ def test_no_new_field_takes_the_place_of_a_dict_of_others(key):
         with pytest.raises(ValueError, match="take the place") as refused:
             apply_batch(config, init_state(config, key), data)
         assert str(refused.value) == (
-            f"DropoutOperatorConfig.{name} must not take the place of a dict with 'rgb', 'depth'; "
-            "got 'camera'."
+            "field 'camera' must not take the place of a dict with 'rgb', 'depth'; got 'camera'."
         )
     # A name with a dot in it is no path.
     flat = {"camera.rgb": data["camera"]["rgb"]}

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from dropax.layout import Layout
 
+MASK = "apply.random_params['keep_mask']"
+
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
 
 FOUND = {
@@ -71,11 +73,11 @@ def test_a_mask_that_broadcasts_to_the_element_fits_and_any_other_is_refused(sha
     except ValueError:
         fits = False
     if fits:
-        assert np.broadcast_shapes(layout.fit(mask, "mask", by_channel=False).shape, shape) == shape
+        assert np.broadcast_shapes(layout.fit(mask, by_channel=False).shape, shape) == shape
         return
     with pytest.raises(ValueError, match="must broadcast") as refused:
-        layout.fit(mask, "mask", by_channel=False)
-    expected = f"mask must broadcast to the element's shape {shape}; got an array of shape "
+        layout.fit(mask, by_channel=False)
+    expected = f"{MASK} must broadcast to the element's shape {shape}; got an array of shape "
     assert str(refused.value) == f"{expected}{mask.shape} and dtype uint8."
 
 
@@ -86,7 +88,7 @@ KINDS = [np.bool_, np.uint8, np.int32, np.float32, jnp.bfloat16]
 @pytest.mark.parametrize("library", [np, jnp])
 def test_a_mask_of_any_dtype_keeps_where_it_is_not_zero(library, dtype):
     mask = library.asarray([[2, 0, 1]]).astype(dtype)
-    fitted = Layout((4, 3), None).fit(mask, "mask", by_channel=False)
+    fitted = Layout((4, 3), None).fit(mask, by_channel=False)
     assert fitted.dtype == jnp.bool_
     np.testing.assert_array_equal(fitted, [[True, False, True]])
 
@@ -103,13 +105,13 @@ BY_CHANNEL = {
 @pytest.mark.parametrize(("layout", "channels", "shape"), BY_CHANNEL.values(), ids=BY_CHANNEL)
 def test_a_mask_with_one_axis_lies_along_the_channels_in_channel_mode(layout, channels, shape):
     mask = np.arange(channels) % 2
-    fitted = layout.fit(mask, "mask", by_channel=True)
+    fitted = layout.fit(mask, by_channel=True)
     assert fitted.shape == shape
     np.testing.assert_array_equal(np.asarray(fitted).ravel(), mask.astype(bool))
     with pytest.raises(ValueError, match="one per channel") as refused:
-        layout.fit(np.ones(7), "mask", by_channel=True)
+        layout.fit(np.ones(7), by_channel=True)
     assert str(refused.value) == (
-        f"mask must have shape ({channels},), one per channel; "
+        f"{MASK} must have shape ({channels},), one per channel; "
         "got an array of shape (7,) and dtype float64."
     )
 
@@ -205,3 +207,11 @@ def test_numbers_for_channels_lie_along_their_axis():
     assert Layout((5, 3), 1).spread(numbers, "a").tolist() == [[0, 1, 2]]
     with pytest.raises(ValueError, match="a must have one number for each of 3 channels"):
         Layout((5, 3), 1).spread(numbers[:2], "a")
+
+
+def test_an_element_of_more_values_than_are_counted_in_a_word_is_refused():
+    assert Layout.of((2**16, 2**16), "auto").shape == (2**16, 2**16)
+    with pytest.raises(
+        ValueError, match=r"an element must have at most 2\^32 values; got \(65536,"
+    ):
+        Layout.of((2**16, 2**16, 2), "auto")

@@ -9,7 +9,7 @@ from jax.sharding import AxisType
 import dropax
 from cases import SHAPE, config_of, every_region, image_of
 from dropax import DropoutOperator, ModalityOperator, OperatorConfig, apply_batch, init_state
-from dropax.kit.meshes import explicit_axes
+from dropax.kit.meshes import explicit_mesh
 from small import ONES, det, run
 
 IMAGES = image_of(SHAPE)
@@ -130,14 +130,15 @@ def test_the_kit_works_over_explicit_axes(key):
 
 
 def test_only_what_is_cut_over_explicit_axes_counts_as_such():
-    for kind, spec, axes in (
-        (AxisType.Explicit, jax.P("batch"), ("batch", "height")),
-        (AxisType.Explicit, jax.P(), ()),
-        (AxisType.Auto, jax.P("batch"), ()),
+    for kind, spec, counts in (
+        (AxisType.Explicit, jax.P("batch"), True),
+        (AxisType.Explicit, jax.P(), False),
+        (AxisType.Auto, jax.P("batch"), False),
     ):
         images = jax.device_put(IMAGES, lying((2, 4), spec, kind))
-        assert explicit_axes({"a": np.ones(2), "b": images}) == axes
-    assert explicit_axes({"a": np.ones(2), "b": 1.0, "c": None, "d": "x"}) == ()
+        mesh = explicit_mesh({"a": np.ones(2), "b": images})
+        assert (mesh is not None and mesh.axis_names == ("batch", "height")) == counts
+    assert explicit_mesh({"a": np.ones(2), "b": 1.0, "c": None, "d": "x"}) is None
 
 
 def test_statistics_may_hold_what_is_no_array(key):

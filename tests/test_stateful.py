@@ -22,6 +22,7 @@ from dropax import (
     generate_random_params,
     init_state,
 )
+from dropax.kit.batching import count_records
 from dropax.kit.state import save_state, word_count
 from dropax.testing import operator_states
 
@@ -80,9 +81,8 @@ class Model:
             self.state = self.state.advance()
         held = params or {}
         active = held.get("rate", self.config.dropout_rate) > 0 and held.get("applied", True)
-        counted = (np.uint32(active), np.uint32(not active))
         out, _, _ = apply(self.config, {"image": image}, {}, {}, params, self.state.statistics)
-        self.state = self.state.count(*counted)
+        self.state = count_records(self.state, 1, active, None, frozenset())
         return np.asarray(out["image"])
 
     def copied(self, **changes):

@@ -1,5 +1,7 @@
 """Operators of a user's own: two methods, and what they are given."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from dropax import (
     OperatorConfig,
     Rngs,
 )
-from small import ONES, both_strategies, equal, run
+from small import ONES, both_strategies, det, equal, run, sto
 
 
 class Brighten(ModalityOperator):
@@ -114,3 +116,148 @@ def test_the_override_of_get_output_structure_on_the_page_works(strategy):
     out = operator.apply_batch(Batch.from_parts({"image": ONES}))
     np.testing.assert_array_equal(out["score"], np.ones(8))
     np.testing.assert_array_equal(out["alignment"], np.full(8, 2))
+
+
+# What a subclass sets beside its config.
+
+
+class Scale(ModalityOperator):
+    """Multiplies by attributes of its own, and counts how often it is traced."""
+
+    traces = 0
+
+    def __init__(self, config, **attributes):
+        super().__init__(config, rngs=0)
+        vars(self).update(attributes)
+
+    def generate_random_params(self, rng, data_shapes):
+        return {"gain": jax.vmap(jax.random.uniform)(rng)}
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        type(self).traces += 1
+        image = data["image"]
+        for part in jax.tree.leaves({n: p for n, p in vars(self).items() if n in self.factors}):
+            image = image * jnp.reshape(part, (1, 1, -1))
+        return {"image": image}, state, metadata
+
+    factors = ("gain", "table", "parts", "times")
+
+
+NUMBERS = itertools.count()
+
+
+def scale(strategy="vmap", kind=Scale, **attributes):
+    """An operator whose programs are its own, unless it is given a label."""
+    kind.traces = 0
+    attributes = {"label": next(NUMBERS), **attributes}
+    return kind(OperatorConfig(batch_strategy=strategy), **attributes)
+
+
+@both_strategies
+def test_an_array_that_is_changed_in_place_is_seen_by_the_next_call(strategy):
+    operator = scale(strategy, table=np.ones(3, np.float32))
+    assert equal(run(operator), ONES)
+    operator.table[0] = 5.0
+    assert equal(run(operator), ONES * np.array([5, 1, 1], np.float32))
+    assert operator.traces == 1
+
+
+@both_strategies
+def test_twenty_changes_of_a_number_compile_once(strategy):
+    operator = scale(strategy, gain=1.0, parts=[np.float32(1), {"a": jnp.ones(3)}])
+    for number in range(20):
+        operator.gain = number / 2
+        operator.parts = [np.float32(number), {"a": jnp.full(3, 0.5)}]
+        assert equal(run(operator), ONES * (number / 2 * number * 0.5))
+    assert operator.traces == 1
+
+
+def test_equal_operators_share_one_program_and_their_arrays_are_their_own():
+    operators = [scale(label="equal", table=np.full(3, number, np.float32)) for number in range(3)]
+    for number, operator in enumerate(operators):
+        assert equal(run(operator), ONES * number)
+    assert Scale.traces == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(2, 3), (True, 2), (np.int64(2), np.int64(3)), ((2, 1), (3, 1)), ([2, 1.0], [3, 1.0])],
+    ids=str,
+)
+def test_what_may_be_a_shape_is_static_and_seen_by_value(first, second):
+    class Shaped(Scale):
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            type(self).traces += 1
+            count = jax.tree.leaves(self.times)[0]
+            image = jnp.broadcast_to(data["image"], (int(count), *data["image"].shape)).sum(0)
+            return {"image": image}, state, metadata
+
+    operator = scale(kind=Shaped, times=first)
+    for times in (first, second, first):
+        operator.times = times
+        assert equal(run(operator), ONES * int(jax.tree.leaves(times)[0]))
+    assert operator.traces == 2
+
+
+def test_attributes_go_through_jit_and_come_back():
+    @jax.jit
+    def step(operator, images):
+        out = operator.apply_batch({"image": images})["image"]
+        operator.gain = operator.gain + 1
+        return out, operator
+
+    operator = scale(gain=2.0, label="a", table=np.ones(3, np.float32))
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(operator)[0]]
+    assert [jax.tree_util.keystr(path) for path in paths][-2:] == [".gain", ".table"]
+    out, operator = step(operator, ONES)
+    assert equal(out, ONES * 2)
+    assert (type(operator), operator.label, float(operator.gain)) == (Scale, "a", 3.0)
+    assert equal(run(operator), ONES * 3)
+    axes = jax.tree.map(lambda _: None, operator)
+    axes.gain = 0
+    many = operator.copy()
+    many.gain = jnp.arange(3.0)
+    out = jax.vmap(lambda op: op.apply_batch({"image": ONES})["image"], in_axes=(axes,))(many)
+    assert equal(out[:, 0, 0, 0, 0], np.arange(3))
+
+
+def test_donating_an_operator_deletes_no_array_that_a_caller_holds():
+    table = jnp.full(3, 2.0)
+    operator = jax.jit(lambda operator: operator, donate_argnums=0)(scale(table=table))
+    assert equal(run(operator), ONES * np.asarray(table))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [object(), {1, 2}, np.array(["a"]), np.random.default_rng(0), Rngs(0)],
+    ids=lambda part: type(part).__name__,
+)
+def test_an_attribute_that_is_neither_an_array_nor_a_value_is_refused_with_the_cure(part):
+    text = r"^Scale\.parts\.0 must be an array, a number, or hashable by value; got .* Put it into "
+    with pytest.raises(TypeError, match=text):
+        run(scale(parts=[part]))
+
+
+def test_functions_and_classes_are_static():
+    operator = scale(function=jnp.sin, dtype=np.float32, gain=2.0)
+    assert equal(run(operator), ONES * 2)
+    run(operator)
+    assert operator.traces == 1
+
+
+def test_an_operator_that_draws_within_a_compiled_step_is_refused():
+    class Nested(Scale):
+        def generate_random_params(self, rng, data_shapes):
+            self.inner.apply({"image": jnp.ones((4, 4, 3))}, {}, {})
+            return super().generate_random_params(rng, data_shapes)
+
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            return self.inner.apply(data, state, metadata)
+
+    text = r"^DropoutOperator\.apply was called under jit, scan or the like on a stochastic"
+    for stochastic in (True, False):
+        with pytest.raises(ValueError, match=text):
+            run(Nested(OperatorConfig(stochastic=stochastic), inner=sto()))
+    fixed = Nested(OperatorConfig(), inner=det())
+    assert equal(run(fixed), run(det()))
+    assert fixed.inner.get_operation_stats()["applied_count"] == 0

@@ -147,22 +147,20 @@ class Batch:
         cure = "Build the batch of records instead: Batch([Element(data, state), ...])."
         require_kind("Batch.from_parts.data", data, dict, "a dict of arrays", cure)
         require_kind("Batch.from_parts.states", states, dict, "a dict of arrays", cure)
-        size = leading_size({"data": data, "states": states}, "Batch.from_parts")
+        size = leading_size({"data": data, "states": states})
         data, states = jax.tree.map(as_array, (data, states))
-        if metadata_list is not None and len(metadata_list) != size:
-            owner = "Batch.from_parts.metadata_list"
-            raise ValueError(must(owner, f"have {size} entries, one per record", metadata_list))
         if record_ids is not None:
             record_ids = as_record_ids(record_ids)
         if valid_mask is not None and getattr(valid_mask, "dtype", None) != jnp.bool_:
             raise TypeError(must("Batch.from_parts.valid_mask", "be an array of bools", valid_mask))
-        for name, part in (("record_ids", record_ids), ("valid_mask", valid_mask)):
-            if part is not None and part.shape[:1] != (size,):
-                owner = f"Batch.from_parts.{name}"
-                raise ValueError(must(owner, f"have {size} entries, one per record", part))
         if valid_mask is not None and valid_mask.ndim != 1:
             constraint = f"have shape ({size},), one entry per record"
             raise ValueError(must("Batch.from_parts.valid_mask", constraint, valid_mask))
+        marks = {"metadata_list": metadata_list, "record_ids": record_ids, "valid_mask": valid_mask}
+        for name, part in marks.items():
+            if part is not None and len(part) != size:
+                constraint = f"have {size} entries, one per record"
+                raise ValueError(must(f"Batch.from_parts.{name}", constraint, part))
         return cls.unchecked(
             data,
             states,

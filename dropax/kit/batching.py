@@ -2,7 +2,8 @@
 
 `RecordEngine` runs two functions, one that draws for records and one that works on a record, over
 the records of a batch: all at once (`vmap`) or one after the other (`scan`), with a key for each
-record. `batched` wraps it for user-supplied functions.
+record. `apply_batch`, `batched` and the operators are edges over it. Its methods take their
+arguments in the order config, state, records, ids; `params` are those of one record.
 """
 
 import dataclasses
@@ -17,11 +18,11 @@ import numpy as np
 
 from dropax.kit.batch import Batch
 from dropax.kit.config import OperatorConfig
-from dropax.kit.errors import must, require_kind
+from dropax.kit.errors import must
 from dropax.kit.fields import leading_size
 from dropax.kit.ids import as_epoch, as_record_ids, id_keys
-from dropax.kit.keys import fold_in_each, refuse_shared_key, varying_axes
-from dropax.kit.meshes import call_over_mesh, explicit_axes
+from dropax.kit.keys import fold_in, fold_in_each, refuse_shared_key, varying_axes
+from dropax.kit.meshes import call_over_mesh, explicit_mesh
 from dropax.kit.state import OperatorState, Process
 from dropax.kit.trees import as_array
 
@@ -92,7 +93,7 @@ def batched(
       >>> out["image"].shape, int(state.step)
       ((4, 8, 8, 3), 1)
     """
-    run = apply_batch_of(generate_random_params, apply, is_active, is_shared)
+    engine = engine_of(generate_random_params, apply, is_active, is_shared)
 
     def apply_batch(
         config: OperatorConfig,
@@ -103,22 +104,20 @@ def batched(
         record_ids: Any = None,
         epoch: Any = None,
     ) -> tuple[Any, OperatorState]:
-        out, new_state = run(config, op_state, batch, stats, record_ids, epoch)
-        randomness = (op_state.key, op_state.step)
-        if config.stochastic and not any(isinstance(one, jax.core.Tracer) for one in randomness):
-            warn_if_baked(new_state, batch, record_ids)
+        out, new_state = engine.apply_batch(config, op_state, batch, record_ids, epoch, stats)
+        warn_if_baked(config, op_state, new_state, batch, record_ids)
         return out, new_state
 
     return apply_batch
 
 
-def apply_batch_of(
+def engine_of(
     generate_random_params: Callable[[Any, jax.Array, Any], Params],
     apply: Callable[..., tuple[Any, Any, Any]],
     is_active: Callable[[Any, Params], Any] | None = None,
     is_shared: Callable[[Any], bool] | None = None,
-) -> Callable[..., tuple[Any, OperatorState]]:
-    """`batched`, for an operator, which refuses what a pure function can only warn of."""
+) -> "RecordEngine":
+    """Returns the engine of two functions, which `batched` describes."""
 
     def draw(config: Any, keys: jax.Array, records: Any) -> Params:
         shapes = jax.tree.map(lambda leaf: (*keys.shape, *leaf.shape[1:]), records[0])
@@ -128,176 +127,162 @@ def apply_batch_of(
         data, state, _ = apply(config, *record, {}, params, stats)
         return data, state
 
-    engine = RecordEngine(
-        draw,
-        work,
+    return RecordEngine(
+        select=lambda config, parts, stats: (parts, stats),
+        merge=lambda config, parts, records: records,
+        draw=draw,
+        work=work,
+        constant=lambda config, records: None,
         is_active=is_active or (lambda config, params: True),
         is_shared=is_shared or (lambda config: False),
-        constant=lambda config, records: None,
     )
-
-    def apply_batch(
-        config: OperatorConfig,
-        op_state: OperatorState,
-        batch: Any,
-        stats: dict[str, Any] | None,
-        record_ids: Any,
-        epoch: Any,
-    ) -> tuple[Any, OperatorState]:
-        records = records_of(batch)
-        if records is None:
-            return batch, op_state
-        identity = (batch, record_ids, epoch)
-        (data, states), op_state = engine(config, op_state, records, stats, identity)
-        is_batch = isinstance(batch, Batch)
-        return batch.with_parts(data, states) if is_batch else data, op_state
-
-    return apply_batch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordEngine:
     """Draws for the records of a batch, works on them, and counts them.
 
+    Its methods share their arguments, in this order: `config`, an `OperatorConfig`, or any pytree
+    with the attributes `stochastic` and `batch_strategy`; `state`, an `OperatorState`; `records`, a
+    tree of arrays of shape (B, ...); which `ids` they have, or `keys` of shape (B,); `params`, what
+    every record gets, None to draw; `stats`, for `work`.
+
     Attributes:
+      select: `(config, (data, states), stats) -> (records, stats)`: what goes through `jit`.
+      merge: `(config, (data, states), records) -> (data, states)`: the outputs in place.
       draw: `(config, keys, records) -> params`, with a leading axis of as many records as keys.
         Of `records` only the shapes behind the leading axis matter.
       work: `(config, record, params, stats) -> record`, on one record.
+      constant: `(config, records) -> params`: what every record gets if the config is not
+        stochastic.
       is_active: `(config, params) -> bools`, as for `batched`.
       is_shared: `(config) -> bool`, as for `batched`.
-      constant: `(config, records) -> params`: what every record gets if the config is not
-        stochastic, without a leading axis.
     """
 
-    draw: Callable[[Any, jax.Array, Any], Params]
-    work: Callable[..., Any]
-    is_active: Callable[..., Any]
+    select: Callable[[Any, Any, Any], tuple[Any, Any]]
+    merge: Callable[[Any, Any, Any], tuple[Any, Any]]
+    draw: Callable[[Any, jax.Array, Any], Any]
+    work: Callable[[Any, Any, Any, Any], Any]
+    constant: Callable[[Any, Any], Any]
+    is_active: Callable[[Any, Any], Any]
     is_shared: Callable[[Any], bool]
-    constant: Callable[[Any, Any], Params]
 
-    def __call__(
+    def apply_batch(
         self,
         config: Any,
-        op_state: OperatorState,
-        records: Any,
+        state: OperatorState,
+        batch: Any,
+        record_ids: Any,
+        epoch: Any,
         stats: Any,
-        identity: tuple[Any, Any, Any],
-        params: Params = None,
+        constant: Callable[[Any], Params] | None = None,
     ) -> tuple[Any, OperatorState]:
-        """Works on the records of a batch, in one dispatch if called eagerly.
+        """Works on a batch, in one dispatch if called eagerly; see `dropax.apply_batch`.
 
-        Args:
-          config: an `OperatorConfig`.
-          op_state: the state before the call.
-          records: a tree of arrays of shape (B, ...).
-          stats: passed to `work`; None for `op_state.statistics`.
-          identity: (batch, record_ids, epoch): the batch that the records come from, and the
-            arguments of `apply_batch` of these names.
-          params: what every record gets, without a leading axis; None to draw.
-
-        Returns:
-          (records, op_state).
+        `constant` returns what every record gets, known beforehand, for the records; None to draw.
         """
-        if not isinstance(op_state, OperatorState):
-            raise TypeError(must("apply_batch.op_state", "be an OperatorState", op_state))
         if Process.forked:
             Process.require_own()
-        statistics = op_state.statistics
-        stats = statistics if stats is None else stats
-        batch, record_ids, epoch = identity
+        if not isinstance(state, OperatorState):
+            raise TypeError(must("apply_batch.op_state", "be an OperatorState", state))
+        parts = records_of(batch)
+        if parts is None:
+            return batch, state
+        records, stats = self.select(config, parts, state.statistics if stats is None else stats)
         record_ids = getattr(batch, "record_ids", None) if record_ids is None else record_ids
-        valid, ids = getattr(batch, "valid_mask", None), None
+        ids = None
         if config.stochastic and (record_ids is not None or epoch is not None):
             size = jax.tree.leaves(records)[0].shape[0]
             ids = identify(record_ids, epoch, size=size, shared=self.is_shared(config))
+        valid = getattr(batch, "valid_mask", None)
+        params = None if constant is None else constant(records)
         # Statistics may hold anything, and pass by the compiled function.
-        state = dataclasses.replace(op_state, statistics=None)
-        arguments = (records, config, state, params, stats, ids, valid)
-        if any(
-            isinstance(leaf, jax.Array) and jax.typeof(leaf).sharding.mesh.explicit_axes
-            for leaf in jax.tree.leaves(arguments)
-        ):
-            if config.batch_strategy == "scan":
-                _refuse_sharded_scan(records)
-            records, state = call_over_mesh(self.step, *arguments)
-        else:
-            records, state = self.step(*arguments)
-        return records, dataclasses.replace(state, statistics=statistics)
+        bare = dataclasses.replace(state, statistics=None)
+        records, new = self.step(config, bare, records, ids, valid, params, stats)
+        data, states = self.merge(config, parts, records)
+        out = batch.with_parts(data, states) if isinstance(batch, Batch) else data
+        return out, dataclasses.replace(new, statistics=state.statistics)
 
     # One dispatch when called eagerly, inlined under an outer jit.
     @functools.partial(jax.jit, static_argnums=0, inline=True)
     def step(
         self,
-        records: Any,
         config: Any,
-        op_state: OperatorState,
-        params: Params,
-        stats: Any,
+        state: OperatorState,
+        records: Any,
         ids: tuple[Any, Any] | None,
         valid: Any,
+        params: Params,
+        stats: Any,
     ) -> tuple[Any, OperatorState]:
-        """`run`, with keys from the state, which advances and counts the records."""
-        size, keys, given = jax.tree.leaves(records)[0].shape[0], None, records
+        """Works on records, with keys from the state, which advances and counts them.
+
+        The state is without statistics, `ids` are as `identify` returns them, and rows for which
+        `valid` is false are not counted. None stands for positions, and for all rows.
+        """
+        arguments = (config, state, records, ids, valid, params, stats)
+        if explicit_mesh(arguments) is not None:
+            if config.batch_strategy == "scan":
+                _refuse_sharded_scan(records)
+            return call_over_mesh(functools.partial(RecordEngine.step, self), *arguments)
+        size, axes, keys = jax.tree.leaves(records)[0].shape[0], varying_axes(records), None
         if config.stochastic and params is None:
             if ids is None:
-                keys = fold_in_each(op_state.next_key(), jnp.arange(size, dtype=jnp.uint32))
+                key = fold_in(state.key, state.step)
+                keys = fold_in_each(key, jnp.arange(size, dtype=jnp.uint32))
             else:
-                keys = id_keys(op_state.key, ids[1], ids[0])
-            if not self.is_shared(config):
+                keys = id_keys(state.key, ids[1], ids[0])
+            if axes and not self.is_shared(config):
                 refuse_shared_key(keys, records, "apply_batch.op_state.key", _MANUAL_CURE)
-            op_state = op_state.advance()
-        records, active = self.run(config, keys, records, stats, params)
-        return records, count_records(op_state, size, active, valid, varying_axes(given))
+            state = dataclasses.replace(state, step=state.step + np.uint32(1))
+        records, active = self.run(config, keys, records, params, stats)
+        return records, count_records(state, size, active, valid, axes)
 
     def run(
-        self, config: Any, keys: jax.Array | None, records: Any, stats: Any, params: Params = None
+        self, config: Any, keys: jax.Array | None, records: Any, params: Params, stats: Any
     ) -> tuple[Any, Any]:
-        """Draws for records with these keys, and works on them.
-
-        Args:
-          config: an `OperatorConfig`.
-          keys: shape (B,), or None if every record gets `params`.
-          records: a tree of arrays of shape (B, ...).
-          stats: passed to `work`.
-          params: without a leading axis; None with no keys for the constant ones.
+        """Draws for records from their keys, and works on them; without keys, all get the same.
 
         Returns:
           (records, active): the records, and which of them changed, of shape () or (B,).
         """
         records = jax.tree.map(jnp.asarray, records)
         one_by_one = config.batch_strategy == "scan"
+        if keys is None:
+            params = self.constant(config, records) if params is None else params
+        elif self.is_shared(config) and keys.shape[0]:  # of no record, none is the first
+            params, keys = _first(self.draw(config, keys[:1], records)), None
+        if keys is None:
 
-        work = functools.partial(self.work, config, stats=stats)
+            def work(record: Any) -> Any:
+                return self.work(config, record, params, stats)
+
+            done = jax.lax.map(work, records) if one_by_one else jax.vmap(work)(records)
+            return done, self.is_active(config, params)
+        if not one_by_one:
+            drawn = self.draw(config, keys, records)
+            each = jax.vmap(lambda record, params: self.work(config, record, params, stats))
+            return each(records, drawn), self.is_active(config, drawn)
 
         def draw_and_work(record_and_key: tuple[Any, jax.Array]) -> Any:
             record, key = record_and_key
-            params = _first(self.draw(config, key[None], records))
-            return work(record, params=params), self.is_active(config, params)
+            own = _first(self.draw(config, key[None], records))
+            return self.work(config, record, own, stats), self.is_active(config, own)
 
-        # Of no record, none is the first.
-        if keys is not None and not (self.is_shared(config) and keys.shape[0]):
-            if one_by_one:
-                return jax.lax.map(draw_and_work, (records, keys))
-            params = self.draw(config, keys, records)
-            done = jax.vmap(lambda record, own: work(record, params=own))(records, params)
-            return done, self.is_active(config, params)
-        # Every record gets the same.
-        if keys is not None:
-            params = _first(self.draw(config, keys[:1], records))
-        elif params is None:
-            params = self.constant(config, records)
-        each = functools.partial(work, params=params)
-        done = jax.lax.map(each, records) if one_by_one else jax.vmap(each)(records)
-        return done, self.is_active(config, params)
+        return jax.lax.map(draw_and_work, (records, keys))
 
 
-def warn_if_baked(new_state: OperatorState, batch: Any, record_ids: Any) -> None:
+def warn_if_baked(
+    config: Any, state: OperatorState, new_state: OperatorState, batch: Any, record_ids: Any
+) -> None:
     """Warns if records without ids drew from a concrete state under `jit`, where it is a constant.
 
     There, and not under `grad` or an eager `vmap`, the next step of a concrete state is traced.
     """
+    tracer = jax.core.Tracer
+    baked = isinstance(new_state.step, tracer) and not isinstance(state.step, tracer)
     has_ids = record_ids is not None or getattr(batch, "record_ids", None) is not None
-    if isinstance(new_state.step, jax.core.Tracer) and not has_ids:
+    if config.stochastic and baked and not isinstance(state.key, tracer) and not has_ids:
         warnings.warn(
             "a concrete op_state was captured under jit, scan or the like: every run will draw the "
             "same. Pass the state as an argument and return the new one, or pass record_ids and "
@@ -307,81 +292,58 @@ def warn_if_baked(new_state: OperatorState, batch: Any, record_ids: Any) -> None
 
 
 def records_of(batch: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Takes the `batch` of `apply_batch` apart.
-
-    Args:
-      batch: a `Batch`, or a dict of arrays of shape (B, ...), which has no states.
-
-    Returns:
-      (data, states), checked to be arrays of one leading length; None for a `Batch` of nothing.
+    """Returns (data, states) of the `batch` of `apply_batch`; None for a `Batch` of nothing.
 
     Raises:
-      TypeError: if it is neither, or a leaf is no array.
+      TypeError: if it is neither a `Batch` nor a dict, or a leaf is no array.
       ValueError: if there is no array, one without axes, or two that differ in length.
     """
-    owner = "apply_batch.batch"
-    if isinstance(batch, Batch):
-        records = batch.data, batch.states
-        if not jax.tree.leaves(records):
-            return None
-    else:
-        if not isinstance(batch, dict):
-            cure = "Pass a dict of its arrays, such as dict(batch)."
-            require_kind(owner, batch, dict, "a dropax.Batch or a dict of arrays", cure)
-        records = batch, {}
-    leading_size({"data": records[0], "states": records[1]}, owner)
-    if not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(records)):
-        return jax.tree.map(as_array, records)
-    return records
+    parts = (batch.data, batch.states) if isinstance(batch, Batch) else (batch, {})
+    leaves = jax.tree.leaves(parts)
+    if isinstance(batch, Batch) and not leaves:
+        return None
+    if not isinstance(batch, Batch | dict):
+        cure = "Pass a dict of its arrays, such as dict(batch)."
+        constraint = "be a dropax.Batch or a dict of arrays"
+        raise TypeError(must("apply_batch.batch", constraint, batch, cure))
+    leading_size({"data": parts[0], "states": parts[1]})
+    if not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves):
+        parts = jax.tree.map(as_array, parts)
+    return parts
 
 
 _MANUAL_CURE = "Pass each shard's record_ids, and the epoch. Or: "
 
 
 def identify(record_ids: Any, epoch: Any, *, size: int, shared: bool) -> tuple[Any, Any]:
-    """Returns (ids, epoch) in the form that goes through `jit`.
-
-    Args:
-      record_ids: as `as_record_ids` takes them, or None.
-      epoch: as `as_epoch` takes it, or None.
-      size: how many records there are.
-      shared: whether all records get what the first one draws.
+    """Returns (ids, epoch) of `size` records, checked, in the form that goes through `jit`.
 
     Raises:
       TypeError: if ids or epoch are no integers.
       ValueError: if one comes without the other, there is not one id for each record, one is
         negative, or all records share a draw.
     """
-    owner = "apply_batch.record_ids"
     if record_ids is None:
-        raise ValueError(must(owner, "be given if epoch is", None))
+        raise ValueError(must("apply_batch.record_ids", "be given if epoch is", None))
     if epoch is None:
         cure = "Without it, records would draw the same in every epoch."
         raise ValueError(must("apply_batch.epoch", "be given if record_ids are", None, cure))
     if shared:
+        constraint = "be None if all records share a draw"
         cure = "That draw follows from the state's key and step."
-        raise ValueError(must(owner, "be None if all records share a draw", record_ids, cure))
+        raise ValueError(must("apply_batch.record_ids", constraint, record_ids, cure))
     ids = as_record_ids(record_ids)
     if ids.shape[0] != size:
-        raise ValueError(must(owner, f"have {size} ids, one per record", ids))
+        raise ValueError(must("apply_batch.record_ids", f"have {size} ids, one per record", ids))
     return ids, as_epoch(epoch)
 
 
 def count_records(
-    op_state: OperatorState,
-    size: int,
-    active: Any,
-    valid: Any = None,
-    manual_axes: frozenset[str] = frozenset(),
+    state: OperatorState, size: int, active: Any, valid: Any, axes: frozenset[str]
 ) -> OperatorState:
-    """Counts records as applied, or as skipped if `active` is false.
+    """Counts `size` records as applied, or as skipped if `active` (for all, or each) is false.
 
-    Args:
-      op_state: holds the counts so far.
-      size: how many records there are.
-      active: bool, for all of them or for each.
-      valid: bools, for each, False for those that are not counted at all; None to count all.
-      manual_axes: mesh axes that the records vary over, whose shards are added up.
+    Not those for which `valid` is false. Over manual `axes` of a mesh, shards are added up.
     """
     active, total = jnp.asarray(active), jnp.uint32(size)
     if valid is not None:
@@ -391,9 +353,14 @@ def count_records(
         applied = active.sum(dtype=jnp.uint32)
     else:
         applied = jnp.where(active, total, np.uint32(0))
-    if manual_axes:
-        applied, total = jax.lax.psum((applied, total), tuple(sorted(manual_axes)))
-    return op_state.count(applied, total - applied)
+    if axes:
+        applied, total = jax.lax.psum((applied, total), tuple(sorted(axes)))
+    added = jnp.stack([applied, total - applied])
+    words = jnp.stack([state.applied_count, state.skipped_count])
+    low = words[:, 1] + added
+    high = words[:, 0] + (low < added).astype(jnp.uint32)  # a low word that wrapped carries
+    counts = jnp.stack([high, low], axis=1)
+    return dataclasses.replace(state, applied_count=counts[0], skipped_count=counts[1])
 
 
 def _first(tree: Any) -> Any:
@@ -402,7 +369,6 @@ def _first(tree: Any) -> Any:
 
 def _refuse_sharded_scan(records: Any) -> None:
     specs = [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(records)]
-    if any(spec and spec[0] is not None for spec in specs) and explicit_axes(records):
-        owner = "OperatorConfig.batch_strategy"
+    if any(spec and spec[0] is not None for spec in specs):
         constraint = "be 'vmap' if the batch axis is sharded over explicit mesh axes"
-        raise ValueError(must(owner, constraint, "scan"))
+        raise ValueError(must("OperatorConfig.batch_strategy", constraint, "scan"))

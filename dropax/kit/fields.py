@@ -36,7 +36,7 @@ def get_field(data: Any, path: str) -> Any:
     return node
 
 
-def set_field(data: dict[str, Any], path: str, value: Any, owner: str = "") -> dict[str, Any]:
+def set_field(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     """Returns a copy of nested dicts with a value put at a dotted path.
 
     What is not on the path is shared, and dicts that are missing on the way are made.
@@ -45,7 +45,6 @@ def set_field(data: dict[str, Any], path: str, value: Any, owner: str = "") -> d
       data: nested dicts with string keys; left as it is.
       path: where to put the value.
       value: what to put there.
-      owner: the argument that holds the path, for the error; left out, the field itself.
 
     Raises:
       TypeError: if the path leads through something that is not a dict.
@@ -55,12 +54,25 @@ def set_field(data: dict[str, Any], path: str, value: Any, owner: str = "") -> d
       >>> set_field({"image": 1}, "views.dropped", 2)
       {'image': 1, 'views': {'dropped': 2}}
     """
-    copied, node, name = _copy_path(data, path)
-    if isinstance(node.get(name), dict) and node[name]:
-        constraint = f"not take the place of a dict with {names(node[name])}"
-        raise ValueError(must(owner or f"field {path!r}", constraint, path))
-    node[name] = value
-    return copied
+    *parts, last = [path] if isinstance(data, Mapping) and path in data else path.split(".")
+    outermost: dict[str, Any] = {"": data}
+    node: Any = outermost
+    for name in ("", *parts):
+        inner = node.get(name, {})
+        if not isinstance(inner, dict):
+            raise TypeError(must(f"field {path!r}", "lead through dicts only", inner))
+        node[name] = node = copy.copy(inner)
+    if isinstance(node.get(last), dict) and node[last] and value is not _GONE:
+        constraint = f"not take the place of a dict with {names(node[last])}"
+        raise ValueError(must(f"field {path!r}", constraint, path))
+    node[last] = value
+    if value is _GONE:
+        del node[last]
+    changed: dict[str, Any] = outermost[""]
+    return changed
+
+
+_GONE = object()
 
 
 def remove_field(data: dict[str, Any], path: str) -> dict[str, Any]:
@@ -71,12 +83,10 @@ def remove_field(data: dict[str, Any], path: str) -> dict[str, Any]:
       {'image': 1, 'aux': {'pose': 3}}
     """
     get_field(data, path)
-    copied, node, name = _copy_path(data, path)
-    del node[name]
-    return copied
+    return set_field(data, path, _GONE)
 
 
-def leading_size(tree: Any, owner: str) -> int:
+def leading_size(tree: Any) -> int:
     """Returns the length of the leading axis that all leaves of a tree share.
 
     Raises:
@@ -88,28 +98,13 @@ def leading_size(tree: Any, owner: str) -> int:
         name = keystr(path, simple=True, separator=".")
         shape = getattr(leaf, "shape", None)
         if not isinstance(shape, tuple):
-            raise TypeError(must(f"{owner}: leaf {name!r}", "be an array", leaf))
+            raise TypeError(must(f"leaf {name!r}", "be an array", leaf))
         if not shape:
-            raise ValueError(must(f"{owner}: leaf {name!r}", "have a leading batch axis", leaf))
+            raise ValueError(must(f"leaf {name!r}", "have a leading batch axis", leaf))
         first = first or (name, shape[0])
         if shape[0] != first[1]:
             constraint = f"have {first[1]} records along its leading axis, as {first[0]!r} has"
-            raise ValueError(must(f"{owner}: leaf {name!r}", constraint, leaf))
+            raise ValueError(must(f"leaf {name!r}", constraint, leaf))
     if first is None:
-        raise ValueError(f"{owner} must hold at least one array; got none.")
+        raise ValueError("a batch must hold at least one array; got none.")
     return first[1]
-
-
-def _copy_path(data: Any, path: str) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Copies the dicts on a path; returns the outermost, the innermost, and the last name."""
-    *parts, last = [path] if isinstance(data, Mapping) and path in data else path.split(".")
-    if not isinstance(data, dict):
-        raise TypeError(must(f"field {path!r}", "lead through dicts only", data))
-    outermost = node = copy.copy(data)
-    for name in parts:
-        inner = node.get(name, {})
-        if not isinstance(inner, dict):
-            raise TypeError(must(f"field {path!r}", "lead through dicts only", inner))
-        node[name] = copy.copy(inner)
-        node = node[name]
-    return outermost, node, last

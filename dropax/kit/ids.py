@@ -43,36 +43,31 @@ def as_record_ids(ids: Any) -> Any:
       array([[  7,   0],
              [  0, 256]], dtype=uint32)
     """
-    owner = "record_ids"
     if not is_array(ids):
-        ids = _array_of(ids, owner)
+        try:
+            numbers = [operator.index(number) for number in ids]
+            # NumPy would turn small and large ints into floats.
+            ids = np.array(numbers, np.int64 if min(numbers, default=0) < 0 else np.uint64)
+        except (TypeError, OverflowError):  # no ints, or past 64 bits
+            raise TypeError(must("record_ids", "be integers of up to 64 bits", ids)) from None
     if not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise TypeError(must(owner, "be integers of up to 64 bits", ids))
+        raise TypeError(must("record_ids", "be integers of up to 64 bits", ids))
     on_host = isinstance(ids, np.ndarray)
     if jnp.issubdtype(ids.dtype, jnp.signedinteger):
         if not on_host:
             cure = "What is traced cannot be looked at; if none is negative: ids.astype('uint32')."
-            raise TypeError(must(owner, "be unsigned if they are a JAX array", ids, cure))
+            raise TypeError(must("record_ids", "be unsigned if they are a JAX array", ids, cure))
         if ids.size and ids.min() < 0:
-            raise ValueError(must(owner, "not be negative", int(ids.min())))
+            raise ValueError(must("record_ids", "not be negative", int(ids.min())))
     words = ids.ndim == 2 and ids.shape[1] == 2 and ids.dtype == np.uint32
     if ids.ndim != 1 and not words:
         constraint = "have shape (B,), or (B, 2) for uint32 words (low, high)"
-        raise ValueError(must(owner, constraint, ids))
+        raise ValueError(must("record_ids", constraint, ids))
     if ids.dtype.itemsize < 8:
         return ids.astype(np.uint32)
     wide = ids.astype(np.uint64)
     stack = np.stack if on_host else jnp.stack
     return stack([(wide & 0xFFFFFFFF).astype(np.uint32), (wide >> 32).astype(np.uint32)], axis=1)
-
-
-def _array_of(ids: Any, owner: str) -> np.ndarray:
-    """Returns a list of ints as an array; NumPy would turn small and large ints into floats."""
-    try:
-        numbers = [operator.index(number) for number in ids]
-        return np.array(numbers, np.int64 if min(numbers, default=0) < 0 else np.uint64)
-    except (TypeError, OverflowError):  # no ints, or past 64 bits
-        raise TypeError(must(owner, "be integers of up to 64 bits", ids)) from None
 
 
 def as_epoch(epoch: Any) -> Any:
@@ -85,16 +80,15 @@ def as_epoch(epoch: Any) -> Any:
       TypeError: if it is of the wrong type.
       ValueError: if an int is out of range, or an array no scalar.
     """
-    owner = "epoch"
     if isinstance(epoch, np.ndarray | np.generic) and epoch.shape == ():
         epoch = epoch.item()
     if not is_array(epoch):
-        require_whole(owner, epoch, 0, 2**32)
+        require_whole("epoch", epoch, 0, 2**32)
         return np.uint32(epoch)
     if not jnp.issubdtype(epoch.dtype, jnp.integer):
-        raise TypeError(must(owner, "be an int", epoch))
+        raise TypeError(must("epoch", "be an int", epoch))
     if epoch.shape != ():
-        raise ValueError(must(owner, "be one number, of shape ()", epoch))
+        raise ValueError(must("epoch", "be one number, of shape ()", epoch))
     return epoch.astype(jnp.uint32)
 
 

@@ -5,45 +5,41 @@ masks. Where axes are explicit, JAX asks each operation how its result lies over
 look-up in a table, such as a mode's, has no answer.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 
 
-def explicit_axes(tree: Any) -> tuple[str, ...]:
-    """Returns the names of the explicit mesh axes that an array of a tree is sharded over."""
-    mesh = _mesh_of(tree)
-    kinds = () if mesh is None else zip(mesh.axis_names, mesh.axis_types, strict=True)
-    return tuple(name for name, kind in kinds if kind is AxisType.Explicit)
+def explicit_mesh(tree: Any) -> Any:
+    """Returns the mesh over whose explicit axes an array of a tree is sharded, or None."""
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array):  # statistics may hold anything
+            sharding = jax.typeof(leaf).sharding
+            if any(part is not None for part in sharding.spec) and sharding.mesh.explicit_axes:
+                return sharding.mesh
+    return None
 
 
-def call_over_mesh(function: Callable[..., tuple[Any, Any]], records: Any, *rest: Any) -> Any:
-    """Calls a function of records; inside it, explicit axes are automatic.
+def call_over_mesh(
+    function: Callable[..., tuple[Any, Any]], config: Any, state: Any, records: Any, *rest: Any
+) -> Any:
+    """Calls a function of records, some of which have explicit axes; inside it they are automatic.
 
     Args:
-      function: `(records, *rest) -> (records, summary)`. Where axes are explicit it is compiled,
-        once for each function that is not equal to one before.
+      function: `(config, state, records, *rest) -> (records, summary)`.
+      config: any tree of arrays, and so are the other arguments.
+      state: see there.
       records: a tree of arrays with a leading batch axis.
-      *rest: trees of arrays and numbers.
+      *rest: see there.
 
     Returns:
-      What the function returns. Over explicit axes, an array of its records lies as the first one
-      of its shape did that was given, or else as the batch axis does, and the summary is on every
-      device.
+      What the function returns. An array of its records lies as the first one of its shape did that
+      was given, or else as the batch axis does, and the summary is on every device.
     """
-    if not explicit_axes((records, rest)):
-        return function(records, *rest)
-    return _call_on_auto_axes(function, records, *rest)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _call_on_auto_axes(function: Any, records: Any, *rest: Any) -> Any:
-    arguments = (records, *rest)
-    mesh = _mesh_of(arguments)
-    given = jax.tree.leaves(records)
+    arguments = (config, state, records, *rest)
+    mesh, given = explicit_mesh(arguments), jax.tree.leaves(records)
     lies = {leaf.shape: jax.typeof(leaf).sharding for leaf in reversed(given)}
     by_batch = NamedSharding(mesh, jax.P(*lies[given[0].shape].spec[:1]))
     # Without how they lie, or the function would be traced over explicit axes after all.
@@ -53,15 +49,5 @@ def _call_on_auto_axes(function: Any, records: Any, *rest: Any) -> Any:
         jax.tree.map(lambda leaf: lies.get(leaf.shape, by_batch), made),
         NamedSharding(mesh, jax.P()),
     )
-    axes = explicit_axes(arguments)
-    return jax.sharding.auto_axes(function, axes=axes, out_sharding=out)(*arguments)
-
-
-def _mesh_of(tree: Any) -> Any:
-    """Returns the mesh of the first array that is cut over one, or None."""
-    for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array):  # statistics may hold anything
-            sharding = jax.typeof(leaf).sharding
-            if any(part is not None for part in sharding.spec):
-                return sharding.mesh
-    return None
+    over_mesh = jax.sharding.auto_axes(function, axes=mesh.explicit_axes, out_sharding=out)
+    return over_mesh(*arguments)

@@ -5,21 +5,23 @@ objects of the package.
 """
 
 import copy
+import enum
 import functools
 import logging
 import multiprocessing
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Self, TypeVar, cast, overload
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import GetAttrKey, register_pytree_with_keys
+import numpy as np
+from jax.tree_util import GetAttrKey, keystr, register_pytree_with_keys, tree_flatten_with_path
 
 from dropax.kit.batch import Batch, Element
-from dropax.kit.batching import AnyBatch, apply_batch_of
+from dropax.kit.batching import AnyBatch, engine_of
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_traced, leaks, must, require_kind
 from dropax.kit.rngs import draw_key
@@ -38,7 +40,7 @@ logger = logging.getLogger(__name__)
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 _MISSING: Any = object()
-_OWN = ("config", "rngs", "name", "_state", "_process", "_cache", "_engine", "_lock")
+_OWN = ("config", "rngs", "name", "_state", "_process", "_cache", "_lock", "_layout", "_is_copy")
 
 
 def atomic(method: Method) -> Method:
@@ -62,12 +64,17 @@ def atomic(method: Method) -> Method:
 class ModalityOperator:
     """An operator on elements: the base to write others on.
 
-    A subclass defines `apply`, and, if it can be stochastic, `generate_random_params`. What it
-    needs belongs into its config: config and state are what goes through `jit` as a pytree. A
-    stochastic operator draws one key from its stream when it is made; that key and the number of
-    draws since are all its randomness. Attributes that a subclass sets in its own `__init__` are
-    not part of the pytree. Threads may share an operator: no draw is repeated and no count lost,
-    but which thread gets which draw is open.
+    A subclass defines `apply`, and, if it can be stochastic, `generate_random_params`. Both run
+    compiled, on a copy of the operator whose arrays and floats are traced. A stochastic operator
+    draws one key from its stream when it is made; that key and the number of draws since are all
+    its randomness. Threads may share an operator: no draw is repeated and no count lost, but which
+    thread gets which draw is open.
+
+    An operator is a pytree of its config, its state, and the attributes that a subclass sets. Of
+    these, arrays and floats are leaves: a change is seen in the next call, without a compilation.
+    Ints, bools, strings and whatever else is hashable by value are static: a change compiles anew.
+    Lists, tuples, dicts and other pytrees may hold both. Anything else is a TypeError when the
+    operator is called; it belongs into the config or on the class.
 
     Args:
       config: what is fixed.
@@ -94,7 +101,7 @@ class ModalityOperator:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _register(cls)
+        register_pytree_with_keys(cls, _flatten, functools.partial(_unflatten, cls))
 
     def __init__(self, config: Any, *, rngs: Any = None, name: str | None = None) -> None:
         self._configure(config, rngs, name)
@@ -105,23 +112,23 @@ class ModalityOperator:
     def _reset(self) -> None:
         """Makes what no other operator shares, and no checkpoint or pytree holds."""
         self._cache: dict[Any, Any] = {}
-        self._engine: tuple[dict[str, Any], Any] = {}, None
+        self._layout: Any = jax.tree.structure({}), ()
+        self._is_copy = False  # of a compiled step, which keeps nothing of it
         self._lock = threading.RLock()
 
     def _configure(self, config: Any, rngs: Any, name: str | None) -> None:
-        owner = type(self).__name__
-        kind = self.config_type
-        require_kind(f"{owner}.config", config, kind, f"a {kind.__name__}")
+        cls, kind = type(self).__name__, self.config_type
+        require_kind(f"{cls}.config", config, kind, f"a {kind.__name__}")
         if name is not None:
-            require_kind(f"{owner}.name", name, str, "a string or None")
+            require_kind(f"{cls}.name", name, str, "a string or None")
         self.config, self.rngs, self.name = config, rngs, name
 
     def _draw_key(self) -> jax.Array:
-        owner = f"{type(self).__name__}.rngs"
+        name = f"{type(self).__name__}.rngs"
         if self.rngs is None:
             cure = "Pass rngs=dropax.Rngs(0)."
-            raise ValueError(must(owner, "be given if the config is stochastic", None, cure))
-        return draw_key(self.rngs, self.stream_name, owner)
+            raise ValueError(must(name, "be given if the config is stochastic", None, cure))
+        return draw_key(self.rngs, self.stream_name, name)
 
     @property
     def stochastic(self) -> bool:
@@ -133,6 +140,11 @@ class ModalityOperator:
         """Which stream of `rngs` the key came from; None for the default one."""
         name: str | None = self.config.stream_name
         return name
+
+    @property
+    def batch_strategy(self) -> str:
+        """Whether a batch is worked on at once, "vmap", or record by record, "scan"."""
+        return str(self.config.batch_strategy)
 
     @property
     def state(self) -> OperatorState:
@@ -177,34 +189,10 @@ class ModalityOperator:
         raise NotImplementedError(f"{type(self).__name__} must define apply.")
 
     def _run_batch(
-        self,
-        op_state: OperatorState,
-        batch: Any,
-        stats: dict[str, Any] | None,
-        record_ids: Any,
-        epoch: Any,
+        self, batch: Any, record_ids: Any, epoch: Any, stats: dict[str, Any] | None
     ) -> tuple[Any, OperatorState]:
-        """The pure `apply_batch` of this operator's two methods, compiled once for each shape."""
-        # What is compiled holds the attributes of a subclass's own: others need another engine.
-        own = {name: part for name, part in vars(self).items() if name not in _OWN}
-        known, run = self._engine
-        if run is None or known.keys() != own.keys() or any(known[n] is not own[n] for n in own):
-            run = apply_batch_of(
-                lambda config, *given: self._with_config(
-                    config, self.generate_random_params, given
-                ),
-                lambda config, *given: self._with_config(config, self.apply, given),
-            )
-            self._engine = own, run
-        return run(self.config, op_state, batch, stats, record_ids, epoch)
-
-    def _with_config(self, config: Any, method: Callable[..., Any], arguments: Any) -> Any:
-        """Calls a method while the config is another one, which may be traced."""
-        before, self.config = self.config, config
-        try:
-            return method(*arguments)
-        finally:
-            self.config = before
+        """The pure `apply_batch` of this operator's two methods."""
+        return _ENGINE.apply_batch(self, self._state, batch, record_ids, epoch, stats)
 
     @overload
     def apply_batch(
@@ -237,7 +225,7 @@ class ModalityOperator:
         record_ids: Any = None,
         epoch: Any = None,
     ) -> Any:
-        """Works on each record of a batch, and advances the operator's state.
+        """Works on each record of a batch, and advances the state; see `dropax.apply_batch`.
 
         `apply_batch(batch, stats=None)` takes a `Batch` or a dict of arrays and returns the same
         kind. With a third argument, as `apply_batch(data, states, metadata)`, it returns the three.
@@ -247,33 +235,29 @@ class ModalityOperator:
           stats: for `apply`; None for `get_statistics()`. In the second form, the records' states:
             a dict of arrays of shape (B, ...), which may be empty.
           metadata: in the second form, anything; returned as it is.
-          record_ids: an id a record; see `dropax.apply_batch`. None for those of a `Batch`.
+          record_ids: an id for each record; None for those of a `Batch`.
           epoch: an int in [0, 2^32), or a scalar array. Must come with ids.
 
         Returns:
           The batch, with the same structure and metadata; or (data, states, metadata).
 
         Raises:
-          KeyError: if a field is missing.
-          TypeError: if the batch is neither, or holds something that is no array; or if ids or
-            epoch are no integers.
-          ValueError: if leading axes differ; if ids come without an epoch or an epoch without ids,
-            or are not one a record; or if the operator is stochastic and was captured in a closure
-            under `jit`, which would bake one mask in.
+          KeyError, TypeError, ValueError: as `dropax.apply_batch`; ValueError too if the operator
+            is stochastic and was captured in a closure under `jit`, which would bake one mask in.
         """
         if metadata is not _MISSING:
-            owner = f"{type(self).__name__}.apply_batch"
-            require_kind(f"{owner}.batch", batch, dict, "a dict of arrays if metadata is given")
+            name = f"{type(self).__name__}.apply_batch"
+            require_kind(f"{name}.batch", batch, dict, "a dict of arrays if metadata is given")
             if stats is not None:
                 noun = "the records' states if metadata is given"
-                require_kind(f"{owner}.stats", stats, dict, noun)
+                require_kind(f"{name}.stats", stats, dict, noun)
             whole = Batch.unchecked(batch, stats or {})
             out = self.apply_batch(whole, record_ids=record_ids, epoch=epoch)
             return out.data, out.states if stats else stats, metadata
         has_ids = record_ids is not None or getattr(batch, "record_ids", None) is not None
         if self._process != os.getpid() and self.stochastic and not has_ids:
             self._warn_in_worker()
-        out, state = self._run_batch(self._state, batch, stats, record_ids, epoch)
+        out, state = self._run_batch(batch, record_ids, epoch, stats)
         self._store(state, "apply_batch", drew=self.stochastic)
         return out
 
@@ -325,17 +309,14 @@ class ModalityOperator:
 
     def _trace(self, data: Any, state: Any) -> tuple[Any, Any]:
         """Returns the spec of the data that `apply` returns, and the structure of the state."""
-        owner = f"{type(self).__name__}: the structure of an element's data"
-        require_kind(owner, data, dict, "a dict of arrays or of their shapes")
+        name = f"{type(self).__name__}: the structure of an element's data"
+        require_kind(name, data, dict, "a dict of arrays or of their shapes")
         leaves, structure = jax.tree.flatten(state)
-        arrays = [leaf if is_array(leaf) else None for leaf in leaves]
+        arrays = {place: leaf for place, leaf in enumerate(leaves) if is_array(leaf)}
 
-        def run(data: Any, arrays: list[Any], key: jax.Array) -> tuple[Any, Any]:
-            pairs = zip(leaves, arrays, strict=True)
-            state = jax.tree.unflatten(
-                structure, [leaf if array is None else array for leaf, array in pairs]
-            )
-            params = None
+        def run(data: Any, arrays: dict[int, Any], key: jax.Array) -> tuple[Any, Any]:
+            whole = [arrays.get(place, leaf) for place, leaf in enumerate(leaves)]
+            state, params = jax.tree.unflatten(structure, whole), None
             if self.stochastic:
                 shapes = jax.tree.map(lambda leaf: (1, *leaf.shape), data)
                 params = self.generate_random_params(key[None], shapes)
@@ -348,7 +329,7 @@ class ModalityOperator:
 
     def _store(self, new_state: OperatorState, method: str, *, drew: bool) -> None:
         """Keeps a new state, unless that would leave a tracer in a concrete operator."""
-        if leaks(new_state, self._state):
+        if self._is_copy or leaks(new_state, self._state):
             if drew:
                 raise ValueError(
                     f"{type(self).__name__}.{method} was called under jit, scan or the like on a "
@@ -358,7 +339,7 @@ class ModalityOperator:
                     "dropax.apply_batch(op.config, op.state, batch), which returns the new state."
                 )
             return
-        self._state = new_state.replace(statistics=self._state.statistics)
+        self._state = new_state
 
     def get_operation_stats(self) -> dict[str, int]:
         """Returns how many records were worked on and how many were left alone.
@@ -429,12 +410,12 @@ class ModalityOperator:
         self._state = self._state.replace(statistics=None)
 
     @atomic
-    def _keep_statistics(self, stats: Any, owner: str) -> None:
-        owner = f"{type(self).__name__}: {owner}"
-        require_kind(owner, stats, dict, "a dict")
+    def _keep_statistics(self, stats: Any, source: str) -> None:
+        name = f"{type(self).__name__}: {source}"
+        require_kind(name, stats, dict, "a dict")
         if leaks(stats, self._state):
             cure = "Compute them outside of jit, or pass the operator to it as an argument."
-            raise ValueError(must(owner, "not be traced", "tracers", cure))
+            raise ValueError(must(name, "not be traced", "tracers", cure))
         self._state = self._state.replace(statistics=copy_tree(stats))
 
     def reset_cache(self) -> None:
@@ -464,16 +445,12 @@ class ModalityOperator:
             self.rngs if rngs is None else rngs,
             self.name if name is None else name,
         )
-        twin._reset()
         if twin.stochastic and (rngs is not None or not self.stochastic):
             twin._state = init_state(twin.config, twin._draw_key())
-        else:
-            twin._state = copy_tree(self._state)
+        statistics = twin.config.precomputed_stats
         if twin.config.same_statistics(self.config):
-            twin._state = twin._state.replace(statistics=copy_tree(self._state.statistics))
-        else:
-            statistics = copy_tree(twin.config.precomputed_stats)
-            twin._state = twin._state.replace(statistics=statistics)
+            statistics = self._state.statistics
+        twin._state = copy_tree(twin._state.replace(statistics=statistics))
         return twin
 
     def clone(self) -> Self:
@@ -527,16 +504,16 @@ class ModalityOperator:
           TypeError: if it is no list of strings.
           ValueError: if a required stream is missing.
         """
-        owner = f"{type(self).__name__}.ensure_rng_streams.stream_names"
         if isinstance(stream_names, str) or not isinstance(stream_names, Iterable):
-            raise TypeError(must(owner, "be a list of strings", stream_names))
+            name = f"{type(self).__name__}.ensure_rng_streams.stream_names"
+            raise TypeError(must(name, "be a list of strings", stream_names))
         there = list(stream_names)
         for stream in self.requires_rng_streams() or ():
             if stream not in there and "default" not in there:
                 raise ValueError(f"RNG stream {stream!r} is required; got {there}.")
 
     def __getstate__(self) -> dict[str, Any]:
-        unshared = ("_cache", "_engine", "_lock")
+        unshared = ("_cache", "_lock", "_layout", "_is_copy")
         return {name: part for name, part in vars(self).items() if name not in unshared}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -549,21 +526,76 @@ class ModalityOperator:
         return f"{type(self).__name__}({self.config!r}{name}{kind}, state={self._state!r})"
 
 
-def _register(cls: type[ModalityOperator]) -> None:
-    def unflatten(name: str | None, children: Any) -> ModalityOperator:
-        operator = object.__new__(cls)
-        operator.config, operator._state = children
-        operator.rngs, operator.name = None, name
-        operator._process = os.getpid()
-        operator._reset()
-        return operator
+def _call(operator: ModalityOperator, method: str, *arguments: Any) -> Any:
+    """Calls a method of the copy that a compiled step has of an operator."""
+    kind = ModalityOperator
+    held = jax.tree.leaves(_own(operator), is_leaf=lambda part: isinstance(part, kind))
+    for one in (operator, *held):
+        if isinstance(one, kind):
+            one._is_copy = True
+    return getattr(operator, method)(*arguments)
 
-    def flatten(operator: ModalityOperator) -> Any:
-        # Donating an operator must not delete a rate that the caller, or another operator, holds.
-        return (copy_tree(operator.config), operator._state), operator.name
 
-    def flatten_with_keys(operator: ModalityOperator) -> Any:
-        children, name = flatten(operator)
-        return tuple(zip(map(GetAttrKey, ("config", "state")), children, strict=True)), name
+_ENGINE = engine_of(
+    lambda operator, *given: _call(operator, "generate_random_params", *given),
+    lambda operator, *given: _call(operator, "apply", *given),
+)
+"""Runs the methods of any operator, which takes the place of the config."""
 
-    register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+def _own(operator: ModalityOperator) -> dict[str, Any]:
+    """Returns the attributes that a subclass has set."""
+    return {name: part for name, part in vars(operator).items() if name not in _OWN}
+
+
+def _is_dynamic(part: Any) -> bool:
+    """Says whether a part of an attribute is a leaf of the operator's pytree."""
+    if isinstance(part, np.ndarray):
+        return part.dtype.kind not in "OSUMm"  # such as text, which JAX does not take
+    return isinstance(part, float | complex | np.inexact | jax.Array | jax.ShapeDtypeStruct)
+
+
+def _is_static(part: Any) -> bool:
+    """Says whether a part of an attribute is hashed and compared by value."""
+    kind: Any = type(part)
+    # Functions, classes and members of an Enum are what they are, whatever happens.
+    fixed = isinstance(part, enum.Enum | None) or (callable(part) and hasattr(part, "__name__"))
+    return isinstance(part, Hashable) and (fixed or kind.__eq__ is not object.__eq__)
+
+
+def _flatten(operator: ModalityOperator) -> Any:
+    """Returns the children of an operator by key, and its static part."""
+    # None counts as a part: it may be the axis of an array in a tree of axes.
+    found, structure = tree_flatten_with_path(_own(operator), is_leaf=lambda part: part is None)
+    known, dynamic = operator._layout
+    if structure != known:
+        dynamic = tuple(_is_dynamic(part) for _, part in found)
+    # Donating an operator must not delete an array that the caller, or another one, holds, and what
+    # a dispatched call reads must not be changed in place.
+    children = [("config", copy_tree(operator.config)), ("state", operator._state)]
+    static = []
+    for is_leaf, (path, part) in zip(dynamic, found, strict=True):
+        name = keystr(path, simple=True, separator=".")
+        if is_leaf:
+            children.append((name, copy_tree(part)))
+        elif not _is_static(part):
+            constraint = "be an array, a number, or hashable by value"
+            cure = "Put it into the config or on the class, or make its class a frozen dataclass."
+            raise TypeError(must(f"{type(operator).__name__}.{name}", constraint, part, cure))
+        static.append(None if is_leaf else (type(part), part))  # 1 and True are equal
+    keyed = [(GetAttrKey(name), child) for name, child in children]
+    return keyed, (operator.name, structure, dynamic, tuple(static))
+
+
+def _unflatten(cls: type[ModalityOperator], rest: Any, children: Any) -> ModalityOperator:
+    operator = object.__new__(cls)
+    operator.config, operator._state, *leaves = children
+    operator.name, structure, dynamic, static = rest
+    rest = iter(leaves)
+    parts = [next(rest) if one else part[1] for one, part in zip(dynamic, static, strict=True)]
+    vars(operator).update(jax.tree.unflatten(structure, parts))
+    operator.rngs, operator._process = None, os.getpid()
+    operator._reset()
+    # A tree of axes or shapes has other leaves in the places that are dynamic.
+    operator._layout = structure, dynamic
+    return operator

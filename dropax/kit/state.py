@@ -78,15 +78,6 @@ class OperatorState:
         """Returns the state of the next step."""
         return dataclasses.replace(self, step=self.step + np.uint32(1))
 
-    def count(self, applied: Any, skipped: Any) -> "OperatorState":
-        """Returns the state with records added to its counts, each number a uint32 scalar."""
-        added = jnp.stack([applied, skipped])
-        words = jnp.stack([self.applied_count, self.skipped_count])
-        low = words[:, 1] + added
-        high = words[:, 0] + (low < added).astype(jnp.uint32)  # a low word that wrapped carries
-        counts = jnp.stack([high, low], axis=1)
-        return dataclasses.replace(self, applied_count=counts[0], skipped_count=counts[1])
-
     def __repr__(self) -> str:
         parts = {name: getattr(self, name) for name in _FIELDS}
         words = (self.key, self.step, self.applied_count, self.skipped_count)
