@@ -29,8 +29,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     """Says what is dropped, how much of it, and what replaces it.
 
     Frozen, hashable, compared by value, and a pytree. Its leaves are `dropout_rate` and
-    `apply_probability`, which may be traced; all else is static. An `apply_probability` of exactly
-    1.0, the default, is static too.
+    `apply_probability`, which may be traced; all else is static.
 
     The first six arguments of the constructor may be positional, in this order: `cacheable`,
     `batch_stats_fn`, `precomputed_stats`, `stochastic`, `stream_name`, `batch_strategy`. The others
@@ -54,7 +53,8 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         integer dtype must hold a number exactly; "mean", "noise" and "stats_mean" are rounded.
       rescale: whether kept values are divided by the expected kept fraction. Floating-point images
         only.
-      apply_probability: probability that a record is changed at all, in [0.0, 1.0].
+      apply_probability: probability that a record is changed at all, in [0.0, 1.0], or None, which
+        says always.
       target_key: field that the result is written to; None for `field_key`.
       mask_key: field that the keep mask is written to, bool, of the element's shape; None for no
         such field.
@@ -104,7 +104,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     mode: ModeName | Mode = "pixel"
     fill: Fill = 0.0
     rescale: bool = False
-    apply_probability: Rate = 1.0
+    apply_probability: Rate | None = None
     auxiliary_fill: float | tuple[float, ...] = 0
     mask_key: str | None = None
     where_key: str | None = None
@@ -113,16 +113,17 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     share_mask: bool = False
 
     dynamic_fields: ClassVar[tuple[str, ...]] = ("dropout_rate", "apply_probability")
-    neutral: ClassVar[dict[str, float]] = {"apply_probability": 1.0}
     plain_types: ClassVar[dict[str, type]] = {**TYPES, "FromField": FromField}
-    mode_object: ClassVar[Mode]
-    """The object that `mode` stands for, an attribute of each config."""
+
+    @property
+    def mode_object(self) -> Mode:
+        """The object that `mode` stands for."""
+        return as_mode(self.mode, self.owner("mode"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_rates()
-        # Kept with the fields: a pytree's unflattening does not come by here.
-        vars(self)["mode_object"] = as_mode(self.mode, self.owner("mode"))
+        as_mode(self.mode, self.owner("mode"))
         self._check_fills()
         for name in ("rescale", "share_mask"):
             require_kind(self.owner(name), getattr(self, name), bool, "a bool")
@@ -154,12 +155,13 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         vars(self)["dropout_rate"] = checked_rates(rate, owner)
         if isinstance(rate, tuple) and not self.stochastic:
             raise ValueError(must(owner, "be one number if stochastic is False", rate, cure))
-        owner = self.owner("apply_probability")
-        vars(self)["apply_probability"] = checked_rate(self.apply_probability, owner)
-        certain = isinstance(self.apply_probability, float) and self.apply_probability == 1
-        if not certain and not self.stochastic:
-            constraint = "be 1.0 if stochastic is False"
-            raise ValueError(must(owner, constraint, self.apply_probability, cure))
+        if self.apply_probability is not None:
+            owner, probability = self.owner("apply_probability"), self.apply_probability
+            vars(self)["apply_probability"] = checked_rate(probability, owner)
+            certain = isinstance(probability, int | float) and probability == 1
+            if not certain and not self.stochastic:
+                constraint = "be None or 1.0 if stochastic is False"
+                raise ValueError(must(owner, constraint, probability, cure))
 
     def _check_fills(self) -> None:
         fill = self.fill

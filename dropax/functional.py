@@ -54,7 +54,7 @@ def generate_random_params(
       `{"keep_mask": mask}`, bool, True where kept: of shape (B, H, W, C) in pixel mode, (B, C) in
       channel mode, and in other modes one that broadcasts to the batch, of size 1 along axes that
       share a draw. Also, of shape (B,): `rate`, float32, if the config's is a range; `applied`,
-      bool, if `apply_probability` is not 1; `fill_key`, keys, if the fill is "noise".
+      bool, if there is an `apply_probability`; `fill_key`, keys, if the fill is "noise".
 
     Raises:
       KeyError: if `field_key` is not in `data_shapes`.

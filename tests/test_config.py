@@ -81,7 +81,7 @@ def test_the_first_six_may_be_given_by_position():
 def test_further_options_reproduce_the_documented_behaviour_by_default():
     config = config_of()
     assert (config.fill, config.channel_axis, config.seed) == (0.0, "auto", 0)
-    assert (config.mode_object, config_of(mode="channel").region) == (Pixel(), Channel())
+    assert (config.mode_object, config_of(mode="channel").mode_object) == (Pixel(), Channel())
 
 
 COMMON = {

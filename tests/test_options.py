@@ -102,10 +102,9 @@ def test_records_are_left_alone_by_the_same_draw_under_either_strategy(key):
         np.testing.assert_array_equal(outs[0][name], outs[1][name])
 
 
-def test_a_probability_of_one_is_no_leaf_and_draws_nothing(key):
-    assert jax.tree.leaves(config_of("pixel", dropout_rate=0.4)) == [0.4]
-    always = config_of("pixel", apply_probability=jnp.float32(1))
-    assert len(jax.tree.leaves(always)) == 2
+@pytest.mark.parametrize("one", [1.0, jnp.float32(1)], ids=["number", "array"])
+def test_no_probability_says_always_and_one_draws_the_same_masks(key, one):
+    always = config_of("pixel", apply_probability=one)
     plain, drawn = params_of(config_of("pixel"), key), params_of(always, key)
     assert (set(plain), set(drawn)) == ({"keep_mask"}, {"keep_mask", "applied"})
     np.testing.assert_array_equal(plain["keep_mask"], drawn["keep_mask"])
@@ -294,7 +293,7 @@ REFUSED = [
     ),
     (
         {"apply_probability": 0.5},
-        "apply_probability must be 1.0 if stochastic is False; got 0.5. " + PATTERN,
+        "apply_probability must be None or 1.0 if stochastic is False; got 0.5. " + PATTERN,
     ),
     (
         {"stochastic": True, "dropout_rate": (0.3, 0.2)},

@@ -264,7 +264,7 @@ def _config(options: argparse.Namespace, shape: tuple[int, ...]) -> DropoutOpera
     """Returns the config of an operator on a field `image` of a shape."""
     if options.preset:
         # On every image and without a rescale, whatever the paper does.
-        own: dict[str, Any] = {"apply_probability": 1.0, "rescale": False}
+        own: dict[str, Any] = {"apply_probability": None, "rescale": False}
         if options.preset == "cutout":
             own["image_shape"] = shape[len(shape) == 4 :][:2]
         return PRESETS[options.preset]("image", fill=options.fill, mask_key="keep_mask", **own)

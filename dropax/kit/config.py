@@ -7,28 +7,46 @@ new compilation; everything else is static. Unflattening goes round the construc
 """
 
 import dataclasses
-import difflib
-import hashlib
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self
 
 import jax
 import numpy as np
-from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from dropax.kit.errors import (
+    did_you_mean,
     is_array,
     is_number,
+    is_traced,
     must,
     require_choice,
     require_kind,
 )
 from dropax.kit.serialization import Plain
-from dropax.kit.trees import copy_containers
+from dropax.kit.trees import copy_containers, register_pytree
+
+
+class _ByValue:
+    """A dict or a list that is copied, then hashed and compared by value, arrays included."""
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = copy_containers(tree)
+
+    @functools.cached_property
+    def _value(self) -> Any:
+        leaves, structure = jax.tree.flatten(self.tree)
+        return str(structure), *map(_leaf_value, leaves)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByValue) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
 
 
 class _Copied:
-    """A field whose container is copied in, and read back as a copy: no one can change it.
+    """A field whose dict or list is copied in and read back as a copy: no one can change it.
 
     Fields are annotated with what they hold; a type checker wants the descriptor there instead.
     """
@@ -37,67 +55,12 @@ class _Copied:
         self._name = name
 
     def __get__(self, config: Any, owner: type | None = None) -> Any:
-        if config is None:
-            return None
-        value = vars(config)[self._name]
-        return copy_containers(value) if isinstance(value, dict | list) else value
+        value = None if config is None else vars(config)[self._name]
+        return copy_containers(value.tree) if isinstance(value, _ByValue) else value
 
     def __set__(self, config: Any, value: Any) -> None:
         # What is neither is left for the constructor to refuse.
-        if isinstance(value, dict | list):
-            value = copy_containers(value)
-        vars(config)[self._name] = value
-
-
-class _Static:
-    """The static part of a config, hashed and compared by value."""
-
-    def __init__(self, values: dict[str, Any], dynamic_fields: tuple[str, ...]) -> None:
-        self.values = {
-            name: value
-            for name, value in values.items()
-            if name[0] != "_" and name not in dynamic_fields
-        }
-        self.key = tuple(
-            (name, _digest(value) if isinstance(value, dict | list) else value)
-            for name, value in sorted(self.values.items())
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Static) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-
-def _flatten(config: "OperatorConfig") -> tuple[tuple[Any, ...], _Static]:
-    """Returns the leaves of a config, one for each dynamic field, and its static part."""
-    values = vars(config)
-    static = values.get("_static")
-    if static is None:
-        # Of a copy: another thread may be adding what it has cached.
-        static = values["_static"] = _Static(values.copy(), config.dynamic_fields)
-    leaves = []
-    for name in config.dynamic_fields:
-        value = values[name]
-        is_neutral = type(value) is float and value == config.neutral.get(name)
-        leaves.append(None if is_neutral else value)
-    return tuple(leaves), static
-
-
-def _register(cls: "type[OperatorConfig]") -> None:
-    def flatten_with_keys(config: "OperatorConfig") -> tuple[Any, _Static]:
-        leaves, static = _flatten(config)
-        return tuple(zip(map(GetAttrKey, cls.dynamic_fields), leaves, strict=True)), static
-
-    def unflatten(static: _Static, leaves: Any) -> Any:
-        config = object.__new__(cls)
-        vars(config).update(static.values, _static=static)
-        for name, leaf in zip(cls.dynamic_fields, leaves, strict=True):
-            vars(config)[name] = cls.neutral.get(name) if leaf is None else leaf
-        return config
-
-    register_pytree_with_keys(cls, flatten_with_keys, unflatten, _flatten)
+        vars(config)[self._name] = _ByValue(value) if isinstance(value, dict | list) else value
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -128,8 +91,7 @@ class OperatorConfig(Plain):
     batch_strategy: Literal["vmap", "scan"] = "vmap"
 
     dynamic_fields: ClassVar[tuple[str, ...]] = ()
-    neutral: ClassVar[dict[str, float]] = {}
-    """Values that switch a dynamic field off: it then is no leaf, and costs nothing."""
+    """The fields that are leaves. One that is None has no leaf."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -137,19 +99,15 @@ class OperatorConfig(Plain):
         for name in ("__eq__", "__hash__", "__repr__"):
             if name not in vars(cls):
                 setattr(cls, name, getattr(cls, name))
-        _register(cls)
+        register_pytree(cls, cls.dynamic_fields, static=True)
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         """Refuses an unknown argument by the name of a known one that holds it or is near it."""
         known = [field.name for field in dataclasses.fields(cls)]
         for name in options:
             if name not in known:
-                near = [other for other in known if name in other.split("_")]
-                near += difflib.get_close_matches(name, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise TypeError(
-                    f"{cls.__name__} got an unexpected keyword argument {name!r}.{hint}"
-                )
+                text = f"{cls.__name__} got an unexpected keyword argument {name!r}."
+                raise TypeError(" ".join(filter(None, (text, did_you_mean(name, known)))))
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -164,7 +122,7 @@ class OperatorConfig(Plain):
         function: Any = self.batch_stats_fn
         if function is not None and not callable(function):
             raise TypeError(must(self.owner("batch_stats_fn"), "be callable or None", function))
-        stats = vars(self)["precomputed_stats"]
+        stats = self.precomputed_stats
         if stats is not None:
             owner = self.owner("precomputed_stats")
             require_kind(owner, stats, dict, "a dict or None")
@@ -177,7 +135,7 @@ class OperatorConfig(Plain):
 
     def same_statistics(self, other: "OperatorConfig") -> bool:
         """Says whether another config has equal `precomputed_stats`."""
-        return _digest(self.precomputed_stats) == _digest(other.precomputed_stats)
+        return bool(vars(self)["precomputed_stats"] == vars(other)["precomputed_stats"])
 
     def owner(self, name: str) -> str:
         """Returns the name of an argument as the caller wrote it, for an error."""
@@ -193,14 +151,15 @@ class OperatorConfig(Plain):
 
     def _value(self) -> tuple[Any, ...]:
         """Returns what stands for the config in comparisons and hashes."""
-        children, static = _flatten(self)
-        leaves, structure = jax.tree.flatten(children)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        leaves, structure = jax.tree.flatten([getattr(self, name) for name in self.dynamic_fields])
+        if is_traced(leaves):
             raise TypeError(
                 f"{type(self).__name__} holds a traced value, so it can be neither hashed nor "
                 "compared. Pass it to the jitted function as an argument: it is a pytree."
             )
-        return type(self), static, structure, *map(_leaf_value, leaves)
+        names = [field.name for field in dataclasses.fields(self)]
+        static = [vars(self)[name] for name in names if name not in self.dynamic_fields]
+        return type(self), *static, structure, *map(_rate_value, leaves)
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -209,12 +168,6 @@ class OperatorConfig(Plain):
 
     def __hash__(self) -> int:
         return hash(self._value())
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).copy().items() if name[0] != "_"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
 
     def __repr__(self) -> str:
         shown = ", ".join(
@@ -225,7 +178,7 @@ class OperatorConfig(Plain):
         return f"{type(self).__name__}({shown})"
 
 
-_register(OperatorConfig)
+register_pytree(OperatorConfig, (), static=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -293,23 +246,19 @@ def plain_number(number: Any) -> int | float:
     return plain + 0
 
 
-def _digest(tree: Any) -> tuple[str, str]:
-    """Returns what stands for a tree's values: its structure and a digest of its leaves."""
-    leaves, structure = jax.tree.flatten(tree)
-    digest = hashlib.sha256()
-    for leaf in leaves:
-        if is_array(leaf):
-            array = np.asarray(leaf)
-            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-        else:
-            digest.update(f"{type(leaf).__qualname__}{leaf!r};".encode())
-    return str(structure), digest.hexdigest()
-
-
 def _leaf_value(leaf: Any) -> Any:
-    if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
-        return leaf
-    return leaf.item() if leaf.shape == () else _digest(leaf)
+    """Returns what a leaf is hashed and compared by; 1, 1.0 and True differ."""
+    if not is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct):
+        return type(leaf), repr(leaf)
+    array = np.asarray(leaf)
+    return str(array.dtype), array.shape, array.tobytes()
+
+
+def _rate_value(rate: Any) -> Any:
+    """Returns what a rate is hashed and compared by: its number, whatever holds it."""
+    if isinstance(rate, jax.Array | np.ndarray | np.generic):
+        return rate.item() if rate.shape == () else _leaf_value(rate)
+    return rate
 
 
 def _is_default(value: Any, default: Any) -> bool:

@@ -203,7 +203,7 @@ def configs(draw: st.DrawFn, /, **options: Any) -> DropoutOperatorConfig:
     simple = map(st.just, (0.0, 1.0, "mean", "noise", "stats_mean", FromField("other")))
     fill = choose("fill", st.one_of(*simple, st.floats(-2, 100, width=16)))
     choose("rescale", st.sampled_from([False, False, True]))
-    choose("apply_probability", st.sampled_from([1.0, 1.0, 0.5 if stochastic else 1.0]))
+    choose("apply_probability", st.sampled_from([None, None, 0.5 if stochastic else None]))
     choose("share_mask", st.sampled_from([False, False, True]))
     choose("batch_strategy", st.sampled_from(["vmap", "vmap", "scan"]))
     choose("seed", st.integers(0, 2**32 - 1))
