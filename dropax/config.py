@@ -1,26 +1,25 @@
 """What is fixed for dropout: what drops, how much of it, and what takes its place."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from dropax.fills import COMPUTED_FILLS, Fill, FromField
-from dropax.kit.config import ModalityOperatorConfig, plain_number
+from dropax.fills import Fill, FromField, as_fill
+from dropax.kit.config import ModalityOperatorConfig, unsigned_zero
 from dropax.kit.errors import (
     is_array,
     is_number,
     must,
-    require_choice,
     require_kind,
     require_number,
     require_whole,
 )
+from dropax.kit.serialization import plain, shortest
 from dropax.layout import ChannelAxis
-from dropax.modes import TYPES, Mode, as_mode
+from dropax.modes import MODES, Mode, as_mode
 
-ModeName = Literal["pixel", "channel", "block", "patch", "box", "grid", "band", "record"]
 Rate = float | jax.Array
 
 
@@ -43,9 +42,9 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
       dropout_rate: expected dropped fraction of the element, in [0.0, 1.0], in every mode. A number
         or a JAX scalar; a JAX scalar is not checked and saturates: 0 and below keeps all, 1 and
         above drops all. A tuple (low, high) lets each record draw its own rate.
-      mode: "pixel", "channel", "block", "patch", "box", "grid", "band" or "record", or a mode
-        object such as `Pixel(per_channel=False)` or `Box(count=3)`. A name stands for the object's
-        defaults.
+      mode: "pixel", "channel", "block", "patch", "box", "grid", "band" or "record", which stand for
+        the defaults of their object; a mode object such as `Box(count=3)`; or such an object as
+        text, "Box(count=3)".
       fill: what dropped values become: a finite number; a tuple of one number for each channel;
         "mean", the mean of the element's own channel; "noise", normal with the mean and standard
         deviation of that channel; "stats_mean", `stats["mean"]`; or `FromField("other")`, the
@@ -101,7 +100,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
 
     _: dataclasses.KW_ONLY
     dropout_rate: Rate | tuple[Rate, Rate] = 0.1
-    mode: ModeName | Mode = "pixel"
+    mode: str | Mode = "pixel"
     fill: Fill = 0.0
     rescale: bool = False
     apply_probability: Rate | None = None
@@ -113,7 +112,6 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     share_mask: bool = False
 
     dynamic_fields: ClassVar[tuple[str, ...]] = ("dropout_rate", "apply_probability")
-    plain_types: ClassVar[dict[str, type]] = {**TYPES, "FromField": FromField}
 
     @property
     def mode_object(self) -> Mode:
@@ -123,7 +121,8 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_rates()
-        as_mode(self.mode, self.owner("mode"))
+        mode = as_mode(self.mode, self.owner("mode"))
+        vars(self)["mode"] = self.mode if self.mode in MODES else mode
         self._check_fills()
         for name in ("rescale", "share_mask"):
             require_kind(self.owner(name), getattr(self, name), bool, "a bool")
@@ -141,8 +140,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
                 constraint = "name a field of its own"
                 raise ValueError(must(self.owner("mask_key"), constraint, self.mask_key))
         for name in ("seed", "channel_axis"):
-            if isinstance(getattr(self, name), np.integer):
-                vars(self)[name] = int(getattr(self, name))
+            vars(self)[name] = plain(getattr(self, name))
         require_whole(self.owner("seed"), self.seed, 0, 2**32)
         if self.channel_axis is not None and self.channel_axis != "auto":
             require_kind(
@@ -152,7 +150,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     def _check_rates(self) -> None:
         owner, rate = self.owner("dropout_rate"), self.dropout_rate
         cure = "A deterministic operator has one pattern; pass stochastic=True for a draw a record."
-        vars(self)["dropout_rate"] = checked_rates(rate, owner)
+        rate = vars(self)["dropout_rate"] = checked_rates(rate, owner)
         if isinstance(rate, tuple) and not self.stochastic:
             raise ValueError(must(owner, "be one number if stochastic is False", rate, cure))
         if self.apply_probability is not None:
@@ -163,11 +161,22 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
                 constraint = "be None or 1.0 if stochastic is False"
                 raise ValueError(must(owner, constraint, probability, cure))
 
+    def _meaning(self, name: str) -> Any:
+        return shortest(self.mode, MODES) if name == "mode" else super()._meaning(name)
+
+    @classmethod
+    def _read(cls, values: dict[str, Any], types: dict[str, type]) -> dict[str, Any]:
+        values = super()._read(values, types)
+        if isinstance(values.get("mode"), str) and values["mode"] not in MODES:
+            values["mode"] = as_mode(values["mode"], f"{cls.__name__}.mode", types)
+        return values
+
     def _check_fills(self) -> None:
+        for name in ("fill", "auxiliary_fill"):
+            vars(self)[name] = as_fill(getattr(self, name), self.owner(name))
         fill = self.fill
         if isinstance(fill, str):
-            cure = "Or pass a number, or FromField('field')."
-            require_choice(self.owner("fill"), fill, COMPUTED_FILLS, cure)
+            pass
         elif isinstance(fill, FromField):
             if fill.field in (self.field_key, self.target_key, self.mask_key):
                 constraint = "name a field of its own, which is not written to"
@@ -187,19 +196,18 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
                 raise ValueError(must(owner, f"have a number for each {each}", value))
             for position, number in enumerate(value):
                 require_number(f"{owner}[{position}]", number)
-            vars(self)[name] = tuple(map(plain_number, value))
+            vars(self)[name] = tuple(map(unsigned_zero, value))
         elif is_array(value) and value.shape:
             cure = "Pass fill='stats_mean' and stats={'mean': array}, which takes arrays."
             raise TypeError(must(owner, "be a number or a tuple of numbers", value, cure))
         else:
             require_number(owner, value)
-            vars(self)[name] = plain_number(value)
+            vars(self)[name] = unsigned_zero(value)
 
 
 def checked_rate(rate: Any, owner: str) -> Any:
     """Returns a fraction as a Python float, or as the JAX scalar that it is."""
-    if isinstance(rate, np.ndarray) and rate.shape == ():
-        rate = rate.item()
+    rate = plain(rate)
     if isinstance(rate, jax.Array):
         real = jax.numpy.issubdtype(rate.dtype, np.floating) or jax.numpy.issubdtype(
             rate.dtype, np.integer
@@ -208,8 +216,7 @@ def checked_rate(rate: Any, owner: str) -> Any:
             raise TypeError(must(owner, "be a number or a real scalar array", rate))
         return rate
     if not is_number(rate):
-        cure = "Pass a tuple (low, high) for a range." if isinstance(rate, list) else ""
-        raise TypeError(must(owner, "be a number or a real scalar array", rate, cure))
+        raise TypeError(must(owner, "be a number or a real scalar array", rate))
     if not 0.0 <= rate <= 1.0:  # NaN fails the comparison too
         raise ValueError(must(owner, "be in [0.0, 1.0]", rate))
     return float(rate)
@@ -217,6 +224,7 @@ def checked_rate(rate: Any, owner: str) -> Any:
 
 def checked_rates(rate: Any, owner: str) -> Any:
     """Returns a rate, or the bounds (low, high) of a range of them, each as `checked_rate` does."""
+    rate = plain(rate)
     if not isinstance(rate, tuple):
         return checked_rate(rate, owner)
     if len(rate) != 2:

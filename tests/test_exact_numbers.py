@@ -178,7 +178,7 @@ WRONG = [
             f"Channel.groups must be a tuple of tuples of channels; got {groups}. "
             "Pass a tuple such as ((0, 1, 2), (3,)).",
         )
-        for groups in ([(0,), (1,)], ([0], [1]))
+        for groups in ((0, 1), ((0,), 1))
     ),
     (
         lambda: Channel(groups=((0, 1), ())),

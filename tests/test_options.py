@@ -316,7 +316,7 @@ REFUSED = [
     (
         {"fill": "median"},
         "fill must be one of 'mean', 'noise', 'stats_mean'; got 'median'. Did you mean "
-        "'mean'? Or pass a number, or FromField('field').",
+        "'mean'? Or write it as in Python, such as \"FromField('other')\".",
     ),
     (
         {"auxiliary_fill": (1, 2), "auxiliary_fields": ["a"]},

@@ -260,12 +260,18 @@ class Thawed(Corner.__mro__[1]):
 
 
 LISTED = f"must be one of {', '.join(map(repr, modes.MODES))}; got"
+TEXT = "Or write it as in Python, such as 'Box(count=3)'."
 OBJECT = "must be a mode's name or a mode object such as Pixel(); got"
 NO_MODES = {
-    "a misspelt name": ("pixle", ValueError, f"{LISTED} 'pixle'. Did you mean 'pixel'?"),
-    "a capital": ("Channel", ValueError, f"{LISTED} 'Channel'. Did you mean 'channel'?"),
-    "an unknown name": ("zzz", ValueError, f"{LISTED} 'zzz'."),
-    "nothing": ("", ValueError, f"{LISTED} ''."),
+    "a misspelt name": ("pixle", ValueError, f"{LISTED} 'pixle'. Did you mean 'pixel'? {TEXT}"),
+    "a class by name": (
+        "Channel",
+        ValueError,
+        f"{LISTED} 'Channel'. Did you mean 'channel'? Or write it as in Python, such as "
+        "'Channel()'.",
+    ),
+    "an unknown name": ("zzz", ValueError, f"{LISTED} 'zzz'. {TEXT}"),
+    "nothing": ("", ValueError, f"{LISTED} ''. {TEXT}"),
     "None": (None, TypeError, f"{OBJECT} None."),
     "a number": (3, TypeError, f"{OBJECT} 3."),
     "a class": (Pixel, TypeError, f"{OBJECT} the class Pixel."),

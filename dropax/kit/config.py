@@ -8,7 +8,8 @@ new compilation; everything else is static. Unflattening goes round the construc
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import jax
@@ -23,7 +24,13 @@ from dropax.kit.errors import (
     require_choice,
     require_kind,
 )
-from dropax.kit.serialization import Plain
+from dropax.kit.serialization import (
+    is_default,
+    plain,
+    read_statistics,
+    write_statistics,
+    write_value,
+)
 from dropax.kit.trees import copy_containers, register_pytree
 
 
@@ -64,7 +71,7 @@ class _Copied:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class OperatorConfig(Plain):
+class OperatorConfig:
     """What every operator is configured by.
 
     Attributes:
@@ -133,6 +140,71 @@ class OperatorConfig(Plain):
         """Returns a new config, checked again, with some attributes replaced."""
         return dataclasses.replace(self, **changes)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Writes the config as values that JSON knows.
+
+        Returns:
+          A dict of every field. Modes and fills are names, or text as they are written in Python.
+          Tuples become lists, infinities and NaN text, and arrays in `precomputed_stats` dicts of
+          their dtype, shape and values.
+
+        Raises:
+          TypeError: if a field has no such form, such as a function or a traced value.
+
+        Example:
+          >>> OperatorConfig(cacheable=True).to_dict()["cacheable"]
+          True
+        """
+        values = {}
+        for name in (field.name for field in dataclasses.fields(self)):
+            value, write = self._meaning(name), write_value
+            if isinstance(value, _ByValue):
+                value, write = value.tree, write_statistics
+            values[name] = write(value, self.owner(name))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], types: Sequence[type] = ()) -> Self:
+        """Makes the config that `to_dict` wrote, or that was written by hand, as in YAML.
+
+        Args:
+          values: arguments of the constructor by name. What is left out has its default.
+          types: dataclasses of your own that text may hold, modes or fills.
+
+        Returns:
+          The config; of what `to_dict` returned, an equal one.
+
+        Raises:
+          TypeError: if `values` is no dict, or an argument is of the wrong type.
+          ValueError: if an argument is unknown or out of range.
+
+        Example:
+          >>> OperatorConfig.from_dict({"stochastic": True})
+          OperatorConfig(stochastic=True)
+        """
+        owner = f"{cls.__name__}.from_dict"
+        require_kind(f"{owner}.values", values, dict, "a dict as to_dict returns it")
+        for name in values:
+            fields = [field.name for field in dataclasses.fields(cls)]
+            require_choice(f"{owner}.values: a field", name, fields)
+        for number, kind in enumerate(types):
+            if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
+                raise TypeError(must(f"{owner}.types[{number}]", "be a dataclass", kind))
+        return cls(**cls._read(values, {kind.__name__: kind for kind in types}))
+
+    @classmethod
+    def _read(cls, values: dict[str, Any], types: dict[str, type]) -> dict[str, Any]:
+        """Returns the constructor's arguments for values that were written."""
+        values = dict(values)
+        if "precomputed_stats" in values:
+            owner = f"{cls.__name__}.precomputed_stats"
+            values["precomputed_stats"] = read_statistics(values["precomputed_stats"], owner)
+        if isinstance(values.get("clip_range"), list):
+            infinite = {"-inf": -math.inf, "inf": math.inf}
+            bounds = values["clip_range"]
+            values["clip_range"] = [infinite.get(b, b) if isinstance(b, str) else b for b in bounds]
+        return values
+
     def same_statistics(self, other: "OperatorConfig") -> bool:
         """Says whether another config has equal `precomputed_stats`."""
         return bool(vars(self)["precomputed_stats"] == vars(other)["precomputed_stats"])
@@ -158,8 +230,12 @@ class OperatorConfig(Plain):
                 "compared. Pass it to the jitted function as an argument: it is a pytree."
             )
         names = [field.name for field in dataclasses.fields(self)]
-        static = [vars(self)[name] for name in names if name not in self.dynamic_fields]
+        static = [self._meaning(name) for name in names if name not in self.dynamic_fields]
         return type(self), *static, structure, *map(_rate_value, leaves)
+
+    def _meaning(self, name: str) -> Any:
+        """Returns what a field is compared by, and written as: one form for equal values."""
+        return vars(self)[name]
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -173,7 +249,7 @@ class OperatorConfig(Plain):
         shown = ", ".join(
             f"{field.name}={getattr(self, field.name)!r}"
             for field in dataclasses.fields(self)
-            if not _is_default(getattr(self, field.name), field.default)
+            if not is_default(getattr(self, field.name), field.default)
         )
         return f"{type(self).__name__}({shown})"
 
@@ -231,19 +307,18 @@ class ModalityOperatorConfig(OperatorConfig):
             self._check_clip_range(self.clip_range)
 
     def _check_clip_range(self, bounds: Any) -> None:
-        owner = self.owner("clip_range")
+        owner, bounds = self.owner("clip_range"), plain(bounds)
         if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
             cure = "Pass a tuple such as (0.0, 1.0)."
             raise TypeError(must(owner, "be a tuple of two numbers or None", bounds, cure))
         if len(bounds) != 2 or not bounds[0] < bounds[1]:  # NaN fails the comparison too
             raise ValueError(must(owner, "be (low, high) with low < high", bounds))
-        vars(self)["clip_range"] = tuple(map(plain_number, bounds))
+        vars(self)["clip_range"] = tuple(map(unsigned_zero, bounds))
 
 
-def plain_number(number: Any) -> int | float:
-    """Returns a Python number. -0.0 becomes 0.0, which it is equal to, as static values must be."""
-    plain: int | float = number.item() if isinstance(number, np.generic) else number
-    return plain + 0
+def unsigned_zero(number: float) -> float:
+    """Returns 0.0 for -0.0, which it is equal to, as static values must be; others as they are."""
+    return number + 0
 
 
 def _leaf_value(leaf: Any) -> Any:
@@ -259,7 +334,3 @@ def _rate_value(rate: Any) -> Any:
     if isinstance(rate, jax.Array | np.ndarray | np.generic):
         return rate.item() if rate.shape == () else _leaf_value(rate)
     return rate
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    return value is default or (type(value) is type(default) and bool(value == default))
