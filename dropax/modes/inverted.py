@@ -10,7 +10,7 @@ import numpy as np
 from dropax.bits import GRID, drop_units, keep_threshold
 from dropax.kit.serialization import take_plain
 from dropax.modes.base import expected_fraction, one_dispatch, sample_mask
-from dropax.modes.table import TYPES, as_mode
+from dropax.modes.table import as_mode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +75,6 @@ class Inverted:
         """
         dropped = 1 - expected_fraction(self.mode, element_shape, _kept_rate(rate))
         return jnp.where(drop_units(rate) == 0, 0, dropped)
-
-
-TYPES["Inverted"] = Inverted
 
 
 def _kept_rate(rate: Any) -> jax.Array:

@@ -11,7 +11,7 @@ from dropax.bits import sample_words, split_in_two
 from dropax.kit.errors import must, require_kind, require_number
 from dropax.kit.serialization import take_plain
 from dropax.modes.base import expected_fraction, one_dispatch, sample_mask
-from dropax.modes.table import TYPES, as_mode
+from dropax.modes.table import as_mode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +103,3 @@ class OneOf:
         """Returns the probability of each mode, float64."""
         weights = np.array(self.weights or (1,) * len(self.modes), np.float64)
         return weights / weights.sum()
-
-
-TYPES["OneOf"] = OneOf

@@ -10,7 +10,7 @@ from dropax.bits import store
 from dropax.kit.errors import must, require_kind
 from dropax.kit.serialization import take_plain
 from dropax.modes.base import expected_fraction, one_dispatch, sample_mask
-from dropax.modes.table import TYPES, as_mode
+from dropax.modes.table import as_mode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +97,3 @@ class Shared:
         spatial = [size for axis, size in enumerate(element_shape[:-1]) if axis not in axes]
         channels = 1 if last in axes else element_shape[-1]
         return tuple(axis for axis in axes if axis != last), (*spatial, channels)
-
-
-TYPES["Shared"] = Shared

@@ -1,36 +1,24 @@
-"""Modes by name, and what a user may pass for one."""
+"""What a user may pass for a mode: a name, text or an object. `dropax.modes` fills the tables."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from dropax.kit.errors import must
 from dropax.kit.serialization import read_text
-from dropax.modes.band import Band
 from dropax.modes.base import Mode
-from dropax.modes.block import Block
-from dropax.modes.blocks import Blocks
-from dropax.modes.box import Box
-from dropax.modes.channel import Channel
-from dropax.modes.grid import Grid
-from dropax.modes.patch import Patch
-from dropax.modes.pixel import Pixel
-from dropax.modes.record import Record
 
-MODES: dict[str, Mode] = {
-    "pixel": Pixel(),
-    "channel": Channel(),
-    "block": Block(),
-    "patch": Patch(),
-    "box": Box(),
-    "grid": Grid(),
-    "band": Band(),
-    "record": Record(),
-}
+MODES: dict[str, Mode] = {}
+"""The objects that names stand for, of their classes' defaults."""
 
-TYPES: dict[str, type] = {
-    kind.__name__: kind for kind in [*(type(mode) for mode in MODES.values()), Blocks]
-}
-"""The mode classes of this package by name. Those that are made from other modes add themselves."""
+TYPES: dict[str, type] = {}
+"""The classes that text may hold, by name."""
+
+
+def add_mode(kind: type, name: str | None) -> None:
+    """Lets text hold a mode's class, and a name, if there is one, stand for its defaults."""
+    TYPES[kind.__name__] = kind
+    if name is not None:
+        MODES[name] = kind()
 
 
 def as_mode(mode: Any, owner: str, types: Mapping[str, type] = {}) -> Mode:
@@ -52,10 +40,10 @@ def as_mode(mode: Any, owner: str, types: Mapping[str, type] = {}) -> Mode:
     if isinstance(mode, str):
         mode = read_text(mode, MODES, {**TYPES, **types}, owner, "Box(count=3)")
     kind: Any = type(mode)
-    if callable(getattr(kind, "sample", None)):
-        if kind.__eq__ is object.__eq__ or kind.__hash__ is None:
-            cure = "Make its class a frozen dataclass."
-            raise TypeError(must(owner, "be hashable by value", mode, cure))
-        given: Mode = mode
-        return given
-    raise TypeError(must(owner, "be a mode's name or a mode object such as Pixel()", mode))
+    if not callable(getattr(kind, "sample", None)):
+        raise TypeError(must(owner, "be a mode's name or a mode object such as Pixel()", mode))
+    if kind.__eq__ is object.__eq__ or kind.__hash__ is None:
+        cure = "Make its class a frozen dataclass."
+        raise TypeError(must(owner, "be hashable by value", mode, cure))
+    given: Mode = mode
+    return given
