@@ -1,26 +1,25 @@
 """What is fixed for dropout: what drops, how much of it, and what takes its place."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from dropax.fills import COMPUTED_FILLS, Fill, FromField
-from dropax.kit.config import ModalityOperatorConfig, plain_number
+from dropax.fills import Fill, FromField, as_fill
+from dropax.kit.config import ModalityOperatorConfig, unsigned_zero
 from dropax.kit.errors import (
     is_array,
     is_number,
     must,
-    require_choice,
     require_kind,
     require_number,
     require_whole,
 )
+from dropax.kit.serialization import plain, shortest
 from dropax.layout import ChannelAxis
-from dropax.modes import TYPES, Mode, as_mode
+from dropax.modes import MODES, Mode, as_mode
 
-ModeName = Literal["pixel", "channel", "block", "patch", "box", "grid", "band", "record"]
 Rate = float | jax.Array
 
 
@@ -29,8 +28,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     """Says what is dropped, how much of it, and what replaces it.
 
     Frozen, hashable, compared by value, and a pytree. Its leaves are `dropout_rate` and
-    `apply_probability`, which may be traced; all else is static. An `apply_probability` of exactly
-    1.0, the default, is static too.
+    `apply_probability`, which may be traced; all else is static.
 
     The first six arguments of the constructor may be positional, in this order: `cacheable`,
     `batch_stats_fn`, `precomputed_stats`, `stochastic`, `stream_name`, `batch_strategy`. The others
@@ -44,9 +42,9 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
       dropout_rate: expected dropped fraction of the element, in [0.0, 1.0], in every mode. A number
         or a JAX scalar; a JAX scalar is not checked and saturates: 0 and below keeps all, 1 and
         above drops all. A tuple (low, high) lets each record draw its own rate.
-      mode: "pixel", "channel", "block", "patch", "box", "grid", "band" or "record", or a mode
-        object such as `Pixel(per_channel=False)` or `Box(count=3)`. A name stands for the object's
-        defaults.
+      mode: "pixel", "channel", "block", "patch", "box", "grid", "band" or "record", which stand for
+        the defaults of their object; a mode object such as `Box(count=3)`; or such an object as
+        text, "Box(count=3)".
       fill: what dropped values become: a finite number; a tuple of one number for each channel;
         "mean", the mean of the element's own channel; "noise", normal with the mean and standard
         deviation of that channel; "stats_mean", `stats["mean"]`; or `FromField("other")`, the
@@ -54,7 +52,8 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         integer dtype must hold a number exactly; "mean", "noise" and "stats_mean" are rounded.
       rescale: whether kept values are divided by the expected kept fraction. Floating-point images
         only.
-      apply_probability: probability that a record is changed at all, in [0.0, 1.0].
+      apply_probability: probability that a record is changed at all, in [0.0, 1.0], or None, which
+        says always.
       target_key: field that the result is written to; None for `field_key`.
       mask_key: field that the keep mask is written to, bool, of the element's shape; None for no
         such field.
@@ -101,10 +100,10 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
 
     _: dataclasses.KW_ONLY
     dropout_rate: Rate | tuple[Rate, Rate] = 0.1
-    mode: ModeName | Mode = "pixel"
+    mode: str | Mode = "pixel"
     fill: Fill = 0.0
     rescale: bool = False
-    apply_probability: Rate = 1.0
+    apply_probability: Rate | None = None
     auxiliary_fill: float | tuple[float, ...] = 0
     mask_key: str | None = None
     where_key: str | None = None
@@ -113,16 +112,17 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     share_mask: bool = False
 
     dynamic_fields: ClassVar[tuple[str, ...]] = ("dropout_rate", "apply_probability")
-    neutral: ClassVar[dict[str, float]] = {"apply_probability": 1.0}
-    plain_types: ClassVar[dict[str, type]] = {**TYPES, "FromField": FromField}
-    mode_object: ClassVar[Mode]
-    """The object that `mode` stands for, an attribute of each config."""
+
+    @property
+    def mode_object(self) -> Mode:
+        """The object that `mode` stands for."""
+        return as_mode(self.mode, self.owner("mode"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_rates()
-        # Kept with the fields: a pytree's unflattening does not come by here.
-        vars(self)["mode_object"] = as_mode(self.mode, self.owner("mode"))
+        mode = as_mode(self.mode, self.owner("mode"))
+        vars(self)["mode"] = self.mode if self.mode in MODES else mode
         self._check_fills()
         for name in ("rescale", "share_mask"):
             require_kind(self.owner(name), getattr(self, name), bool, "a bool")
@@ -140,8 +140,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
                 constraint = "name a field of its own"
                 raise ValueError(must(self.owner("mask_key"), constraint, self.mask_key))
         for name in ("seed", "channel_axis"):
-            if isinstance(getattr(self, name), np.integer):
-                vars(self)[name] = int(getattr(self, name))
+            vars(self)[name] = plain(getattr(self, name))
         require_whole(self.owner("seed"), self.seed, 0, 2**32)
         if self.channel_axis is not None and self.channel_axis != "auto":
             require_kind(
@@ -151,21 +150,33 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     def _check_rates(self) -> None:
         owner, rate = self.owner("dropout_rate"), self.dropout_rate
         cure = "A deterministic operator has one pattern; pass stochastic=True for a draw a record."
-        vars(self)["dropout_rate"] = checked_rates(rate, owner)
+        rate = vars(self)["dropout_rate"] = checked_rates(rate, owner)
         if isinstance(rate, tuple) and not self.stochastic:
             raise ValueError(must(owner, "be one number if stochastic is False", rate, cure))
-        owner = self.owner("apply_probability")
-        vars(self)["apply_probability"] = checked_rate(self.apply_probability, owner)
-        certain = isinstance(self.apply_probability, float) and self.apply_probability == 1
-        if not certain and not self.stochastic:
-            constraint = "be 1.0 if stochastic is False"
-            raise ValueError(must(owner, constraint, self.apply_probability, cure))
+        if self.apply_probability is not None:
+            owner, probability = self.owner("apply_probability"), self.apply_probability
+            vars(self)["apply_probability"] = checked_rate(probability, owner)
+            certain = isinstance(probability, int | float) and probability == 1
+            if not certain and not self.stochastic:
+                constraint = "be None or 1.0 if stochastic is False"
+                raise ValueError(must(owner, constraint, probability, cure))
+
+    def _meaning(self, name: str) -> Any:
+        return shortest(self.mode, MODES) if name == "mode" else super()._meaning(name)
+
+    @classmethod
+    def _read(cls, values: dict[str, Any], types: dict[str, type]) -> dict[str, Any]:
+        values = super()._read(values, types)
+        if isinstance(values.get("mode"), str) and values["mode"] not in MODES:
+            values["mode"] = as_mode(values["mode"], f"{cls.__name__}.mode", types)
+        return values
 
     def _check_fills(self) -> None:
+        for name in ("fill", "auxiliary_fill"):
+            vars(self)[name] = as_fill(getattr(self, name), self.owner(name))
         fill = self.fill
         if isinstance(fill, str):
-            cure = "Or pass a number, or FromField('field')."
-            require_choice(self.owner("fill"), fill, COMPUTED_FILLS, cure)
+            pass
         elif isinstance(fill, FromField):
             if fill.field in (self.field_key, self.target_key, self.mask_key):
                 constraint = "name a field of its own, which is not written to"
@@ -185,19 +196,18 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
                 raise ValueError(must(owner, f"have a number for each {each}", value))
             for position, number in enumerate(value):
                 require_number(f"{owner}[{position}]", number)
-            vars(self)[name] = tuple(map(plain_number, value))
+            vars(self)[name] = tuple(map(unsigned_zero, value))
         elif is_array(value) and value.shape:
             cure = "Pass fill='stats_mean' and stats={'mean': array}, which takes arrays."
             raise TypeError(must(owner, "be a number or a tuple of numbers", value, cure))
         else:
             require_number(owner, value)
-            vars(self)[name] = plain_number(value)
+            vars(self)[name] = unsigned_zero(value)
 
 
 def checked_rate(rate: Any, owner: str) -> Any:
     """Returns a fraction as a Python float, or as the JAX scalar that it is."""
-    if isinstance(rate, np.ndarray) and rate.shape == ():
-        rate = rate.item()
+    rate = plain(rate)
     if isinstance(rate, jax.Array):
         real = jax.numpy.issubdtype(rate.dtype, np.floating) or jax.numpy.issubdtype(
             rate.dtype, np.integer
@@ -206,8 +216,7 @@ def checked_rate(rate: Any, owner: str) -> Any:
             raise TypeError(must(owner, "be a number or a real scalar array", rate))
         return rate
     if not is_number(rate):
-        cure = "Pass a tuple (low, high) for a range." if isinstance(rate, list) else ""
-        raise TypeError(must(owner, "be a number or a real scalar array", rate, cure))
+        raise TypeError(must(owner, "be a number or a real scalar array", rate))
     if not 0.0 <= rate <= 1.0:  # NaN fails the comparison too
         raise ValueError(must(owner, "be in [0.0, 1.0]", rate))
     return float(rate)
@@ -215,6 +224,7 @@ def checked_rate(rate: Any, owner: str) -> Any:
 
 def checked_rates(rate: Any, owner: str) -> Any:
     """Returns a rate, or the bounds (low, high) of a range of them, each as `checked_rate` does."""
+    rate = plain(rate)
     if not isinstance(rate, tuple):
         return checked_rate(rate, owner)
     if len(rate) != 2:

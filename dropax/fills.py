@@ -8,8 +8,8 @@ infinity under a dropped value vanish, in values and in gradients. The dtype nev
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,11 @@ import numpy as np
 
 from dropax.bits import normal_from, sample_words, sample_words_from
 from dropax.kit.errors import must, require_kind
-from dropax.kit.serialization import Plain
+from dropax.kit.serialization import plain, read_text
 
 
 @dataclasses.dataclass(frozen=True)
-class FromField(Plain):
+class FromField:
     """A fill that is read from another field of the record.
 
     The other field has the image's dtype and a shape that broadcasts to the image, so in a batch
@@ -59,8 +59,17 @@ class FromField(Plain):
 
 
 Number = int | float
-Fill = Number | tuple[Number, ...] | Literal["mean", "noise", "stats_mean"] | FromField
+Fill = Number | tuple[Number, ...] | str | FromField
 COMPUTED_FILLS = ("mean", "noise", "stats_mean")
+
+
+def as_fill(fill: Any, owner: str, types: Mapping[str, type] = {}) -> Any:
+    """Returns a number, numbers, a name or an object for a fill that may be text."""
+    names = {name: name for name in COMPUTED_FILLS}
+    if isinstance(fill, str):
+        types = {"FromField": FromField, **types}
+        return read_text(fill, names, types, owner, "FromField('other')")
+    return plain(fill)
 
 
 def fill_dropped(array: jax.Array, keep_mask: jax.Array, fill: Any) -> jax.Array:
@@ -82,9 +91,7 @@ def fill_dropped(array: jax.Array, keep_mask: jax.Array, fill: Any) -> jax.Array
     return select(jnp.asarray(keep_mask).astype(jnp.bool_), array, fill)
 
 
-def exact_fill(
-    fill: Number | tuple[Number, ...], dtype: Any, owner: str, *, in_range: bool = False
-) -> np.ndarray:
+def exact_fill(fill: Any, dtype: Any, owner: str, *, in_range: bool = False) -> np.ndarray:
     """Returns numbers in a dtype that can hold them.
 
     Args:

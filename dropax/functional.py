@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from dropax.config import DropoutOperatorConfig, ModeName
+from dropax.config import DropoutOperatorConfig
 from dropax.dropping import Fields, drop_record
 from dropax.fills import Fill, FromField
 from dropax.kit.batching import AnyBatch, RecordEngine, warn_if_baked
@@ -52,7 +52,7 @@ def generate_random_params(
       `{"keep_mask": mask}`, bool, True where kept: of shape (B, H, W, C) in pixel mode, (B, C) in
       channel mode, and in other modes one that broadcasts to the batch, of size 1 along axes that
       share a draw. Also, of shape (B,): `rate`, float32, if the config's is a range; `applied`,
-      bool, if `apply_probability` is not 1; `fill_key`, keys, if the fill is "noise".
+      bool, if there is an `apply_probability`; `fill_key`, keys, if the fill is "noise".
 
     Raises:
       KeyError: if `field_key` is not in `data_shapes`.
@@ -225,7 +225,7 @@ def dropout(
     images: ArrayLike,
     *,
     rate: float | jax.Array | tuple[float | jax.Array, float | jax.Array] = 0.1,
-    mode: ModeName | Mode = "pixel",
+    mode: str | Mode = "pixel",
     fill: Fill = 0.0,
     rescale: bool = False,
     clip_range: tuple[float, float] | None = None,
@@ -244,7 +244,7 @@ def dropout(
         before them are batch axes. With fewer axes, the whole is one element.
       rate: expected fraction dropped, in [0, 1]. May be traced. A tuple (low, high) lets each
         record draw its own.
-      mode: a mode's name, or a mode object, as in `DropoutOperatorConfig`.
+      mode: a mode's name, a mode object, or its text, as in `DropoutOperatorConfig`.
       fill: what dropped values become, as there; there are no statistics and no other fields here.
       rescale: whether kept values are divided by the kept fraction that is expected.
       clip_range: lowest and highest value of the result, or None.

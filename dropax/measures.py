@@ -62,6 +62,8 @@ def expected_dropped_fraction(
         fraction = each(low + jnp.maximum(high - low, 0) * steps).mean()
     else:
         fraction = expected_fraction(config.mode_object, shape, rate)
+    if config.apply_probability is None:
+        return fraction
     # As many records are left alone as `sample_bernoulli` drops at 1 - apply_probability.
     skipped = drop_units(1 - jnp.asarray(config.apply_probability).astype(jnp.float32))
     return fraction * ((np.uint32(GRID) - skipped).astype(jnp.float32) / GRID)

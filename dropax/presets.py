@@ -2,7 +2,8 @@
 
 Each function but the last takes what its paper takes and returns a config whose `dropout_rate` and
 mode do the same; `spec_augment` returns several. They are stochastic unless told otherwise, and
-take every other option of `DropoutOperatorConfig` as well.
+take every other option of `DropoutOperatorConfig` as well. An argument of the wrong type is a
+TypeError, one that is out of range a ValueError.
 
     cutout, random_erasing, gridmask, dropblock     augmentation and regularization
     mae, simmim, beit, videomae                     masked image and video modeling
@@ -11,7 +12,8 @@ take every other option of `DropoutOperatorConfig` as well.
 Hide-and-Seek is `mode="patch"`, SpatialDropout `mode="channel"` with `rescale=True`.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -31,21 +33,19 @@ from dropax.modes import (
 from dropax.modes.base import require_aspect_ratio, require_sizes, spatial_shape
 from dropax.modes.calibration import Border, box_fractions, largest_side
 
-__all__ = [
-    "beit",
-    "cutout",
-    "drop_path",
-    "dropblock",
-    "gridmask",
-    "mae",
-    "random_erasing",
-    "rate_for_side",
-    "simmim",
-    "spec_augment",
-    "videomae",
-]
+PRESETS: dict[str, Callable[..., Any]] = {}
+"""Each preset by its name."""
+
+Sizes = int | tuple[int, ...]
+_Preset = TypeVar("_Preset", bound=Callable[..., Any])
 
 
+def _preset(function: _Preset) -> _Preset:
+    PRESETS[function.__name__] = function
+    return function
+
+
+@_preset
 def cutout(
     field_key: str,
     *,
@@ -71,10 +71,6 @@ def cutout(
     Returns:
       A stochastic config in `Box` mode.
 
-    Raises:
-      TypeError: if an argument is of the wrong type.
-      ValueError: if an argument is out of range.
-
     Example:
       >>> config = cutout("image", image_shape=(32, 32))
       >>> config.mode, round(config.dropout_rate, 4)
@@ -92,6 +88,7 @@ def cutout(
     return _config(field_key, rate, Box(count=holes, border="clip"), options)
 
 
+@_preset
 def random_erasing(
     field_key: str,
     *,
@@ -116,10 +113,6 @@ def random_erasing(
     Returns:
       A stochastic config in `Box` mode.
 
-    Raises:
-      TypeError: if an argument is of the wrong type.
-      ValueError: if an argument is out of range.
-
     Example:
       >>> random_erasing("image").dropout_rate
       (0.02, 0.33)
@@ -131,6 +124,7 @@ def random_erasing(
     return _config(field_key, scale, Box(aspect_ratio=ratio), options)
 
 
+@_preset
 def gridmask(
     field_key: str,
     *,
@@ -158,10 +152,6 @@ def gridmask(
     Returns:
       A stochastic config in `Grid` mode.
 
-    Raises:
-      TypeError: if an argument is of the wrong type.
-      ValueError: if an argument is out of range.
-
     Example:
       >>> round(gridmask("image").dropout_rate, 4)
       0.16
@@ -175,8 +165,13 @@ def gridmask(
     return _config(field_key, (1 - ratio) ** 2, Grid(unit=unit, rotate=rotate), options)
 
 
+@_preset
 def dropblock(
-    field_key: str, *, rate: Any = 0.1, block_size: int = 7, **options: Any
+    field_key: str,
+    *,
+    rate: Any = 0.1,
+    block_size: Sizes = Block.size,
+    **options: Any,
 ) -> DropoutOperatorConfig:
     """DropBlock: blocks around random seeds, for feature maps.
 
@@ -195,10 +190,6 @@ def dropblock(
     Returns:
       A stochastic config in `Block` mode that rescales.
 
-    Raises:
-      TypeError: if an argument is of the wrong type.
-      ValueError: if an argument is out of range.
-
     Example:
       >>> dropblock("features").rescale
       True
@@ -208,8 +199,13 @@ def dropblock(
     return _config(field_key, rate, Block(size=block_size), {"rescale": True, **options})
 
 
+@_preset
 def mae(
-    field_key: str, *, rate: Any = 0.75, patch_size: int = 16, **options: Any
+    field_key: str,
+    *,
+    rate: Any = 0.75,
+    patch_size: Sizes = Patch.size,
+    **options: Any,
 ) -> DropoutOperatorConfig:
     """Masked autoencoders: an exact number of patches, chosen at random.
 
@@ -226,10 +222,6 @@ def mae(
     Returns:
       A stochastic config in `Patch` mode.
 
-    Raises:
-      TypeError: if an argument is of the wrong type.
-      ValueError: if an argument is out of range.
-
     Example:
       >>> mae("image").mode, mae("image").dropout_rate
       (Patch(size=16, exact=True), 0.75)
@@ -239,8 +231,9 @@ def mae(
     return _config(field_key, rate, Patch(size=patch_size, exact=True), options)
 
 
+@_preset
 def simmim(
-    field_key: str, *, rate: Any = 0.6, patch_size: int = 32, **options: Any
+    field_key: str, *, rate: Any = 0.6, patch_size: Sizes = 32, **options: Any
 ) -> DropoutOperatorConfig:
     """SimMIM: an exact number of large patches, chosen at random.
 
@@ -257,10 +250,6 @@ def simmim(
     Returns:
       A stochastic config in `Patch` mode.
 
-    Raises:
-      TypeError: if an argument is of the wrong type.
-      ValueError: if an argument is out of range.
-
     Example:
       >>> simmim("image").mode, simmim("image").dropout_rate
       (Patch(size=32, exact=True), 0.6)
@@ -270,11 +259,12 @@ def simmim(
     return _config(field_key, rate, Patch(size=patch_size, exact=True), options)
 
 
+@_preset
 def beit(
     field_key: str,
     *,
     rate: Any = 0.4,
-    patch_size: int = 16,
+    patch_size: Sizes = Blocks.size,
     min_patches: int = 16,
     ratio: tuple[float, float] = (0.3, 1 / 0.3),
     **options: Any,
@@ -297,10 +287,6 @@ def beit(
     Returns:
       A stochastic config in `Blocks` mode.
 
-    Raises:
-      TypeError: if an argument is of the wrong type.
-      ValueError: if an argument is out of range.
-
     Example:
       >>> beit("image", ratio=(0.3, 3.3)).mode
       Blocks(size=16, aspect_ratio=(0.3, 3.3), min_cells=16)
@@ -313,8 +299,13 @@ def beit(
     return _config(field_key, rate, mode, options)
 
 
+@_preset
 def videomae(
-    field_key: str, *, rate: Any = 0.9, patch_size: int = 16, **options: Any
+    field_key: str,
+    *,
+    rate: Any = 0.9,
+    patch_size: Sizes = Patch.size,
+    **options: Any,
 ) -> DropoutOperatorConfig:
     """VideoMAE: tubes, an exact number of patches that is the same in every frame.
 
@@ -331,10 +322,6 @@ def videomae(
     Returns:
       A stochastic config in `Shared` mode.
 
-    Raises:
-      TypeError: if an argument is of the wrong type.
-      ValueError: if an argument is out of range.
-
     Example:
       >>> videomae("video").mode
       Shared(mode=Patch(size=16, exact=True), axes=0)
@@ -344,6 +331,7 @@ def videomae(
     return _config(field_key, rate, Shared(Patch(size=patch_size, exact=True), axes=0), options)
 
 
+@_preset
 def drop_path(field_key: str, *, rate: Any = 0.1, **options: Any) -> DropoutOperatorConfig:
     """DropPath: whole records of a residual branch, the others divided by what is kept.
 
@@ -360,10 +348,6 @@ def drop_path(field_key: str, *, rate: Any = 0.1, **options: Any) -> DropoutOper
     Returns:
       A stochastic config in `Record` mode that rescales.
 
-    Raises:
-      TypeError: if an argument is of the wrong type.
-      ValueError: if an argument is out of range.
-
     Example:
       >>> drop_path("branch").mode, drop_path("branch").rescale
       (Record(), True)
@@ -372,6 +356,7 @@ def drop_path(field_key: str, *, rate: Any = 0.1, **options: Any) -> DropoutOper
     return _config(field_key, rate, Record(), {"rescale": True, **options})
 
 
+@_preset
 def spec_augment(
     field_key: str,
     *,

@@ -50,7 +50,7 @@ def sample_record(
     if isinstance(rate, tuple):
         rate = params["rate"] = _sample_rate(fold_in(key, _RATE), *rate)
     probability = config.apply_probability
-    if not isinstance(probability, float) or probability != 1:  # some records are left alone
+    if probability is not None:  # some records are left alone
         skip = 1 - jnp.asarray(probability, jnp.float32)
         params["applied"] = sample_bernoulli(fold_in(key, _APPLIED), skip, ())
         # A rate of 0 keeps all, and costs nothing when the mask is used.

@@ -1,4 +1,4 @@
-"""The one table of cases that every cross-cutting test runs through: a new mode is a new row."""
+"""The one table of cases that every cross-cutting test runs through; it takes in new modes."""
 
 import functools
 import re
@@ -22,6 +22,7 @@ from dropax import (
     Patch,
     Pixel,
     Shared,
+    modes,
 )
 
 MODES = {
@@ -46,6 +47,10 @@ MODES = {
     "shared": Shared(Pixel(), axes=0),
     "inverted": Inverted(Box(count=2)),
 }
+_NEW = {type(mode): name for name, mode in modes.MODES.items()}
+for _mode in MODES.values():
+    _NEW.pop(type(modes.as_mode(_mode, "a")), None)
+MODES |= {name: name for name in _NEW.values()}
 
 # What modes have in common they have by code that they share: the layout of masks, the engine that
 # maps over records, the select. It is tested on one mode of each form of mask: each value on its
@@ -57,6 +62,7 @@ REPRESENTATIVES = ("pixel", "channel, one kept", "block")
 REGIONS = (
     *("pixel", "channel, one kept", "channel, exact", "block", "patch", "patch, exact"),
     *("boxes, clipped", "grid, units", "bands", "blocks", "record", "one of", "shared", "inverted"),
+    *_NEW.values(),
 )
 
 representatives = pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_the_first_six_may_be_given_by_position():
 def test_further_options_reproduce_the_documented_behaviour_by_default():
     config = config_of()
     assert (config.fill, config.channel_axis, config.seed) == (0.0, "auto", 0)
-    assert (config.mode_object, config_of(mode="channel").region) == (Pixel(), Channel())
+    assert (config.mode_object, config_of(mode="channel").mode_object) == (Pixel(), Channel())
 
 
 COMMON = {
@@ -143,7 +143,6 @@ REFUSED = [
     ("auxiliary_fields", ("a",), TypeError, "be a list of field names or None; got ('a',)."),
     ("auxiliary_fields", "mask", TypeError, "be a list of field names or None; got 'mask'."),
     ("auxiliary_fields", ["image"], ValueError, "not name field_key itself; got ['image']."),
-    ("clip_range", [0.0, 1.0], TypeError, f"{RANGE} [0.0, 1.0]. {PAIR}"),
     ("clip_range", (0, "1"), TypeError, f"{RANGE} (0, '1'). {PAIR}"),
     ("clip_range", (False, True), TypeError, f"{RANGE} (False, True). {PAIR}"),
     ("clip_range", 1.0, TypeError, f"{RANGE} 1.0. {PAIR}"),
@@ -172,16 +171,16 @@ REFUSED = [
         "pixle",
         ValueError,
         "be one of 'pixel', 'channel', 'block', 'patch', 'box', 'grid', 'band', 'record'; "
-        "got 'pixle'. Did you mean 'pixel'?",
+        "got 'pixle'. Did you mean 'pixel'? Or write it as in Python, such as 'Box(count=3)'.",
     ),
     ("mode", None, TypeError, f"{OBJECT} None."),
     ("mode", Pixel, TypeError, f"{OBJECT} the class Pixel."),
     (
         "fill",
-        "0",
+        "red",
         ValueError,
-        "be one of 'mean', 'noise', 'stats_mean'; got '0'. Or pass a number, or "
-        "FromField('field').",
+        "be one of 'mean', 'noise', 'stats_mean'; got 'red'. Or write it as in Python, such as "
+        "\"FromField('other')\".",
     ),
     ("fill", True, TypeError, "be a number; got True."),
     ("fill", np.inf, ValueError, "be finite; got inf."),
@@ -223,7 +222,7 @@ def test_a_whole_number_past_all_floats_is_taken_or_refused_in_words(number):
 
 
 def test_clip_range_is_two_numbers_in_order():
-    for bounds in ("ab", ("0", "1"), [0, 1], (0, None), 1.0):
+    for bounds in ("ab", ("0", "1"), [0, None], 1.0):
         with pytest.raises(TypeError, match="clip_range must be a tuple of two numbers or None"):
             det(clip_range=bounds)
     for bounds in ((0, np.nan), (np.nan, 1), (1, 1), (1, 0), (0,), (0, 1, 2), ()):
@@ -318,11 +317,6 @@ WORDS = {
         lambda: config_of(rate=0.1),
         TypeError,
         "got an unexpected keyword argument 'rate'. Did you mean 'dropout_rate'?",
-    ),
-    "a list as a range": (
-        lambda: config_of(dropout_rate=[0.1, 0.2]),
-        TypeError,
-        "got [0.1, 0.2]. Pass a tuple (low, high) for a range.",
     ),
     "an array as a fill": (
         lambda: config_of(fill=np.ones(3)),

@@ -42,6 +42,15 @@ def test_the_rate_is_the_one_leaf_and_the_path_says_so():
     assert jax.tree.leaves(OperatorConfig()) == []
 
 
+def test_a_probability_is_a_leaf_whatever_its_value_and_none_says_always():
+    assert jax.tree.leaves(config_of()) == [0.1]
+    for probability in (0.5, 1.0):
+        config = config_of(stochastic=True, apply_probability=probability)
+        assert jax.tree.leaves(config) == [0.1, probability]
+    assert config != config_of(stochastic=True)
+    assert jax.tree.structure(config) == jax.tree.structure(config.replace(apply_probability=0.5))
+
+
 ODD = [None, object(), 0, "text", (1, 2), jnp.ones(3), jax.ShapeDtypeStruct((), np.float32)]
 
 
@@ -135,6 +144,7 @@ DIFFERENT = {
     "preserve_auxiliary": [False],
     "validate_domain_constraints": [False],
     "dropout_rate": [0.2, jnp.float32(0.3)],
+    "apply_probability": [1.0],
     "mode": ["channel", Pixel(per_channel=False), Channel(min_kept=1), Channel(min_kept=2)],
     "fill": [1.0, -1, (1.0, 2.0), "mean", "noise", "stats_mean", FromField("a"), FromField("b")],
     "rescale": [True],
@@ -149,7 +159,7 @@ VARIANTS = [{}, *({name: value} for name, values in DIFFERENT.items() for value 
 
 
 def test_every_option_has_a_variant():
-    assert DIFFERENT.keys() | {"stream_name", "apply_probability"} == {
+    assert DIFFERENT.keys() | {"stream_name"} == {
         field.name for field in dataclasses.fields(DropoutOperatorConfig)
     }
 

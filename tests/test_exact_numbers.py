@@ -169,12 +169,8 @@ def test_what_is_expected_is_what_drops(min_kept, exact, groups):
 
 
 WRONG = [
-    (
-        [(0,), (1,)],
-        TypeError,
-        "groups must be a tuple of tuples of channels; got [(0,), (1,)]. Pass",
-    ),
-    (([0], [1]), TypeError, "groups must be a tuple of tuples of channels; got ([0], [1])."),
+    ((0, 1), TypeError, "groups must be a tuple of tuples of channels; got (0, 1). Pass"),
+    (((0,), 1), TypeError, "groups must be a tuple of tuples of channels; got ((0,), 1)."),
     (((0, 1), ()), ValueError, "groups[1] must hold a channel; got ()."),
     (((0, -1),), ValueError, "groups[0][1] must be at least 0; got -1."),
     (((0, 1.0),), TypeError, "groups[0][1] must be an int; got 1.0."),

@@ -84,10 +84,9 @@ def test_a_record_is_left_as_it_is_with_the_probability_that_is_left(mode, strat
     assert operator.get_operation_stats()["skipped_count"] == alone.sum()
 
 
-def test_a_probability_of_one_is_no_leaf_and_draws_nothing(key):
-    assert jax.tree.leaves(config_of("pixel", dropout_rate=0.4)) == [0.4]
-    always = config_of("pixel", apply_probability=jnp.float32(1))
-    assert len(jax.tree.leaves(always)) == 2
+@pytest.mark.parametrize("one", [1.0, jnp.float32(1)], ids=["number", "array"])
+def test_no_probability_says_always_and_one_draws_the_same_masks(key, one):
+    always = config_of("pixel", apply_probability=one)
     plain, drawn = params_of(config_of("pixel"), key), params_of(always, key)
     assert (set(plain), set(drawn)) == ({"keep_mask"}, {"keep_mask", "applied"})
     np.testing.assert_array_equal(plain["keep_mask"], drawn["keep_mask"])
@@ -266,7 +265,7 @@ def test_a_given_record_that_is_left_alone_stays(key):
 OWN = "mask_key must name a field of its own; got "
 REFUSED = [
     ({"stochastic": False, "dropout_rate": (0.1, 0.2)}, "dropout_rate must be one number if sto"),
-    ({"stochastic": False, "apply_probability": 0.5}, "apply_probability must be 1.0 if stochasti"),
+    ({"stochastic": False, "apply_probability": 0.5}, "apply_probability must be None or 1.0 if"),
     ({"dropout_rate": (0.3, 0.2)}, "dropout_rate must be (low, high) with low <= high; got (0.3, "),
     ({"dropout_rate": (0.3,)}, "dropout_rate must be a number or (low, high); got (0.3,)."),
     ({"dropout_rate": (0.3, 1.2)}, "dropout_rate[1] must be in [0.0, 1.0]; got 1.2."),

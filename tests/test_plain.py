@@ -1,4 +1,4 @@
-"""Configs and regions as plain values: through JSON and back, or refused by name."""
+"""Configs as values of JSON and YAML, modes and fills as text: written and read, or refused."""
 
 import dataclasses
 import json
@@ -8,45 +8,177 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropax
 from cases import MODES
 from dropax import (
     Band,
     Box,
     Channel,
     DropoutOperatorConfig,
+    FromField,
     Grid,
     Inverted,
     ModalityOperatorConfig,
     OneOf,
     OperatorConfig,
     Patch,
+    Pixel,
     Shared,
 )
+from dropax.modes import as_mode
 
 
 def config_of(**options):
     return DropoutOperatorConfig(field_key="image", **options)
 
 
-def through_json(thing):
-    return type(thing).from_dict(json.loads(json.dumps(thing.to_dict(), allow_nan=False)))
+def through_json(config, types=()):
+    values = json.loads(json.dumps(config.to_dict(), allow_nan=False))
+    return type(config).from_dict(values, types)
 
 
-REGIONS = [
-    *(mode for mode in MODES.values() if not isinstance(mode, str)),
-    Patch(size=(2, 3)),
-    Grid(unit=(2, 9), rotate=4.5),
-    Box(aspect_ratio=(0.5, 2)),
-    Channel(groups=((0, 2), (1,))),
-    OneOf((Inverted(Shared("patch", axes=(0, -1))), Channel(groups=((1,), (0,))))),
+@dataclasses.dataclass(frozen=True)
+class Disc:
+    """A mode of a user's own, which holds another."""
+
+    radius: int = 3
+    inside: object = "box"
+
+    def sample(self, key, element_shape, rate):
+        return jnp.ones(element_shape, bool)
+
+
+# Text.
+
+WRITTEN = [
+    ("box", "box", Box()),
+    ("Box()", "box", Box()),
+    ("Box(count=3)", "Box(count=3)", Box(count=3)),
+    (" Box( 2,\n border = 'clip') ", "Box(count=2, border='clip')", Box(2, border="clip")),
+    ("Band(axis=-1)", "Band(axis=-1)", Band(axis=-1)),
+    ("Patch([8, 16])", "Patch(size=(8, 16))", Patch((8, 16))),
+    ("Grid((2, 9), rotate=4.5)", "Grid(unit=(2, 9), rotate=4.5)", Grid((2, 9), 4.5)),
+    (
+        "OneOf(('box', Channel(groups=[[0, 2], [1]])), weights=(3, 1))",
+        "OneOf(modes=(Box(), Channel(groups=((0, 2), (1,)))), weights=(3, 1))",
+        OneOf(("box", Channel(groups=((0, 2), (1,)))), weights=(3, 1)),
+    ),
+    (
+        "Inverted(Shared(mode='Patch(4)', axes=(0, -1)))",
+        "Inverted(mode=Shared(mode=Patch(size=4), axes=(0, -1)))",
+        Inverted(Shared(Patch(4), axes=(0, -1))),
+    ),
 ]
 
 
-@pytest.mark.parametrize("region", REGIONS, ids=str)
-def test_regions_come_back_equal(region):
-    assert through_json(region) == region
-    config = config_of(mode=region)
+@pytest.mark.parametrize(("text", "canonical", "mode"), WRITTEN, ids=[row[1] for row in WRITTEN])
+def test_a_mode_is_written_as_in_python(text, canonical, mode):
+    config = config_of(mode=text)
+    assert as_mode(text, "mode") == config.mode_object == mode
+    assert config == config_of(mode=mode)
+    assert hash(config) == hash(config_of(mode=mode))
+    assert config.to_dict()["mode"] == config_of(mode=mode).to_dict()["mode"] == canonical
+
+
+def test_a_name_reads_back_as_the_name_and_other_text_as_the_object():
+    assert config_of(mode="pixel").mode == "pixel"
+    assert config_of(mode="Pixel()").mode == Pixel()
+    assert config_of(fill="FromField('a.b')").fill == FromField("a.b")
+    assert (config_of(fill="-0.5").fill, config_of(fill="(1, 2.5)").fill) == (-0.5, (1, 2.5))
+    assert config_of(fill="FromField('a')").to_dict()["fill"] == "FromField(field='a')"
+
+
+def test_text_is_taken_wherever_a_mode_is(key):
+    images = jnp.ones((2, 6, 6, 3))
+    for text, mode in (("Box(count=2)", Box(count=2)), ("OneOf(['box'])", OneOf(("box",)))):
+        out = dropax.dropout(key, images, mode=text, fill="9")
+        np.testing.assert_array_equal(out, dropax.dropout(key, images, mode=mode, fill=9))
+    assert Inverted("Box(2)") == Inverted(Box(2))
+    assert OneOf(["Box(2)"]) == OneOf((Box(2),))
+    assert dropax.presets.rate_for_side("Box(border='clip')", 16, (32, 32, 3)) > 0
+
+
+PYTHON = "must be written as in Python, such as 'Box(count=3)'; got"
+BAD = {
+    "Bax(3)": "There is no 'Bax' at character 1. Did you mean 'Box'?",
+    "Box(cuont=3)": "Box has no option 'cuont' at character 5. Did you mean 'count'?",
+    "Box(count=0)": "Box.count must be from 1 to 64; got 0 at character 1.",
+    "Box(1, count=1)": "The option 'count' is given twice, again at character 8.",
+    "Box(1, (1, 1), 'clip', 4)": "Box has 3 options in order; there is another at character 24.",
+    "Box(**{})": "Box has no option None at character 5.",
+    "Box(count=1+2)": "'1+2' is neither a literal nor a call of a class at character 11.",
+    "Box(count=len('a'))": "There is no 'len' at character 11.",
+    "Inverted(Box('ä', b=1))": "Box has no option 'b' at character 19.",
+    "Box(count=1": "'(' was never closed at character 4.",
+    "Box(count=3j)": "'3j' is neither a literal nor a call of a class at character 11.",
+    "().__class__()": "'().__class__()' is neither a literal nor a call of a class at character 1.",
+    "Shared('box')": "Shared missing 1 required positional argument: 'axes' at character 1.",
+    "(" * 300: "",
+}
+
+
+@pytest.mark.parametrize("text", BAD, ids=[text[:20] for text in BAD])
+def test_bad_text_is_refused_by_what_is_wrong_and_where(text):
+    with pytest.raises(ValueError, match=r"^Config\.mode must be written as in Python") as refused:
+        as_mode(text, "Config.mode")
+    message = str(refused.value)
+    if len(text) < 80:
+        assert message.startswith(f"Config.mode {PYTHON} {text!r}. {BAD[text][:30]}")
+        assert BAD[text].rstrip(".") in message
+
+
+def test_text_that_is_no_mode_is_refused_as_a_value():
+    for text in ("3", "('box',)", "None"):
+        with pytest.raises((TypeError, ValueError), match=r"^Config\.mode must be .*; got"):
+            as_mode(text, "Config.mode")
+    with pytest.raises(ValueError, match="There is no 'FromField'"):
+        as_mode("FromField('a')", "Config.mode")
+
+
+# What YAML gives.
+
+
+def test_lists_and_numbers_of_numpy_are_taken_for_tuples_and_pythons():
+    one, half = np.int64(1), np.float32(0.5)
+    assert Box(count=one, aspect_ratio=[half, 2]) == Box(count=1, aspect_ratio=(0.5, 2))
+    assert repr(Box(count=one, aspect_ratio=[half, 2])) == repr(Box(1, (0.5, 2)))
+    assert Patch([np.uint8(4), 8], exact=np.bool_(True)) == Patch((4, 8), exact=True)
+    assert Channel(groups=[[0], [one]]) == Channel(groups=((0,), (1,)))
+    assert OneOf(["box", Pixel()], weights=[1, half]) == OneOf(("box", Pixel()), (1, 0.5))
+    assert Grid(unit=[2, 4]) == Grid(unit=(2, 4))
+    given = config_of(
+        stochastic=True, dropout_rate=[0.1, half], clip_range=[0, one], fill=[0, half, 1]
+    )
+    assert given == config_of(
+        stochastic=True, dropout_rate=(0.1, 0.5), clip_range=(0, 1), fill=(0, 0.5, 1)
+    )
+    assert (given.dropout_rate, given.clip_range, given.fill) == ((0.1, 0.5), (0, 1), (0, 0.5, 1))
+
+
+def test_a_config_is_read_from_what_was_written_by_hand():
+    values = {
+        "field_key": "image",
+        "stochastic": True,
+        "mode": "OneOf([Box(count=[1][0]), grid])",
+        "dropout_rate": [0.1, 0.3],
+    }
+    with pytest.raises(ValueError, match="is neither a literal nor a call"):
+        DropoutOperatorConfig.from_dict(values)
+    config = DropoutOperatorConfig.from_dict({**values, "mode": "OneOf([Box(count=2), 'grid'])"})
+    assert config == config_of(
+        stochastic=True, mode=OneOf((Box(count=2), "grid")), dropout_rate=(0.1, 0.3)
+    )
+    assert values["dropout_rate"] == [0.1, 0.3]
+
+
+# Through JSON and back.
+
+
+@pytest.mark.parametrize("mode", [*MODES.values(), *(mode for *_, mode in WRITTEN)], ids=str)
+def test_modes_come_back_equal(mode):
+    config = config_of(mode=mode)
     assert through_json(config) == config
+    assert through_json(config).mode_object == config.mode_object
 
 
 STATS = {
@@ -61,6 +193,11 @@ OPTIONS = [
     {},
     {"stochastic": True, "dropout_rate": (0.1, 0.4), "apply_probability": 0.5, "stream_name": "a"},
     {"dropout_rate": jnp.float32(0.1), "batch_strategy": "scan", "cacheable": True},
+    {"dropout_rate": jnp.bfloat16(0.1)},
+    {"dropout_rate": np.float32(0.1)},
+    {"stochastic": True, "dropout_rate": (jnp.float32(0.1), 1), "apply_probability": jnp.int32(1)},
+    {"fill": np.float32(0.1), "clip_range": (-1, np.float64(np.inf))},
+    {"fill": FromField("it's"), "mode": OneOf((Inverted("box"), Channel(groups=((1,), (0,)))))},
     {"clip_range": (-np.inf, np.inf), "fill": (0.1, -2, 3), "target_key": "a.b", "mask_key": "m"},
     {"auxiliary_fields": ["a", "b"], "auxiliary_fill": (255, -1.5), "preserve_auxiliary": False},
     {"fill": "noise", "rescale": True, "share_mask": True, "channel_axis": None, "seed": 7},
@@ -82,101 +219,118 @@ def test_the_configs_that_others_build_on_come_back_too():
         assert through_json(config) == config
 
 
-def test_plain_values_say_what_they_are():
-    assert Band(axis=1).to_dict() == {"type": "Band", "axis": 1, "count": 1}
-    plain = config_of(mode=Channel(min_kept=1)).to_dict()
-    assert plain["mode"] == {
-        "type": "Channel",
-        "min_kept": 1,
-        "exact": False,
-        "groups": None,
-    }
-    assert (
-        DropoutOperatorConfig.from_dict({"type": plain["type"], "field_key": "image"})
-        == config_of()
-    )
+def test_the_values_are_flat_and_say_what_they_are():
+    values = config_of(mode=Channel(min_kept=1), clip_range=(0, np.inf)).to_dict()
+    assert list(values) == [*(f.name for f in dataclasses.fields(DropoutOperatorConfig))]
+    assert values["mode"] == "Channel(min_kept=1)"
+    assert values["clip_range"] == [0, "inf"]
+    assert DropoutOperatorConfig.from_dict({"field_key": "image"}) == config_of()
+    rate = config_of(dropout_rate=np.float32(0.1)).dropout_rate
+    assert type(rate) is float
+    assert rate == config_of(dropout_rate=rate).to_dict()["dropout_rate"] == np.float32(0.1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Own:
-    """A region of a user's own."""
-
-    def sample(self, key, element_shape, rate):
-        return jnp.ones(element_shape, bool)
+def test_statistics_are_lists_with_their_dtype():
+    mean = np.array([1.5, np.nan], np.float32)
+    values = config_of(precomputed_stats={"mean": mean}).to_dict()["precomputed_stats"]
+    assert values == {"mean": {"dtype": "float32", "shape": [2], "values": [1.5, "nan"]}}
 
 
-HAVE_NONE = "Functions, traced values and objects of other classes have no plain form."
+def test_a_mode_of_a_users_own_takes_part_by_its_class():
+    for mode in (Disc(), Disc(2, Disc(1)), OneOf((Disc(2), "box"))):
+        config = config_of(mode=mode)
+        assert through_json(config, types=(Disc,)) == config
+        with pytest.raises(ValueError, match="There is no 'Disc' at character"):
+            through_json(config)
+    assert config_of(mode=Disc(2)).to_dict()["mode"] == "Disc(radius=2)"
+    with pytest.raises(TypeError, match=r"from_dict\.types\[0\] must be a dataclass; got"):
+        through_json(config_of(), types=(int,))
+
+
+class Opaque(Disc):
+    """A mode that is no dataclass of what text can hold."""
+
+    def __init__(self):
+        vars(self)["radius"] = len
+        vars(self)["inside"] = None
+
+
+HAVE_NONE = "Functions, traced values and objects that are no dataclasses have no plain form."
+STATS_CURE = "A tuple would come back as a list, and NaN as text: pass arrays."
 NO_FORM = [
     (
         {"batch_stats_fn": len},
-        "batch_stats_fn must be plain values; got <built-in function len>. " + HAVE_NONE,
-    ),
-    ({"mode": Own()}, "mode must be plain values; got Own(). " + HAVE_NONE),
-    (
-        {"precomputed_stats": {"z": np.ones(2, np.complex64)}},
-        "precomputed_stats['z'] must be plain values; got an array of shape (2,) and "
-        "dtype complex64. " + HAVE_NONE,
+        "DropoutOperatorConfig.batch_stats_fn must be plain values; got <built-in function len>. "
+        + HAVE_NONE,
     ),
     (
-        {"precomputed_stats": {"z": (1, 2)}},
-        "precomputed_stats['z'] must be a list or an array; got (1, 2).",
+        {"mode": Opaque()},
+        "Opaque.radius must be plain values; got <built-in function len>. " + HAVE_NONE,
+    ),
+    *(
+        (
+            {"precomputed_stats": {"z": value}},
+            "DropoutOperatorConfig.precomputed_stats['z'] must be finite numbers, text, lists or "
+            f"arrays; got {shown}. {STATS_CURE}",
+        )
+        for value, shown in (
+            (np.ones(2, np.complex64), "an array of shape (2,) and dtype complex64"),
+            ((1, 2), "(1, 2)"),
+            (float("nan"), "nan"),
+            (len, "<built-in function len>"),
+        )
     ),
     (
-        {"precomputed_stats": {"$z": 1}},
-        "precomputed_stats: an entry must be named by a string that is not 'type' and "
-        "has no $ in front; got '$z'.",
+        {"precomputed_stats": {"z": {1: 2}}},
+        "DropoutOperatorConfig.precomputed_stats['z'] must be named by strings, which are not "
+        "just dtype, shape, values; got {1: 2}.",
     ),
 ]
 
 
-@pytest.mark.parametrize(("options", "text"), NO_FORM, ids=[text[:30] for _, text in NO_FORM])
+@pytest.mark.parametrize(("options", "text"), NO_FORM, ids=[text[-90:-60] for _, text in NO_FORM])
 def test_what_has_no_plain_form_is_refused_by_name(options, text):
     with pytest.raises(TypeError) as refused:
         config_of(**options).to_dict()
-    assert str(refused.value) == f"DropoutOperatorConfig.{text}"
+    assert str(refused.value) == text
 
 
-def test_a_traced_rate_has_no_plain_form():
+def test_a_traced_or_mapped_rate_has_no_plain_form():
     with pytest.raises(TypeError, match=r"DropoutOperatorConfig.dropout_rate must be plain values"):
         jax.jit(lambda rate: config_of(dropout_rate=rate).to_dict())(0.5)
+    rates = jax.vmap(lambda rate: config_of(dropout_rate=rate))(jnp.ones(3))
+    with pytest.raises(TypeError, match=r"DropoutOperatorConfig.dropout_rate must be plain values"):
+        rates.to_dict()
 
 
 BROKEN = [
-    ([], TypeError, "Box.from_dict.values must be a dict as to_dict returns it; got []."),
-    ({}, ValueError, "Box.from_dict.values['type'] must be 'Box'; got None."),
-    ({"type": "Grid"}, ValueError, "Box.from_dict.values['type'] must be 'Box'; got 'Grid'."),
+    ([], TypeError, "values must be a dict as to_dict returns it; got []."),
     (
-        {"type": "Box", "cuont": 1},
+        {"field_key": "a", "rate": 1},
         ValueError,
-        "Box.from_dict.values: a field must be one of 'count', 'aspect_ratio', 'border'; got "
-        "'cuont'. Did you mean 'count'?",
+        "values: a field must be one of 'cacheable', ",
     ),
-    ({"type": "Box", "count": 0}, ValueError, "Box.count must be from 1 to 64; got 0."),
 ]
 
 
 @pytest.mark.parametrize(("values", "error", "text"), BROKEN, ids=[text for *_, text in BROKEN])
 def test_what_to_dict_did_not_write_is_refused(values, error, text):
     with pytest.raises(error) as refused:
-        Box.from_dict(values)
-    assert str(refused.value) == text
+        DropoutOperatorConfig.from_dict(values)
+    assert str(refused.value).startswith(f"DropoutOperatorConfig.from_dict.{text}")
 
 
 @pytest.mark.parametrize(
     "part",
     [
-        {"$float": "many"},
-        {"$float": None},
-        {"$array": {"dtype": "float32"}},
-        {"$array": [1.0]},
-        {"$array": {"dtype": "float99", "shape": [1], "values": [1]}},
-        {"$array": {"dtype": "float32", "shape": [2], "values": [1]}},
+        {"dtype": "float32", "shape": [1], "values": ["many"]},
+        {"dtype": "float32", "shape": [1], "values": None},
+        {"dtype": "float99", "shape": [1], "values": [1]},
+        {"dtype": "float32", "shape": [2], "values": [1]},
     ],
     ids=str,
 )
-def test_a_number_or_an_array_that_to_dict_did_not_write_is_refused_by_name(part):
-    values = {"type": "OperatorConfig", "precomputed_stats": {"mean": part}}
-    with pytest.raises(ValueError, match="as to_dict writes it") as refused:
-        OperatorConfig.from_dict(values)
-    owner = "OperatorConfig.precomputed_stats['mean']"
-    assert str(refused.value).startswith(f"{owner} must be as to_dict writes it; got {{")
+def test_an_array_that_to_dict_did_not_write_is_refused_by_name(part):
+    with pytest.raises(ValueError, match="be an array as to_dict writes it; got") as refused:
+        OperatorConfig.from_dict({"precomputed_stats": {"mean": part}})
+    assert str(refused.value).startswith("OperatorConfig.precomputed_stats['mean'] must be")

@@ -3,16 +3,32 @@
 import contextlib
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import find
 
 import dropax
 from cases import MODES, REGIONS
-from dropax import Band, Block, Blocks, Box, Channel, Grid, Mode, Patch, Pixel, Record, modes
+from dropax import (
+    Band,
+    Block,
+    Blocks,
+    Box,
+    Channel,
+    Grid,
+    Mode,
+    OneOf,
+    Patch,
+    Pixel,
+    Record,
+    modes,
+)
 from dropax.modes import as_mode
+from dropax.testing import regions
 
 RATES = [0.0, 0.3, 0.5, 1.0]
 EVERY_MODE = [as_mode(mode, "a") for mode in MODES.values()]
@@ -202,6 +218,27 @@ def test_any_frozen_object_with_sample_is_a_mode(key):
     np.testing.assert_array_equal(region.sample(key, (3, 2), 0.5), [[False], [False], [True]])
 
 
+def test_a_new_mode_is_one_row_of_the_table(key, monkeypatch):
+    monkeypatch.setitem(modes.MODES, "corner", None)  # what the row adds is taken back
+    monkeypatch.setitem(modes.TYPES, "Corner", None)
+    modes.add_mode(Corner, "corner")
+    by_name = dropax.DropoutOperatorConfig(field_key="image", mode="corner")
+    by_text = by_name.replace(mode="OneOf(('corner', Corner(rows=2)))")
+    assert by_text.mode == OneOf((Corner(), Corner(2)))
+    assert [config.to_dict()["mode"] for config in (by_name, by_text)] == [
+        "corner",
+        "OneOf(modes=(Corner(), Corner(rows=2)))",
+    ]
+    for config in (by_name, by_name.replace(mode=Corner(3)), by_text):
+        values = json.loads(json.dumps(config.to_dict()))
+        assert dropax.DropoutOperatorConfig.from_dict(values) == config
+    out = dropax.dropout(key, jnp.ones((3, 2, 1)), mode="corner", rate=0.5)
+    np.testing.assert_array_equal(out[..., 0], [[0, 0], [1, 1], [1, 1]])
+    with pytest.raises(ValueError, match=r"got 'cornre'\. Did you mean 'corner'\?"):
+        by_name.replace(mode="cornre")
+    find(regions(modes=["corner"]), lambda mode: mode == Corner())
+
+
 @dataclasses.dataclass
 class Thawed(Corner.__mro__[1]):
     """Not frozen, so it has no hash."""
@@ -214,6 +251,7 @@ class Thawed(Corner.__mro__[1]):
 
 
 LISTED = f"must be one of {', '.join(map(repr, modes.MODES))}; got"
+TEXT = "Or write it as in Python, such as 'Box(count=3)'."
 OBJECT = "must be a mode's name or a mode object such as Pixel(); got"
 NO_MODES = [
     ("pixle", ValueError, f"{LISTED} 'pixle'. Did you mean 'pixel'?"),

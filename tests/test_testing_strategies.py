@@ -125,7 +125,7 @@ WANTED = {
     ),
     "a mask that is kept": lambda config: config.mask_key == "kept" and config.share_mask,
     "some records": lambda config: (
-        config.apply_probability != 1 and config.batch_strategy == "scan"
+        config.apply_probability is not None and config.batch_strategy == "scan"
     ),
     "a seed": lambda config: config.seed > 0,
     "some places": lambda config: config.where_key == "may_drop" and config.rescale,

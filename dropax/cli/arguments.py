@@ -3,7 +3,6 @@
 import argparse
 import ast
 import contextlib
-import inspect
 import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -26,12 +25,8 @@ width) or (height, width, channels), of any dtype, and keeps its size.
 
 exit status: 0, or 1 if something could not be done, 2 if an argument is wrong, 130 after Ctrl-C.
 """
-# Presets that take one picture; the other functions return a rate, or take videos.
-PRESETS = [
-    name
-    for name in presets.__all__
-    if "field_key" in inspect.signature(getattr(presets, name)).parameters and name != "videomae"
-]
+# Presets that take one picture, and no video.
+PRESETS = [name for name in presets.PRESETS if name != "videomae"]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,28 +101,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _mode(text: str) -> tuple[str, Any]:
     if text in PRESETS:
         raise argparse.ArgumentTypeError(f"{text} is a preset; pass --preset {text}")
-    try:
-        return text, _checked("mode", _mode_of_text(text))
-    except (SyntaxError, TypeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-
-
-def _mode_of_text(text: str) -> Any:
-    """Returns the mode that a text stands for, without evaluating it."""
-
-    def value(node: Any) -> Any:
-        if isinstance(node, ast.Tuple):
-            return tuple(map(value, node.elts))
-        if not isinstance(node, ast.Call):
-            return ast.literal_eval(node)
-        kind: Any = getattr(dropax, ast.unparse(node.func), None)
-        if not hasattr(kind, "sample"):
-            raise ValueError(f"there is no mode {ast.unparse(node.func)!r}")
-        return kind(
-            *map(value, node.args), **{str(each.arg): value(each.value) for each in node.keywords}
-        )
-
-    return value(ast.parse(text, mode="eval").body) if "(" in text else text
+    return text, _checked("mode", text)
 
 
 def _rate(text: str) -> Any:

@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from dropax import DropoutOperatorConfig, apply_batch, init_state, presets
+from dropax import DropoutOperatorConfig, apply_batch, init_state
 from dropax.cli.arguments import parse
 from dropax.cli.sheet import TILE, Row, write_sheet
 from dropax.images import display_span, sample_picture, to_display
 from dropax.kit.errors import must
+from dropax.presets import PRESETS
 
 RECORDS = 5
 HEADINGS = ("file", "shape", "dtype", "mode", "rate", "dropped", "of each record")
@@ -130,7 +131,7 @@ def _kinds(options: argparse.Namespace, shape: tuple[int, ...]) -> list[tuple[st
             )
             kinds.append((name, (config,)))
     for name in options.presets:
-        preset = getattr(presets, name)
+        preset = PRESETS[name]
         sizes = {"image_shape", "spectrogram_shape"} & inspect.signature(preset).parameters.keys()
         made = preset("image", fill=options.fill, **dict.fromkeys(sizes, shape[:2]))
         kinds.append((name, made if isinstance(made, tuple) else (made,)))

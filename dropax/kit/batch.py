@@ -11,12 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from dropax.kit.errors import is_array, must, names, require_kind
 from dropax.kit.fields import leading_size
 from dropax.kit.ids import as_record_ids
-from dropax.kit.trees import as_array, register_export, stack_trees, summarize
+from dropax.kit.trees import as_array, register_pytree, stack_trees, summarize
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -263,18 +262,5 @@ def _rows(tree: Any, rows: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[rows], tree)
 
 
-register_pytree_with_keys(
-    Element,
-    lambda e: (((GetAttrKey("data"), e.data), (GetAttrKey("state"), e.state)), None),
-    lambda _, children: Element(*children),
-    lambda e: ((e.data, e.state), None),
-)
-_BATCH_CHILDREN = ("data", "states", "batch_state", "record_ids", "valid_mask")
-register_pytree_with_keys(
-    Batch,
-    lambda b: (tuple((GetAttrKey(name), getattr(b, name)) for name in _BATCH_CHILDREN), None),
-    lambda _, parts: Batch.unchecked(**dict(zip(_BATCH_CHILDREN, parts, strict=True))),
-    lambda b: (tuple(getattr(b, name) for name in _BATCH_CHILDREN), None),
-)
-register_export(Element, None)
-register_export(Batch, None)
+register_pytree(Element, ("data", "state"))
+register_pytree(Batch, ("data", "states", "batch_state", "record_ids", "valid_mask"))

@@ -7,28 +7,53 @@ new compilation; everything else is static. Unflattening goes round the construc
 """
 
 import dataclasses
-import difflib
-import hashlib
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import jax
 import numpy as np
-from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from dropax.kit.errors import (
+    did_you_mean,
     is_array,
     is_number,
+    is_traced,
     must,
     require_choice,
     require_kind,
 )
-from dropax.kit.serialization import Plain
-from dropax.kit.trees import copy_containers
+from dropax.kit.serialization import (
+    is_default,
+    plain,
+    read_statistics,
+    write_statistics,
+    write_value,
+)
+from dropax.kit.trees import copy_containers, register_pytree
+
+
+class _ByValue:
+    """A dict or a list that is copied, then hashed and compared by value, arrays included."""
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = copy_containers(tree)
+
+    @functools.cached_property
+    def _value(self) -> Any:
+        leaves, structure = jax.tree.flatten(self.tree)
+        return str(structure), *map(_leaf_value, leaves)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByValue) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
 
 
 class _Copied:
-    """A field whose container is copied in, and read back as a copy: no one can change it.
+    """A field whose dict or list is copied in and read back as a copy: no one can change it.
 
     Fields are annotated with what they hold; a type checker wants the descriptor there instead.
     """
@@ -37,71 +62,16 @@ class _Copied:
         self._name = name
 
     def __get__(self, config: Any, owner: type | None = None) -> Any:
-        if config is None:
-            return None
-        value = vars(config)[self._name]
-        return copy_containers(value) if isinstance(value, dict | list) else value
+        value = None if config is None else vars(config)[self._name]
+        return copy_containers(value.tree) if isinstance(value, _ByValue) else value
 
     def __set__(self, config: Any, value: Any) -> None:
         # What is neither is left for the constructor to refuse.
-        if isinstance(value, dict | list):
-            value = copy_containers(value)
-        vars(config)[self._name] = value
-
-
-class _Static:
-    """The static part of a config, hashed and compared by value."""
-
-    def __init__(self, values: dict[str, Any], dynamic_fields: tuple[str, ...]) -> None:
-        self.values = {
-            name: value
-            for name, value in values.items()
-            if name[0] != "_" and name not in dynamic_fields
-        }
-        self.key = tuple(
-            (name, _digest(value) if isinstance(value, dict | list) else value)
-            for name, value in sorted(self.values.items())
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Static) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-
-def _flatten(config: "OperatorConfig") -> tuple[tuple[Any, ...], _Static]:
-    """Returns the leaves of a config, one for each dynamic field, and its static part."""
-    values = vars(config)
-    static = values.get("_static")
-    if static is None:
-        # Of a copy: another thread may be adding what it has cached.
-        static = values["_static"] = _Static(values.copy(), config.dynamic_fields)
-    leaves = []
-    for name in config.dynamic_fields:
-        value = values[name]
-        is_neutral = type(value) is float and value == config.neutral.get(name)
-        leaves.append(None if is_neutral else value)
-    return tuple(leaves), static
-
-
-def _register(cls: "type[OperatorConfig]") -> None:
-    def flatten_with_keys(config: "OperatorConfig") -> tuple[Any, _Static]:
-        leaves, static = _flatten(config)
-        return tuple(zip(map(GetAttrKey, cls.dynamic_fields), leaves, strict=True)), static
-
-    def unflatten(static: _Static, leaves: Any) -> Any:
-        config = object.__new__(cls)
-        vars(config).update(static.values, _static=static)
-        for name, leaf in zip(cls.dynamic_fields, leaves, strict=True):
-            vars(config)[name] = cls.neutral.get(name) if leaf is None else leaf
-        return config
-
-    register_pytree_with_keys(cls, flatten_with_keys, unflatten, _flatten)
+        vars(config)[self._name] = _ByValue(value) if isinstance(value, dict | list) else value
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class OperatorConfig(Plain):
+class OperatorConfig:
     """What every operator is configured by.
 
     Attributes:
@@ -128,8 +98,7 @@ class OperatorConfig(Plain):
     batch_strategy: Literal["vmap", "scan"] = "vmap"
 
     dynamic_fields: ClassVar[tuple[str, ...]] = ()
-    neutral: ClassVar[dict[str, float]] = {}
-    """Values that switch a dynamic field off: it then is no leaf, and costs nothing."""
+    """The fields that are leaves. One that is None has no leaf."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -137,19 +106,15 @@ class OperatorConfig(Plain):
         for name in ("__eq__", "__hash__", "__repr__"):
             if name not in vars(cls):
                 setattr(cls, name, getattr(cls, name))
-        _register(cls)
+        register_pytree(cls, cls.dynamic_fields, static=True)
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         """Refuses an unknown argument by the name of a known one that holds it or is near it."""
         known = [field.name for field in dataclasses.fields(cls)]
         for name in options:
             if name not in known:
-                near = [other for other in known if name in other.split("_")]
-                near += difflib.get_close_matches(name, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise TypeError(
-                    f"{cls.__name__} got an unexpected keyword argument {name!r}.{hint}"
-                )
+                text = f"{cls.__name__} got an unexpected keyword argument {name!r}."
+                raise TypeError(" ".join(filter(None, (text, did_you_mean(name, known)))))
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -164,7 +129,7 @@ class OperatorConfig(Plain):
         function: Any = self.batch_stats_fn
         if function is not None and not callable(function):
             raise TypeError(must(self.owner("batch_stats_fn"), "be callable or None", function))
-        stats = vars(self)["precomputed_stats"]
+        stats = self.precomputed_stats
         if stats is not None:
             owner = self.owner("precomputed_stats")
             require_kind(owner, stats, dict, "a dict or None")
@@ -175,9 +140,74 @@ class OperatorConfig(Plain):
         """Returns a new config, checked again, with some attributes replaced."""
         return dataclasses.replace(self, **changes)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Writes the config as values that JSON knows.
+
+        Returns:
+          A dict of every field. Modes and fills are names, or text as they are written in Python.
+          Tuples become lists, infinities and NaN text, and arrays in `precomputed_stats` dicts of
+          their dtype, shape and values.
+
+        Raises:
+          TypeError: if a field has no such form, such as a function or a traced value.
+
+        Example:
+          >>> OperatorConfig(cacheable=True).to_dict()["cacheable"]
+          True
+        """
+        values = {}
+        for name in (field.name for field in dataclasses.fields(self)):
+            value, write = self._meaning(name), write_value
+            if isinstance(value, _ByValue):
+                value, write = value.tree, write_statistics
+            values[name] = write(value, self.owner(name))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], types: Sequence[type] = ()) -> Self:
+        """Makes the config that `to_dict` wrote, or that was written by hand, as in YAML.
+
+        Args:
+          values: arguments of the constructor by name. What is left out has its default.
+          types: dataclasses of your own that text may hold, modes or fills.
+
+        Returns:
+          The config; of what `to_dict` returned, an equal one.
+
+        Raises:
+          TypeError: if `values` is no dict, or an argument is of the wrong type.
+          ValueError: if an argument is unknown or out of range.
+
+        Example:
+          >>> OperatorConfig.from_dict({"stochastic": True})
+          OperatorConfig(stochastic=True)
+        """
+        owner = f"{cls.__name__}.from_dict"
+        require_kind(f"{owner}.values", values, dict, "a dict as to_dict returns it")
+        for name in values:
+            fields = [field.name for field in dataclasses.fields(cls)]
+            require_choice(f"{owner}.values: a field", name, fields)
+        for number, kind in enumerate(types):
+            if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
+                raise TypeError(must(f"{owner}.types[{number}]", "be a dataclass", kind))
+        return cls(**cls._read(values, {kind.__name__: kind for kind in types}))
+
+    @classmethod
+    def _read(cls, values: dict[str, Any], types: dict[str, type]) -> dict[str, Any]:
+        """Returns the constructor's arguments for values that were written."""
+        values = dict(values)
+        if "precomputed_stats" in values:
+            owner = f"{cls.__name__}.precomputed_stats"
+            values["precomputed_stats"] = read_statistics(values["precomputed_stats"], owner)
+        if isinstance(values.get("clip_range"), list):
+            infinite = {"-inf": -math.inf, "inf": math.inf}
+            bounds = values["clip_range"]
+            values["clip_range"] = [infinite.get(b, b) if isinstance(b, str) else b for b in bounds]
+        return values
+
     def same_statistics(self, other: "OperatorConfig") -> bool:
         """Says whether another config has equal `precomputed_stats`."""
-        return _digest(self.precomputed_stats) == _digest(other.precomputed_stats)
+        return bool(vars(self)["precomputed_stats"] == vars(other)["precomputed_stats"])
 
     def owner(self, name: str) -> str:
         """Returns the name of an argument as the caller wrote it, for an error."""
@@ -193,14 +223,19 @@ class OperatorConfig(Plain):
 
     def _value(self) -> tuple[Any, ...]:
         """Returns what stands for the config in comparisons and hashes."""
-        children, static = _flatten(self)
-        leaves, structure = jax.tree.flatten(children)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        leaves, structure = jax.tree.flatten([getattr(self, name) for name in self.dynamic_fields])
+        if is_traced(leaves):
             raise TypeError(
                 f"{type(self).__name__} holds a traced value, so it can be neither hashed nor "
                 "compared. Pass it to the jitted function as an argument: it is a pytree."
             )
-        return type(self), static, structure, *map(_leaf_value, leaves)
+        names = [field.name for field in dataclasses.fields(self)]
+        static = [self._meaning(name) for name in names if name not in self.dynamic_fields]
+        return type(self), *static, structure, *map(_rate_value, leaves)
+
+    def _meaning(self, name: str) -> Any:
+        """Returns what a field is compared by, and written as: one form for equal values."""
+        return vars(self)[name]
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -210,22 +245,16 @@ class OperatorConfig(Plain):
     def __hash__(self) -> int:
         return hash(self._value())
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).copy().items() if name[0] != "_"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-
     def __repr__(self) -> str:
         shown = ", ".join(
             f"{field.name}={getattr(self, field.name)!r}"
             for field in dataclasses.fields(self)
-            if not _is_default(getattr(self, field.name), field.default)
+            if not is_default(getattr(self, field.name), field.default)
         )
         return f"{type(self).__name__}({shown})"
 
 
-_register(OperatorConfig)
+register_pytree(OperatorConfig, (), static=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -278,39 +307,30 @@ class ModalityOperatorConfig(OperatorConfig):
             self._check_clip_range(self.clip_range)
 
     def _check_clip_range(self, bounds: Any) -> None:
-        owner = self.owner("clip_range")
+        owner, bounds = self.owner("clip_range"), plain(bounds)
         if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
             cure = "Pass a tuple such as (0.0, 1.0)."
             raise TypeError(must(owner, "be a tuple of two numbers or None", bounds, cure))
         if len(bounds) != 2 or not bounds[0] < bounds[1]:  # NaN fails the comparison too
             raise ValueError(must(owner, "be (low, high) with low < high", bounds))
-        vars(self)["clip_range"] = tuple(map(plain_number, bounds))
+        vars(self)["clip_range"] = tuple(map(unsigned_zero, bounds))
 
 
-def plain_number(number: Any) -> int | float:
-    """Returns a Python number. -0.0 becomes 0.0, which it is equal to, as static values must be."""
-    plain: int | float = number.item() if isinstance(number, np.generic) else number
-    return plain + 0
-
-
-def _digest(tree: Any) -> tuple[str, str]:
-    """Returns what stands for a tree's values: its structure and a digest of its leaves."""
-    leaves, structure = jax.tree.flatten(tree)
-    digest = hashlib.sha256()
-    for leaf in leaves:
-        if is_array(leaf):
-            array = np.asarray(leaf)
-            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-        else:
-            digest.update(f"{type(leaf).__qualname__}{leaf!r};".encode())
-    return str(structure), digest.hexdigest()
+def unsigned_zero(number: float) -> float:
+    """Returns 0.0 for -0.0, which it is equal to, as static values must be; others as they are."""
+    return number + 0
 
 
 def _leaf_value(leaf: Any) -> Any:
-    if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
-        return leaf
-    return leaf.item() if leaf.shape == () else _digest(leaf)
+    """Returns what a leaf is hashed and compared by; 1, 1.0 and True differ."""
+    if not is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct):
+        return type(leaf), repr(leaf)
+    array = np.asarray(leaf)
+    return str(array.dtype), array.shape, array.tobytes()
 
 
-def _is_default(value: Any, default: Any) -> bool:
-    return value is default or (type(value) is type(default) and bool(value == default))
+def _rate_value(rate: Any) -> Any:
+    """Returns what a rate is hashed and compared by: its number, whatever holds it."""
+    if isinstance(rate, jax.Array | np.ndarray | np.generic):
+        return rate.item() if rate.shape == () else _leaf_value(rate)
+    return rate

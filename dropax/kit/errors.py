@@ -80,12 +80,19 @@ def require_choice(owner: str, value: Any, options: Iterable[str], cure: str = "
     options = list(options)
     if isinstance(value, str) and value in options:
         return
-    near = difflib.get_close_matches(value, options, n=1) if isinstance(value, str) else []
-    hint = f"Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(value, options) if isinstance(value, str) else ""
     listed = ", ".join(map(repr, options))
     raise ValueError(
         must(owner, f"be one of {listed}", value, " ".join(filter(None, (hint, cure))))
     )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Asks for the known name that holds a wrong one or is nearest to it; "" if none is near."""
+    known = list(known)
+    near = [other for other in known if name in other.split("_")]
+    near += difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {near[0]!r}?" if near else ""
 
 
 def require_kind(owner: str, value: Any, kind: type, noun: str, cure: str = "") -> None:

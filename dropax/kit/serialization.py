@@ -1,136 +1,204 @@
-"""Frozen dataclasses as plain values, for JSON and back.
+"""Configs as values that JSON knows, and the objects in them as text, written as in Python.
 
-Given an object, returns dicts, lists, strings, numbers, bools and None that make an equal object
-again. What has no such form is refused by name.
+Text is parsed and never run: it holds literals and calls of known classes only. What has no such
+form is refused by name.
 """
 
+import ast
 import dataclasses
 import math
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.kit.errors import is_array, is_real, is_traced, must, require_choice, require_kind
+from dropax.kit.errors import did_you_mean, is_array, is_real, is_traced, must, require_choice
+
+_CURE = "Functions, traced values and objects that are no dataclasses have no plain form."
+_ARRAY = ("dtype", "shape", "values")
 
 
-class Plain:
-    """A frozen dataclass that can be written as plain values."""
-
-    plain_types: ClassVar[dict[str, type]] = {}
-    """Classes that a field may hold an object of, by name."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Writes the object as values that JSON knows.
-
-        Returns:
-          A dict with the class's name as `type`, and every field. Tuples become lists, arrays
-          dicts, infinities and NaN strings in a dict.
-
-        Raises:
-          TypeError: if a field holds what has no plain form: a function, a traced value, an object
-            of a class of the user's own.
-        """
-        kind: Any = type(self)
-        plain = {"type": kind.__name__}
-        for field in dataclasses.fields(kind):
-            owner = f"{kind.__name__}.{field.name}"
-            plain[field.name] = _to_plain(
-                _number(getattr(self, field.name)), owner, self.plain_types
-            )
-        return plain
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Makes the object that `to_dict` wrote. Strict: nothing is guessed.
-
-        Args:
-          values: the dict, or one that went through JSON. Fields that are left out get their
-            defaults.
-
-        Returns:
-          An equal object.
-
-        Raises:
-          TypeError: if `values` is no dict, or a field is of the wrong type.
-          ValueError: if `type` is another class, a field is unknown, or a value is out of range.
-        """
-        owner = f"{cls.__name__}.from_dict.values"
-        require_kind(owner, values, dict, "a dict as to_dict returns it")
-        if values.get("type") != cls.__name__:
-            raise ValueError(must(f"{owner}['type']", f"be {cls.__name__!r}", values.get("type")))
-        kind: Any = cls
-        types = {field.name: field.type for field in dataclasses.fields(kind)}
-        fields = {}
-        for name, value in values.items():
-            if name != "type":
-                require_choice(f"{owner}: a field", name, types)
-                fields[name] = _from_plain(value, f"{cls.__name__}.{name}", cls.plain_types)
-                if "list" not in str(types[name]):
-                    fields[name] = _as_tuples(fields[name])
-        return cls(**fields)
-
-
-def _as_tuples(value: Any) -> Any:
-    """Returns lists, and lists in them, as the tuples that they were."""
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
-
-
-def _number(value: Any) -> Any:
-    """Returns a Python number for a scalar of a config: it is equal to it."""
-    if isinstance(value, tuple):
-        return tuple(map(_number, value))
-    scalar = is_array(value) and value.shape == () and not is_traced(value)
-    return np.asarray(value).item() if scalar else value
-
-
-def _to_plain(value: Any, owner: str, types: dict[str, type]) -> Any:
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {"$float": repr(value)}
+def plain(value: Any) -> Any:
+    """Returns tuples for lists and Python numbers for NumPy's scalars; anything else as it is."""
     if isinstance(value, list | tuple):
-        return [_to_plain(part, f"{owner}[{n}]", types) for n, part in enumerate(value)]
+        return tuple(map(plain, value))
+    is_scalar = isinstance(value, np.ndarray | np.generic) and value.shape == ()
+    return value.item() if is_scalar else value
+
+
+def take_plain(instance: Any) -> None:
+    """Makes each field of a frozen dataclass `plain`, as its constructor starts."""
+    for field in dataclasses.fields(instance):
+        vars(instance)[field.name] = plain(vars(instance)[field.name])
+
+
+def is_default(value: Any, default: Any) -> bool:
+    """Says whether a field's value is its default, and of the same type."""
+    return value is default or (type(value) is type(default) and bool(value == default))
+
+
+def shortest(value: Any, names: Mapping[str, Any]) -> Any:
+    """Returns the name that stands for an object, or the object itself if none does."""
+    named = (name for name, one in names.items() if type(one) is type(value) and one == value)
+    return next(named, value)
+
+
+def write_text(value: Any, owner: str) -> str:
+    """Writes an object as Python does, without the options that have their defaults.
+
+    Args:
+      value: None, a bool, a number, a string, a tuple of these, or a dataclass of them.
+      owner: the argument's name for the error.
+
+    Raises:
+      TypeError: if it is or holds anything else.
+
+    Example:
+      >>> from dropax import Box, OneOf
+      >>> write_text(OneOf(("grid", Box(count=3))), "mode")
+      'OneOf(modes=(Grid(), Box(count=3)))'
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, tuple):
+        parts = [write_text(part, f"{owner}[{n}]") for n, part in enumerate(value)]
+        return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        name, options = type(value).__name__, []
+        for field in dataclasses.fields(value):
+            part = getattr(value, field.name)
+            if field.init and not is_default(part, field.default):
+                options.append(f"{field.name}={write_text(part, f'{name}.{field.name}')}")
+        return f"{name}({', '.join(options)})"
+    raise TypeError(must(owner, "be plain values", value, _CURE))
+
+
+def read_text(
+    text: str, names: Mapping[str, Any], types: Mapping[str, type], owner: str, example: str
+) -> Any:
+    """Returns what a text stands for.
+
+    Args:
+      text: one of the names; or a call of a class, a number, or a tuple or list of these, whose
+        arguments are such values, strings, bools and None.
+      names: what each name stands for.
+      types: the dataclasses that may be called, by name.
+      owner: the argument's name for the error.
+      example: a text that would do, for the error.
+
+    Raises:
+      ValueError: if it is anything else; says what is wrong, and at which character.
+
+    Example:
+      >>> from dropax import Box
+      >>> read_text("Box(count=3)", {}, {"Box": Box}, "mode", "Box()").count
+      3
+    """
+    source = text.strip().replace("\n", " ")
+    if source in names:
+        return names[source]
+
+    def refuse(why: str, at: int, hint: str = "") -> NoReturn:
+        cure = f"{why} at character {at}. {hint}".rstrip()
+        raise ValueError(must(owner, f"be written as in Python, such as {example!r}", text, cure))
+
+    def place(node: Any) -> int:
+        return len(source.encode()[: node.col_offset].decode()) + 1
+
+    def value_of(node: Any) -> Any:
+        match node:
+            case ast.Constant(value=None | bool() | int() | float() | str() as value):
+                return value
+            case ast.Name(id="inf" | "nan" as name):
+                return float(name)
+            case ast.UnaryOp(ast.USub(), ast.Constant(int() | float()) | ast.Name("inf") as number):
+                return -value_of(number)
+            case ast.Tuple(parts) | ast.List(parts):
+                return tuple(map(value_of, parts))
+            case ast.Call(ast.Name(name), arguments, options):
+                return call(node, name, arguments, options)
+        part = ast.get_source_segment(source, node)
+        return refuse(f"{part!r} is neither a literal nor a call of a class", place(node))
+
+    def call(node: Any, name: str, arguments: list[Any], options: list[Any]) -> Any:
+        if name not in types:
+            listed = did_you_mean(name, types) or f"There are {', '.join(types)}."
+            refuse(f"There is no {name!r}", place(node), listed)
+        fields = [field for field in dataclasses.fields(types[name]) if field.init]
+        known = [field.name for field in fields]
+        positional = [field.name for field in fields if not field.kw_only]
+        if len(arguments) > len(positional):
+            extra = arguments[len(positional)]
+            refuse(f"{name} has {len(positional)} options in order; there is another", place(extra))
+        given = dict(zip(positional, map(value_of, arguments), strict=False))
+        for option in options:
+            if option.arg not in known:
+                hint = did_you_mean(str(option.arg), known)
+                refuse(f"{name} has no option {option.arg!r}", place(option), hint)
+            if option.arg in given:
+                refuse(f"The option {option.arg!r} is given twice, again", place(option))
+            given[option.arg] = value_of(option.value)
+        try:
+            return types[name](**given)
+        except (TypeError, ValueError) as error:
+            return refuse(str(error).replace(".__init__()", "").rstrip("."), place(node))
+
+    if not source or (source.isidentifier() and source not in ("inf", "nan")):
+        hint = f"{source}()" if source in types else example
+        require_choice(owner, source, names, f"Or write it as in Python, such as {hint!r}.")
+    try:
+        tree = ast.parse(source, mode="eval")
+    except SyntaxError as error:
+        refuse(error.msg.capitalize(), max(error.offset or 1, 1))
+    except (ValueError, RecursionError, MemoryError):
+        refuse("It cannot be parsed, or is nested too deep,", 1)
+    return value_of(tree.body)
+
+
+def write_value(value: Any, owner: str) -> Any:
+    """Writes a config's value: what JSON has no form for, as text; tuples as lists."""
+    if is_array(value) and value.shape == () and not is_traced(value):
+        value = np.asarray(value).item()
+    if isinstance(value, list | tuple):
+        return [write_value(part, f"{owner}[{n}]") for n, part in enumerate(value)]
+    is_json = value is None or isinstance(value, bool | int | str)
+    if is_json or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return write_text(value, owner)
+
+
+def write_statistics(value: Any, owner: str) -> Any:
+    """Writes nested dicts and lists of plain values and of arrays: `{dtype, shape, values}`."""
     if isinstance(value, dict):
-        plain = {}
-        for name, part in value.items():
-            if not isinstance(name, str) or name == "type" or name.startswith("$"):
-                constraint = "be named by a string that is not 'type' and has no $ in front"
-                raise TypeError(must(f"{owner}: an entry", constraint, name))
-            if isinstance(part, tuple):
-                raise TypeError(must(f"{owner}[{name!r}]", "be a list or an array", part))
-            plain[name] = _to_plain(part, f"{owner}[{name!r}]", types)
-        return plain
-    if isinstance(value, Plain) and types.get(type(value).__name__) is type(value):
-        return value.to_dict()
+        if not all(isinstance(name, str) for name in value) or value.keys() == set(_ARRAY):
+            constraint = f"be named by strings, which are not just {', '.join(_ARRAY)}"
+            raise TypeError(must(owner, constraint, value))
+        return {name: write_statistics(part, f"{owner}[{name!r}]") for name, part in value.items()}
+    if isinstance(value, list):
+        return [write_statistics(part, f"{owner}[{n}]") for n, part in enumerate(value)]
     if is_array(value) and not is_traced(value) and is_real(value.dtype):
         array = np.asarray(value)
         wide = array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
-        values = [_to_plain(number, owner, types) for number in wide.ravel().tolist()]
-        return {"$array": {"dtype": str(array.dtype), "shape": list(array.shape), "values": values}}
-    cure = "Functions, traced values and objects of other classes have no plain form."
-    raise TypeError(must(owner, "be plain values", value, cure))
+        values = [write_value(number, owner) for number in wide.ravel().tolist()]
+        return {"dtype": str(array.dtype), "shape": list(array.shape), "values": values}
+    is_json = value is None or isinstance(value, bool | int | str)
+    if not is_json and not (isinstance(value, float) and math.isfinite(value)):
+        cure = "A tuple would come back as a list, and NaN as text: pass arrays."
+        raise TypeError(must(owner, "be finite numbers, text, lists or arrays", value, cure))
+    return value
 
 
-def _number_or_array(value: dict[str, Any], owner: str, types: dict[str, type]) -> Any:
-    if "$float" in value:
-        return float(value["$float"])
-    array = value["$array"]
-    numbers = _from_plain(array["values"], owner, types)
-    return np.array(numbers, jnp.dtype(array["dtype"])).reshape(array["shape"])
-
-
-def _from_plain(value: Any, owner: str, types: dict[str, type]) -> Any:
+def read_statistics(value: Any, owner: str) -> Any:
+    """Returns what `write_statistics` wrote."""
     if isinstance(value, list):
-        return [_from_plain(part, f"{owner}[{n}]", types) for n, part in enumerate(value)]
+        return [read_statistics(part, f"{owner}[{n}]") for n, part in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    if set(value) == {"$float"} or set(value) == {"$array"}:
-        try:
-            return _number_or_array(value, owner, types)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(must(owner, "be as to_dict writes it", value)) from error
-    if isinstance(value.get("type"), str) and value["type"] in types:
-        kind: Any = types[value["type"]]
-        return kind.from_dict(value)
-    return {name: _from_plain(part, f"{owner}[{name!r}]", types) for name, part in value.items()}
+    if value.keys() != set(_ARRAY):
+        return {name: read_statistics(part, f"{owner}[{name!r}]") for name, part in value.items()}
+    try:
+        numbers = [float(part) if isinstance(part, str) else part for part in value["values"]]
+        return np.array(numbers, jnp.dtype(value["dtype"])).reshape(value["shape"])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(must(owner, "be an array as to_dict writes it", value)) from error

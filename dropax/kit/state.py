@@ -16,7 +16,7 @@ import numpy as np
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_traced, must, names, require_kind
 from dropax.kit.keys import as_key, fold_in, seed_key
-from dropax.kit.trees import copy_tree, register_export, summarize
+from dropax.kit.trees import copy_tree, register_pytree, summarize
 
 CHECKPOINT_VERSION = 1
 
@@ -92,9 +92,8 @@ class OperatorState:
         return f"OperatorState({shown})"
 
 
-_FIELDS = [field.name for field in dataclasses.fields(OperatorState)]
-jax.tree_util.register_dataclass(OperatorState, data_fields=_FIELDS, meta_fields=[])
-register_export(OperatorState, ())
+_FIELDS = tuple(field.name for field in dataclasses.fields(OperatorState))
+register_pytree(OperatorState, _FIELDS)
 
 
 def init_state(config: OperatorConfig, key: Any = None) -> OperatorState:

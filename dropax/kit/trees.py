@@ -1,12 +1,14 @@
-"""Arrays, and trees of them: how they are stacked, copied, broadcast, shown and exported."""
+"""Arrays, and trees of them: how they are registered, stacked, copied, broadcast and shown."""
 
+import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
+from jax.tree_util import GetAttrKey, keystr, register_pytree_with_keys, tree_flatten_with_path
 
 from dropax.kit.errors import is_array, must
 
@@ -22,19 +24,44 @@ def summarize(tree: Any) -> Any:
     return repr(shown)
 
 
-def register_export(cls: type, static: Any) -> None:
-    """Lets `jax.export` write functions that take or return objects of a registered pytree class.
+def register_pytree(cls: type, leaves: tuple[str, ...], *, static: bool = False) -> None:
+    """Registers a dataclass as a pytree, which is rebuilt without its constructor.
+
+    So `tree.map`, `vmap` axes and `device_get` may put anything into a leaf.
 
     Args:
-      cls: the class; its objects differ in their leaves only.
-      static: what its flattening returns beside the leaves.
+      cls: a dataclass, or a class that is about to become one.
+      leaves: the fields that hold its children.
+      static: whether its other fields are static, hashed and compared by value. Otherwise they are
+        no part of the tree and fall back to their defaults, and `jax.export` can write the class.
     """
-    jax.export.register_pytree_node_serialization(
-        cls,
-        serialized_name=f"dropax.{cls.__name__}",
-        serialize_auxdata=lambda _: b"",
-        deserialize_auxdata=lambda _: static,
-    )
+
+    @functools.cache
+    def others() -> tuple[str, ...]:
+        names = (field.name for field in dataclasses.fields(cls))
+        return tuple(name for name in names if static and name not in leaves)
+
+    def flatten(tree: Any) -> tuple[Any, Any]:
+        values = vars(tree)  # as they are stored, which an attribute may read differently
+        return [getattr(tree, name) for name in leaves], tuple([values[name] for name in others()])
+
+    def flatten_with_keys(tree: Any) -> tuple[Any, Any]:
+        children, rest = flatten(tree)
+        return list(zip(map(GetAttrKey, leaves), children, strict=True)), rest
+
+    def unflatten(rest: Any, children: Any) -> Any:
+        tree: Any = object.__new__(cls)
+        vars(tree).update(zip((*leaves, *others()), (*children, *rest), strict=True))
+        return tree
+
+    register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    if not static:
+        jax.export.register_pytree_node_serialization(
+            cls,
+            serialized_name=f"dropax.{cls.__name__}",
+            serialize_auxdata=lambda _: b"",
+            deserialize_auxdata=lambda _: (),
+        )
 
 
 class _Text(str):

@@ -1,4 +1,4 @@
-"""Which values drop together: the class of each mode, and its name."""
+"""Which values drop together: the one table of modes, their classes and names."""
 
 from dropax.modes.band import Band
 from dropax.modes.base import Mode, expected_fraction
@@ -13,7 +13,7 @@ from dropax.modes.patch import Patch
 from dropax.modes.pixel import Pixel
 from dropax.modes.record import Record
 from dropax.modes.shared import Shared
-from dropax.modes.table import MODES, TYPES, as_mode
+from dropax.modes.table import MODES, TYPES, add_mode, as_mode
 
 __all__ = [
     "MODES",
@@ -31,6 +31,24 @@ __all__ = [
     "Pixel",
     "Record",
     "Shared",
+    "add_mode",
     "as_mode",
     "expected_fraction",
 ]
+
+_TABLE = {
+    Pixel: "pixel",
+    Channel: "channel",
+    Block: "block",
+    Patch: "patch",
+    Box: "box",
+    Grid: "grid",
+    Band: "band",
+    Record: "record",
+    Blocks: None,
+    OneOf: None,
+    Shared: None,
+    Inverted: None,
+}
+for _kind, _name in _TABLE.items():
+    add_mode(_kind, _name)

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 import jax
 
 from dropax.kit.errors import must, require_kind
-from dropax.kit.serialization import Plain
+from dropax.kit.serialization import take_plain
 from dropax.modes.base import known_sizes, one_dispatch, spatial_shape
 from dropax.modes.rectangles import draw_union, require_count, size_levels
 
 
 @dataclasses.dataclass(frozen=True)
-class Band(Plain):
+class Band:
     """Drops full strips across one axis.
 
     Known elsewhere as the time and frequency masks of SpecAugment (Park et al., 2019,
@@ -39,6 +39,7 @@ class Band(Plain):
     repeats: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_kind("Band.axis", self.axis, int, "an int")
         require_count("Band.count", self.count)
 

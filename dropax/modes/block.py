@@ -10,7 +10,7 @@ import numpy as np
 
 from dropax.bits import materialize, sample_words, split_in_two
 from dropax.kit.errors import require_kind
-from dropax.kit.serialization import Plain
+from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
     known_sizes,
     one_dispatch,
@@ -33,7 +33,7 @@ _DEGREE = 40
 
 
 @dataclasses.dataclass(frozen=True)
-class Block(Plain):
+class Block:
     """Drops blocks around random seeds; blocks may overlap.
 
     Known elsewhere as DropBlock (Ghiasi et al., 2018, arXiv:1810.12890). A block starts wherever it
@@ -58,6 +58,7 @@ class Block(Plain):
     per_channel: bool = False
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_sizes("Block.size", self.size)
         require_kind("Block.per_channel", self.per_channel, bool, "a bool")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dropax.bits import materialize, sample_words, whole_below
 from dropax.kit.errors import must, require_whole
-from dropax.kit.serialization import Plain
+from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
     known_sizes,
     one_dispatch,
@@ -28,7 +28,7 @@ _RANK_SHIFT = np.uint32(26)  # leaves the upper six bits for 33 ranks
 
 
 @dataclasses.dataclass(frozen=True)
-class Blocks(Plain):
+class Blocks:
     """Drops an exact number of a grid's cells, in rectangles: masked image modeling.
 
     Known elsewhere as the blockwise masking of BEiT (Bao et al., 2021, arXiv:2106.08254), used by
@@ -76,6 +76,7 @@ class Blocks(Plain):
     repeats: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_sizes("Blocks.size", self.size)
         require_aspect_ratio("Blocks.aspect_ratio", self.aspect_ratio)
         require_whole("Blocks.min_cells", self.min_cells, 1)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from dropax.kit.errors import require_choice
-from dropax.kit.serialization import Plain
+from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
     known_sizes,
     one_dispatch,
@@ -18,7 +18,7 @@ from dropax.modes.rectangles import draw_union, require_count, size_levels
 
 
 @dataclasses.dataclass(frozen=True)
-class Box(Plain):
+class Box:
     """Drops rectangles, or on one axis intervals and on three cuboids.
 
     Known elsewhere as Cutout (DeVries and Taylor, 2017, arXiv:1708.04552), Random Erasing (Zhong et
@@ -49,6 +49,7 @@ class Box(Plain):
     border: Border = "inside"
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_count("Box.count", self.count)
         require_aspect_ratio("Box.aspect_ratio", self.aspect_ratio)
         require_choice("Box.border", self.border, ("inside", "clip"))

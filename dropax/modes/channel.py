@@ -9,13 +9,13 @@ import numpy as np
 
 from dropax.bits import GRID, drop_units, keep_threshold, materialize, sample_words
 from dropax.kit.errors import must, require_kind, require_whole
-from dropax.kit.serialization import Plain
+from dropax.kit.serialization import take_plain
 from dropax.modes.base import one_dispatch
 from dropax.modes.counts import expected_count, sample_exactly
 
 
 @dataclasses.dataclass(frozen=True)
-class Channel(Plain):
+class Channel:
     """Drops whole channels, or groups of them, each on its own or an exact number of them.
 
     Known elsewhere as SpatialDropout (Tompson et al., 2015, arXiv:1411.4280) and ChannelDropout;
@@ -54,6 +54,7 @@ class Channel(Plain):
     repeats: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_whole("Channel.min_kept", self.min_kept, 0)
         require_kind("Channel.exact", self.exact, bool, "a bool")
         if self.groups is not None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dropax.bits import drop_units, materialize, sample_words, whole_below
 from dropax.kit.errors import is_number, must, require_whole
-from dropax.kit.serialization import Plain
+from dropax.kit.serialization import take_plain
 from dropax.modes.base import one_dispatch, spatial_shape
 from dropax.modes.calibration import fraction_units, pick_level
 
@@ -20,7 +20,7 @@ _TABLE = 2**17  # levels of all units together; below, there is one for each sid
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid(Plain):
+class Grid:
     """Drops a regular lattice of squares, or on one axis of stripes and on three of cubes.
 
     Known elsewhere as GridMask (Chen et al., 2020, arXiv:2001.04086). The lattice is shifted at
@@ -49,6 +49,7 @@ class Grid(Plain):
     rotate: float = 0
 
     def __post_init__(self) -> None:
+        take_plain(self)
         unit: Any = self.unit
         if isinstance(unit, tuple):
             for position, bound in enumerate(unit):

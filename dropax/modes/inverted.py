@@ -1,20 +1,20 @@
 """All but what a mode would drop: `Inverted`."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import GRID, drop_units, keep_threshold
-from dropax.kit.serialization import Plain
+from dropax.kit.serialization import take_plain
 from dropax.modes.base import expected_fraction, one_dispatch, sample_mask
-from dropax.modes.table import TYPES, as_mode
+from dropax.modes.table import as_mode
 
 
 @dataclasses.dataclass(frozen=True)
-class Inverted(Plain):
+class Inverted:
     """Drops all but what a mode would drop.
 
     The mode draws at one minus the rate, so that the rate still drops: `Inverted("box")` keeps one
@@ -36,9 +36,8 @@ class Inverted(Plain):
 
     mode: Any
 
-    plain_types: ClassVar[dict[str, type]] = TYPES
-
     def __post_init__(self) -> None:
+        take_plain(self)
         vars(self)["mode"] = as_mode(self.mode, "Inverted.mode")
 
     @property
@@ -76,9 +75,6 @@ class Inverted(Plain):
         """
         dropped = 1 - expected_fraction(self.mode, element_shape, _kept_rate(rate))
         return jnp.where(drop_units(rate) == 0, 0, dropped)
-
-
-TYPES["Inverted"] = Inverted
 
 
 def _kept_rate(rate: Any) -> jax.Array:

@@ -1,7 +1,7 @@
 """One of several modes, drawn for each record: `OneOf`."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,13 @@ import numpy as np
 
 from dropax.bits import sample_words, split_in_two
 from dropax.kit.errors import must, require_kind, require_number
-from dropax.kit.serialization import Plain
+from dropax.kit.serialization import take_plain
 from dropax.modes.base import expected_fraction, one_dispatch, sample_mask
-from dropax.modes.table import TYPES, as_mode
+from dropax.modes.table import as_mode
 
 
 @dataclasses.dataclass(frozen=True)
-class OneOf(Plain):
+class OneOf:
     """Drops what one of several modes drops, drawn for each record.
 
     Each mode gets the same rate. The masks of all modes are drawn, and one is selected, so that
@@ -31,7 +31,7 @@ class OneOf(Plain):
         each mode.
 
     Example:
-      >>> mode = OneOf(("box", Blocks(size=2)), weights=(3, 1))
+      >>> mode = OneOf(("box", "Patch(size=2)"), weights=(3, 1))
       >>> mode.sample(jax.random.key(0), (8, 8, 3), 0.2).shape
       (8, 8, 1)
     """
@@ -39,9 +39,8 @@ class OneOf(Plain):
     modes: tuple[Any, ...]
     weights: tuple[float, ...] | None = None
 
-    plain_types: ClassVar[dict[str, type]] = TYPES
-
     def __post_init__(self) -> None:
+        take_plain(self)
         require_kind("OneOf.modes", self.modes, tuple, "a tuple of modes")
         if not self.modes:
             raise ValueError(must("OneOf.modes", "hold a mode", self.modes))
@@ -104,6 +103,3 @@ class OneOf(Plain):
         """Returns the probability of each mode, float64."""
         weights = np.array(self.weights or (1,) * len(self.modes), np.float64)
         return weights / weights.sum()
-
-
-TYPES["OneOf"] = OneOf

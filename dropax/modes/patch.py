@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from dropax.bits import materialize, sample_bernoulli
 from dropax.kit.errors import require_kind
-from dropax.kit.serialization import Plain
+from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
     known_sizes,
     one_dispatch,
@@ -21,7 +21,7 @@ from dropax.modes.counts import sample_exactly
 
 
 @dataclasses.dataclass(frozen=True)
-class Patch(Plain):
+class Patch:
     """Drops cells of a fixed grid, each on its own or an exact number of them.
 
     Known elsewhere as Hide-and-Seek (Singh and Lee, 2017, arXiv:1704.04232) and as coarse dropout;
@@ -53,6 +53,7 @@ class Patch(Plain):
     repeats: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_sizes("Patch.size", self.size)
         require_kind("Patch.exact", self.exact, bool, "a bool")
 

@@ -7,12 +7,12 @@ import jax
 
 from dropax.bits import materialize, sample_bernoulli
 from dropax.kit.errors import require_kind
-from dropax.kit.serialization import Plain
+from dropax.kit.serialization import take_plain
 from dropax.modes.base import one_dispatch
 
 
 @dataclasses.dataclass(frozen=True)
-class Pixel(Plain):
+class Pixel:
     """Drops each value, or each whole pixel, on its own.
 
     Attributes:
@@ -32,6 +32,7 @@ class Pixel(Plain):
     per_channel: bool = True
 
     def __post_init__(self) -> None:
+        take_plain(self)
         require_kind("Pixel.per_channel", self.per_channel, bool, "a bool")
 
     @one_dispatch

@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 import jax
 
 from dropax.bits import materialize, sample_bernoulli
-from dropax.kit.serialization import Plain
 from dropax.modes.base import one_dispatch
 
 
 @dataclasses.dataclass(frozen=True)
-class Record(Plain):
+class Record:
     """Drops whole records, each on its own.
 
     Known elsewhere as stochastic depth (Huang et al., 2016, arXiv:1603.09382) and DropPath (Larsson

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 
 from dropax.bits import materialize
 from dropax.kit.errors import must, require_kind
-from dropax.kit.serialization import Plain
+from dropax.kit.serialization import take_plain
 from dropax.modes.base import expected_fraction, one_dispatch, sample_mask
-from dropax.modes.table import TYPES, as_mode
+from dropax.modes.table import as_mode
 
 
 @dataclasses.dataclass(frozen=True)
-class Shared(Plain):
+class Shared:
     """Drops what a mode drops, the same all along some axes.
 
     The mode sees an element without these axes, or with one channel, and its mask repeats along
@@ -41,9 +41,9 @@ class Shared(Plain):
 
     # What repeats is stored once, as far as it does not repeat.
     repeats: ClassVar[bool] = True
-    plain_types: ClassVar[dict[str, type]] = TYPES
 
     def __post_init__(self) -> None:
+        take_plain(self)
         vars(self)["mode"] = as_mode(self.mode, "Shared.mode")
         for n, axis in enumerate(self._named_axes()):
             owner = f"Shared.axes[{n}]" if isinstance(self.axes, tuple) else "Shared.axes"
@@ -97,6 +97,3 @@ class Shared(Plain):
         spatial = [size for axis, size in enumerate(element_shape[:-1]) if axis not in axes]
         channels = 1 if last in axes else element_shape[-1]
         return tuple(axis for axis in axes if axis != last), (*spatial, channels)
-
-
-TYPES["Shared"] = Shared

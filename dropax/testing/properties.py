@@ -639,7 +639,7 @@ def _has_free_axes(trial: Trial) -> bool:
         return False
     if isinstance(config, DropoutOperatorConfig):
         least = isinstance(config.mode_object, Channel) and config.mode_object.min_kept
-        return not (config.apply_probability != 1 or least)
+        return not (config.apply_probability is not None or least)
     return True
 
 

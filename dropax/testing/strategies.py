@@ -39,7 +39,6 @@ from dropax.modes import (
     OneOf,
     Patch,
     Pixel,
-    Record,
     Shared,
 )
 
@@ -126,6 +125,7 @@ def regions(
     aspects = st.sampled_from([(1.0, 1.0), (0.5, 2.0), (0.25, 0.25)])
     units = sizes | st.tuples(sizes, sizes).map(lambda pair: (min(pair), max(pair)))
     of_mode: dict[str, st.SearchStrategy[Any]] = {
+        **{name: st.just(mode) for name, mode in MODES.items()},
         "pixel": st.builds(Pixel, per_channel=st.sampled_from([True, False])),
         "channel": st.builds(
             Channel, min_kept=as_strategy(min_kept), exact=st.sampled_from([False, True])
@@ -137,7 +137,6 @@ def regions(
         ),
         "grid": st.builds(Grid, unit=units, rotate=as_strategy(rotate)),
         "band": st.builds(Band, axis=st.sampled_from([0, -1]), count=counts),
-        "record": st.just(Record()),
         # A larger cell would not divide every image.
         "Blocks": st.builds(Blocks, size=st.just(1), min_cells=sizes),
     }
@@ -203,7 +202,7 @@ def configs(draw: st.DrawFn, /, **options: Any) -> DropoutOperatorConfig:
     simple = map(st.just, (0.0, 1.0, "mean", "noise", "stats_mean", FromField("other")))
     fill = choose("fill", st.one_of(*simple, st.floats(-2, 100, width=16)))
     choose("rescale", st.sampled_from([False, False, True]))
-    choose("apply_probability", st.sampled_from([1.0, 1.0, 0.5 if stochastic else 1.0]))
+    choose("apply_probability", st.sampled_from([None, None, 0.5 if stochastic else None]))
     choose("share_mask", st.sampled_from([False, False, True]))
     choose("batch_strategy", st.sampled_from(["vmap", "vmap", "scan"]))
     choose("seed", st.integers(0, 2**32 - 1))

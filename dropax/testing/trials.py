@@ -243,7 +243,7 @@ class Trial:
         is_range = isinstance(getattr(self.config, name), tuple)
         changes: dict[str, Any] = {name: (rate, rate) if is_range else rate}
         if isinstance(self.config, DropoutOperatorConfig):
-            changes["apply_probability"] = 1.0
+            changes["apply_probability"] = None
         return self.with_config(**changes)
 
     def with_images(self, images: Any) -> "Trial":

@@ -27,8 +27,8 @@ def functions() -> None:
     dropax.dropout(key, "image")  # error: arg-type
     dropax.dropout(key, batch["image"], 0.2)  # error: call-arg
     dropax.dropout(key, batch["image"], rate="0.2")  # error: arg-type
-    dropax.dropout(key, batch["image"], mode="pixle")  # error: arg-type
-    dropax.dropout(key, batch["image"], fill="median")  # error: arg-type
+    dropax.dropout(key, batch["image"], mode=dropax.Pixel)  # error: arg-type
+    dropax.dropout(key, batch["image"], fill=b"median")  # error: arg-type
     dropax.dropout(key, batch["image"], p=0.2)  # error: call-arg
     dropax.init_state("image", key)  # error: arg-type
     dropax.apply_batch(config, key, batch)  # error: arg-type
@@ -43,7 +43,7 @@ def configs() -> None:
     dropax.DropoutOperatorConfig()  # error: call-arg
     dropax.DropoutOperatorConfig(field_key=None)  # error: arg-type
     dropax.DropoutOperatorConfig(field_key="image", rate=0.2)  # error: call-arg
-    dropax.DropoutOperatorConfig(field_key="image", mode="cutout")  # error: arg-type
+    dropax.DropoutOperatorConfig(field_key="image", mode=None)  # error: arg-type
     dropax.DropoutOperatorConfig(field_key="image", mode=NoRegion())  # error: arg-type
     dropax.DropoutOperatorConfig(field_key="image", mode=OtherRegion())  # error: arg-type
     dropax.DropoutOperatorConfig(field_key="image", batch_strategy="loop")  # error: arg-type
