@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from dropax.config import DropoutOperatorConfig
 from dropax.dropping import Fields, drop_record
-from dropax.fills import Fill, FromField
+from dropax.fills import AnyFill, Number, as_fill
 from dropax.kit.batch import Batch
 from dropax.kit.batching import AnyBatch, RecordEngine, records_of, warn_if_baked
 from dropax.kit.errors import is_array, is_real, is_traced, must, names, require_kind, require_whole
@@ -54,7 +54,7 @@ def generate_random_params(
       `{"keep_mask": mask}`, bool, True where kept: of shape (B, H, W, C) in pixel mode, (B, C) in
       channel mode, and in other modes one that broadcasts to the batch, of size 1 along axes that
       share a draw. Also, of shape (B,): `rate`, float32, if the config's is a range; `applied`,
-      bool, if there is an `apply_probability`; `fill_key`, keys, if the fill is "noise".
+      bool, if there is an `apply_probability`; `fill_key`, keys, if a fill needs one ("noise").
 
     Raises:
       KeyError: if `field_key` is not in `data_shapes`.
@@ -123,7 +123,7 @@ def apply(
         broadcasts to the element without changing its shape; in channel mode a mask with one axis
         is along the channel axis. Also, each a scalar: "applied", True by default;
         "rate", by default the config's, required if that is a range and `rescale` is on;
-        "fill_key", required if the fill is "noise".
+        "fill_key", required if a fill needs a key, as "noise" does.
       stats: `{"mean": ...}` if the fill is "stats_mean": a scalar, one number for each channel,
         or an array that broadcasts to the element. Not used otherwise.
 
@@ -240,7 +240,7 @@ def drop_batch(
     data, states = records
     # Only what is dropped goes through the batch strategy: other fields stay the very objects.
     fields = select_fields(config, data)
-    if config.fill == "stats_mean":
+    if config.fills_need("stats"):
         stats = getattr(op_state, "statistics", None) if stats is None else stats
         stats = select_stats(config, stats)
     else:
@@ -285,7 +285,7 @@ def dropout(
     *,
     rate: float | jax.Array | tuple[float | jax.Array, float | jax.Array] = 0.1,
     mode: str | Mode = "pixel",
-    fill: Fill = 0.0,
+    fill: AnyFill | tuple[Number, ...] = 0.0,
     rescale: bool = False,
     clip_range: tuple[float, float] | None = None,
     channel_axis: ChannelAxis = "auto",
@@ -323,9 +323,9 @@ def dropout(
       >>> dropout(jax.random.key(0), images, rate=0.2).dtype
       dtype('uint8')
     """
-    if isinstance(fill, FromField):
-        cure = "Bare arrays have no other field: call apply_batch on a dict of arrays."
-        raise TypeError(must("dropout.fill", "be a number, a tuple or a name", fill, cure))
+    if {"values", "stats"} & set(getattr(as_fill(fill, "dropout.fill"), "needs", ())):
+        cure = "Bare arrays have no other fields and no statistics: call apply_batch on a dict."
+        raise TypeError(must("dropout.fill", "be computed from the image", fill, cure))
     config = _DropoutArguments(
         stochastic=True,
         field_key="images",
@@ -375,16 +375,19 @@ def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> Fields
         return require_numbers(get_field(data, path), f"field {path!r}")
 
     image, *auxiliary = map(select, (config.field_key, *(config.auxiliary_fields or ())))
-    where = fill = None
+    where = None
     if config.where_key is not None:
         where = select(config.where_key)
         if not is_real(where.dtype):
             owner = f"field {config.where_key!r}, the where_key,"
             raise TypeError(must(owner, "be an array of real numbers or bools", where))
-    if isinstance(config.fill, FromField):
-        fill = select(config.fill.field)
     kept = tuple(auxiliary) if config.preserve_auxiliary else ()
-    return Fields(image, kept, where=where, fill=fill)
+    values: tuple[Any, ...] = ()
+    if config.fills_need("values"):
+        reads = ("values" in getattr(fill, "needs", ()) for fill in config.fills)
+        pairs = zip(reads, config.fills, strict=True)
+        values = tuple(select(fill.field) if read else None for read, fill in pairs)
+    return Fields(image, kept, where=where, values=values)
 
 
 def merge_fields(
@@ -406,7 +409,7 @@ def merge_fields(
 
 def select_stats(config: DropoutOperatorConfig, stats: Any) -> dict[str, Any] | None:
     """Returns the statistics that dropout reads, or None if it reads none."""
-    if config.fill != "stats_mean":
+    if not config.fills_need("stats"):
         return None
     if not isinstance(stats, dict) or "mean" not in stats:
         held = names(stats) if isinstance(stats, dict) else stats
@@ -438,8 +441,8 @@ def given_params(
     needed = {"keep_mask": ""}
     if config.rescale and isinstance(config.dropout_rate, tuple):
         needed["rate"] = " if rescale is True and dropout_rate is a range"
-    if config.fill == "noise":
-        needed["fill_key"] = " if fill is 'noise'"
+    if config.fills_need("key"):
+        needed["fill_key"] = " if a fill needs a key"
     for name, why in needed.items():
         if name not in random_params:
             raise KeyError(f"{owner} must hold {name!r}{why}; got {names(random_params)}.")
@@ -453,7 +456,7 @@ def given_params(
             raise TypeError(must(f"{owner}[{name!r}]", "be an array of numbers or bools", value))
         if name != "keep_mask" and np.shape(value) != ():
             raise ValueError(must(f"{owner}[{name!r}]", "be a scalar", value))
-    if config.fill == "noise":
+    if config.fills_need("key"):
         params["fill_key"] = as_key(random_params["fill_key"], f"{owner}['fill_key']")
     params["keep_mask"] = fit_mask(config, params["keep_mask"], element_shape)
     return params

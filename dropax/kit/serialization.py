@@ -33,6 +33,22 @@ def take_plain(instance: Any) -> None:
         vars(instance)[field.name] = plain(vars(instance)[field.name])
 
 
+class _NaN(float):
+    """NaN that is equal to NaN."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _NaN)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+def static_number(number: Any) -> Any:
+    """Returns a Python number that is equal to those that do the same: NaN, and 0.0 for -0.0."""
+    is_nan = isinstance(number, float) and math.isnan(number)
+    return _NaN(number) if is_nan else number + 0
+
+
 def is_default(value: Any, default: Any) -> bool:
     """Says whether a field's value is its default, and of the same type."""
     return value is default or (type(value) is type(default) and bool(value == default))
