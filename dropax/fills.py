@@ -75,12 +75,7 @@ class Mean:
     needs: ClassVar[tuple[str, ...]] = ("channel_axis", "where")
 
     def fill(
-        self,
-        key: Any,
-        image: jax.Array,
-        keep_mask: jax.Array,
-        channel_axis: int | None = -1,
-        where: jax.Array | None = None,
+        self, key: Any, image: jax.Array, keep_mask: Any, channel_axis: Any = -1, where: Any = None
     ) -> jax.Array:
         """Returns the mean of what may drop in each channel; 0 if there is nothing."""
         return mean_fill(image, _spatial_axes(image, channel_axis), where)
@@ -101,12 +96,7 @@ class Noise:
     needs: ClassVar[tuple[str, ...]] = ("key", "channel_axis", "where")
 
     def fill(
-        self,
-        key: Any,
-        image: jax.Array,
-        keep_mask: jax.Array,
-        channel_axis: int | None = -1,
-        where: jax.Array | None = None,
+        self, key: Any, image: jax.Array, keep_mask: Any, channel_axis: Any = -1, where: Any = None
     ) -> jax.Array:
         """Draws noise of the image's shape; raises a TypeError if its dtype is complex."""
         if jnp.issubdtype(image.dtype, jnp.complexfloating):
@@ -126,12 +116,7 @@ class StatsMean:
     needs: ClassVar[tuple[str, ...]] = ("channel_axis", "stats")
 
     def fill(
-        self,
-        key: Any,
-        image: jax.Array,
-        keep_mask: jax.Array,
-        channel_axis: int | None = -1,
-        stats: Any = None,
+        self, key: Any, image: jax.Array, keep_mask: Any, channel_axis: Any = -1, stats: Any = None
     ) -> jax.Array:
         """Returns the mean; raises a ValueError if it does not broadcast to the image."""
         owner, mean = "apply.stats['mean']", jnp.asarray(stats["mean"])
@@ -179,9 +164,7 @@ class FromField:
         if not self.field:
             raise ValueError(must("FromField.field", "not be empty", self.field))
 
-    def fill(
-        self, key: Any, image: jax.Array, keep_mask: jax.Array, values: Any = None
-    ) -> jax.Array:
+    def fill(self, key: Any, image: jax.Array, keep_mask: Any, values: Any = None) -> jax.Array:
         """Returns the field's values; raises an error if they do not fit the image."""
         return fit_values(values, image, f"field {self.field!r}, a fill,")
 
@@ -301,15 +284,9 @@ def exact_fill(fill: Any, dtype: Any, owner: str, *, in_range: bool = False) -> 
     if not jnp.issubdtype(dtype, jnp.inexact):
         least, most = _integer_range(dtype)
         if not all(least <= number <= most and number == int(number) for number in numbers.flat):
-            cure = (
-                f"Pass a whole number from {least} to {most}, or convert to a floating-point dtype."
-            )
+            cure = f"Pass a whole number from {least} to {most}, or convert to a float dtype."
             raise ValueError(must(owner, f"be exact in dtype {dtype}", fill, cure))
-        return (
-            np.asarray([int(number) for number in numbers.flat])
-            .astype(dtype)
-            .reshape(numbers.shape)
-        )
+        return np.vectorize(int, otypes=[object])(numbers).astype(dtype)
     if in_range and jnp.issubdtype(dtype, jnp.floating):
         largest = float(jnp.finfo(dtype).max)
         if any(largest < abs(number) < math.inf for number in numbers.flat):

@@ -57,7 +57,7 @@ def test_a_whole_dtype_takes_the_fills_that_it_holds_and_no_others(dtype):
             fill(ones(dtype), value)
         assert str(refused.value) == (
             f"Config.fill must be exact in dtype {dtype}; got {value!r}. "
-            f"Pass a whole number from {least} to {most}, or convert to a floating-point dtype."
+            f"Pass a whole number from {least} to {most}, or convert to a float dtype."
         )
 
 
