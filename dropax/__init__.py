@@ -54,6 +54,10 @@ Where values may drop, and kept tokens:
     box_mask                   True inside boxes, for `where_key`
     length_mask                True before a length, for `where_key`
     FromField                  a fill that is read from another field
+    Mean                       a fill by the mean of each channel
+    Noise                      a fill by noise of each channel's mean and spread
+    StatsMean                  a fill by the mean of the statistics
+    Fill                       the protocol of a fill of your own
     patch_mask                 an image's mask as one of its patches
     keep_tokens                a mask of tokens as ids, a static number of them kept
     gather_tokens              the tokens with these ids
@@ -74,7 +78,7 @@ For your own tests: `dropax.testing`. On pictures, from a shell: `python -m drop
 from dropax import images, presets
 from dropax.bits import STREAM_VERSION
 from dropax.config import DropoutOperatorConfig
-from dropax.fills import FromField
+from dropax.fills import Fill, FromField, Mean, Noise, StatsMean
 from dropax.functional import apply, apply_batch, dropout, generate_random_params
 from dropax.kit.batch import Batch, Element
 from dropax.kit.batching import batched
@@ -121,12 +125,15 @@ __all__ = [
     "DropoutOperator",
     "DropoutOperatorConfig",
     "Element",
+    "Fill",
     "FromField",
     "Grid",
     "Inverted",
+    "Mean",
     "ModalityOperator",
     "ModalityOperatorConfig",
     "Mode",
+    "Noise",
     "OneOf",
     "OperatorConfig",
     "OperatorState",
@@ -135,6 +142,7 @@ __all__ = [
     "Record",
     "Rngs",
     "Shared",
+    "StatsMean",
     "Tokens",
     "apply",
     "apply_batch",

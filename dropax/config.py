@@ -1,19 +1,19 @@
 """What is fixed for dropout: what drops, how much of it, and what takes its place."""
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from dropax.fills import Fill, FromField, as_fill
-from dropax.kit.config import ModalityOperatorConfig, unsigned_zero
+from dropax.fills import FILLS, AnyFill, Number, as_fill
+from dropax.kit.config import ModalityOperatorConfig
 from dropax.kit.errors import (
-    is_array,
     is_number,
     must,
     require_kind,
-    require_number,
     require_whole,
 )
 from dropax.kit.serialization import plain, shortest
@@ -45,11 +45,12 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
       mode: "pixel", "channel", "block", "patch", "box", "grid", "band" or "record", which stand for
         the defaults of their object; a mode object such as `Box(count=3)`; or such an object as
         text, "Box(count=3)".
-      fill: what dropped values become: a finite number; a tuple of one number for each channel;
-        "mean", the mean of the element's own channel; "noise", normal with the mean and standard
-        deviation of that channel; "stats_mean", `stats["mean"]`; or `FromField("other")`, the
-        values of another field, of the image's dtype and of a shape that broadcasts to it. An
-        integer dtype must hold a number exactly; "mean", "noise" and "stats_mean" are rounded.
+      fill: what dropped values become: a number; a tuple of one number for each channel; "mean",
+        "noise" or "stats_mean", which stand for `Mean()`, the mean of the element's own channel,
+        `Noise()`, normal with the mean and standard deviation of that channel, and `StatsMean()`,
+        `stats["mean"]`; `FromField("other")`, the values of another field; a `Fill` of your own; or
+        any of these as text. An integer dtype must hold a number exactly, so neither NaN nor
+        infinity; "mean", "noise" and "stats_mean" are rounded.
       rescale: whether kept values are divided by the expected kept fraction. Floating-point images
         only.
       apply_probability: probability that a record is changed at all, in [0.0, 1.0], or None, which
@@ -61,16 +62,16 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         Elsewhere a value never changes, not by `rescale` or `clip_range` either. Of real numbers or
         bools, with the image's spatial axes, with or without its channel axis; any axis may have
         size 1. None for everywhere. The rate is the expected dropped fraction of what may drop, in
-        modes that drop equally all over the image. `mask_key` and `auxiliary_fields` follow it; the
-        "mean" and "noise" fills are computed from the whole image. `box_mask` and `length_mask`
+        modes that drop equally all over the image. `mask_key` and `auxiliary_fields` follow it, and
+        the "mean" and "noise" fills are computed from what may drop. `box_mask` and `length_mask`
         return such fields.
       auxiliary_fields: list of fields that drop at the same positions as the image, or None. Each
         has the image's shape, or its spatial axes with or without channels of its own. Spatial axes
         may be a whole number of times shorter, the last two by the same number; a cell then drops
         if any pixel under it does. A field without the image's channels needs a mode that drops
         whole pixels.
-      auxiliary_fill: what dropped values of `auxiliary_fields` become: a number, or a tuple of one
-        number for each field, such as the ignore index of a label map.
+      auxiliary_fill: what dropped values of `auxiliary_fields` become: a number, such as the ignore
+        index of a label map, or a fill, as for `fill`; or a tuple of one for each field.
       preserve_auxiliary: whether the output holds the auxiliary fields.
       clip_range: (low, high) that the result is clipped to, or None.
       channel_axis: axis of an element's channels; None for no channel axis; "auto" for the last
@@ -101,10 +102,10 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     _: dataclasses.KW_ONLY
     dropout_rate: Rate | tuple[Rate, Rate] = 0.1
     mode: str | Mode = "pixel"
-    fill: Fill = 0.0
+    fill: AnyFill | tuple[Number, ...] = 0.0
     rescale: bool = False
     apply_probability: Rate | None = None
-    auxiliary_fill: float | tuple[float, ...] = 0
+    auxiliary_fill: AnyFill | tuple[AnyFill, ...] = 0
     mask_key: str | None = None
     where_key: str | None = None
     channel_axis: ChannelAxis = "auto"
@@ -118,11 +119,24 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         """The object that `mode` stands for."""
         return as_mode(self.mode, self.owner("mode"))
 
+    @property
+    def fills(self) -> tuple[Any, ...]:
+        """What fills the image, and each auxiliary field of the output: numbers or objects."""
+        fields = (self.auxiliary_fields or ()) if self.preserve_auxiliary else ()
+        each = self.auxiliary_fill
+        each = each if isinstance(each, tuple) else (each,) * len(fields)
+        fills = (self.fill, *each[: len(fields)])
+        return tuple(FILLS[fill] if isinstance(fill, str) else fill for fill in fills)
+
+    def fills_need(self, name: str) -> bool:
+        """Says whether any of the fills needs something: see `Fill`."""
+        return any(name in getattr(fill, "needs", ()) for fill in self.fills)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_rates()
-        mode = as_mode(self.mode, self.owner("mode"))
-        vars(self)["mode"] = self.mode if self.mode in MODES else mode
+        for name in _OPEN:
+            vars(self)[name] = _understood(name, vars(self)[name], self.owner(name))
         self._check_fills()
         for name in ("rescale", "share_mask"):
             require_kind(self.owner(name), getattr(self, name), bool, "a bool")
@@ -162,47 +176,47 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
                 raise ValueError(must(owner, constraint, probability, cure))
 
     def _meaning(self, name: str) -> Any:
-        return shortest(self.mode, MODES) if name == "mode" else super()._meaning(name)
+        value = vars(self)[name]
+        if name not in _OPEN:
+            return value
+        names = _OPEN[name][1]
+        if isinstance(value, tuple):
+            return tuple(shortest(part, names) for part in value)
+        return shortest(value, names)
 
     @classmethod
     def _read(cls, values: dict[str, Any], types: dict[str, type]) -> dict[str, Any]:
         values = super()._read(values, types)
-        if isinstance(values.get("mode"), str) and values["mode"] not in MODES:
-            values["mode"] = as_mode(values["mode"], f"{cls.__name__}.mode", types)
+        for name in _OPEN:
+            if name in values:
+                values[name] = _understood(name, values[name], f"{cls.__name__}.{name}", types)
         return values
 
     def _check_fills(self) -> None:
-        for name in ("fill", "auxiliary_fill"):
-            vars(self)[name] = as_fill(getattr(self, name), self.owner(name))
-        fill = self.fill
-        if isinstance(fill, str):
-            pass
-        elif isinstance(fill, FromField):
-            if fill.field in (self.field_key, self.target_key, self.mask_key):
-                constraint = "name a field of its own, which is not written to"
-                raise ValueError(must(self.owner("fill"), constraint, fill))
-        else:
-            self._check_numbers("fill", "channel")
-        self._check_numbers("auxiliary_fill", "field")
         fills, fields = self.auxiliary_fill, self.auxiliary_fields or ()
         if isinstance(fills, tuple) and len(fills) != len(fields):
-            constraint = f"have one number for each of the {len(fields)} auxiliary_fields"
+            constraint = f"have one fill for each of the {len(fields)} auxiliary_fields"
             raise ValueError(must(self.owner("auxiliary_fill"), constraint, fills))
+        written = (self.field_key, self.target_key, self.mask_key)
+        for number, fill in enumerate(self.fills):
+            if "values" in getattr(fill, "needs", ()) and fill.field in written:
+                owner = self.owner("auxiliary_fill" if number else "fill")
+                constraint = "name a field of its own, which is not written to"
+                raise ValueError(must(owner, constraint, fill))
 
-    def _check_numbers(self, name: str, each: str) -> None:
-        owner, value = self.owner(name), getattr(self, name)
-        if isinstance(value, tuple):
-            if not value:
-                raise ValueError(must(owner, f"have a number for each {each}", value))
-            for position, number in enumerate(value):
-                require_number(f"{owner}[{position}]", number)
-            vars(self)[name] = tuple(map(unsigned_zero, value))
-        elif is_array(value) and value.shape:
-            cure = "Pass fill='stats_mean' and stats={'mean': array}, which takes arrays."
-            raise TypeError(must(owner, "be a number or a tuple of numbers", value, cure))
-        else:
-            require_number(owner, value)
-            vars(self)[name] = unsigned_zero(value)
+
+_OPEN: dict[str, tuple[Any, Any]] = {
+    "mode": (as_mode, MODES),
+    "fill": (as_fill, FILLS),
+    "auxiliary_fill": (functools.partial(as_fill, each="field"), FILLS),
+}
+"""The fields that hold objects: what reads them, and the names that stand for objects."""
+
+
+def _understood(name: str, value: Any, owner: str, types: Mapping[str, type] = {}) -> Any:
+    """Returns the object that a field's text says; a name stays a name."""
+    read, names = _OPEN[name]
+    return value if isinstance(value, str) and value in names else read(value, owner, types)
 
 
 def checked_rate(rate: Any, owner: str) -> Any:

@@ -4,24 +4,25 @@ The image has its dropped values replaced, its kept ones rescaled, and all of th
 auxiliary fields drop by the same mask.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropax.config import DropoutOperatorConfig
 from dropax.fills import (
-    FromField,
+    Fill,
     clip_to_range,
     exact_fill,
     fill_dropped,
-    in_dtype,
-    mean_fill,
-    noise_fill,
+    fit_values,
+    spread_channels,
     widened,
 )
 from dropax.kit.errors import must
-from dropax.kit.trees import broadcast_rank
+from dropax.kit.keys import fold_in
 from dropax.layout import Layout
 from dropax.modes import expected_fraction
 
@@ -34,14 +35,14 @@ class Fields(NamedTuple):
       auxiliary: the fields that drop with it, in the order of the config's `auxiliary_fields`.
       keep_mask: bool, of the image's shape; None if the config has no `mask_key`, and before.
       where: the field of the config's `where_key`; None if it has none, and after.
-      fill: the field of a `FromField` fill; None if the fill is another, and after.
+      values: for each of the config's `fills`, the field that it reads, or None; () after.
     """
 
     image: Any
     auxiliary: tuple[Any, ...] = ()
     keep_mask: Any = None
     where: Any = None
-    fill: Any = None
+    values: tuple[Any, ...] = ()
 
 
 def drop_record(
@@ -56,7 +57,7 @@ def drop_record(
       config: what is dropped, and what takes its place.
       fields: arrays of numbers or bools.
       params: as `sample_record` returns them.
-      stats: `{"mean": ...}` if the fill is "stats_mean".
+      stats: for fills that need them.
 
     Returns:
       The new fields.
@@ -66,6 +67,7 @@ def drop_record(
     may_change, cure = None, ""  # where values may change; None for everywhere
     if "applied" in params:
         may_change = jnp.asarray(params["applied"], jnp.bool_)
+    where = None
     if fields.where is not None:
         where = layout.fit_where(jnp.asarray(fields.where), f"field {config.where_key!r}")
         may_change = where if may_change is None else where & may_change
@@ -74,67 +76,75 @@ def drop_record(
             cure = f"Pass field {config.where_key!r}, the where_key, without channels."
     if may_change is not None:
         mask = mask | ~may_change
+
+    def fill(
+        number: int, array: jax.Array, filled: jax.Array, mask: jax.Array, where: Any
+    ) -> jax.Array:
+        given = {
+            "channel_axis": layout.channel_axis_of(array),
+            "where": where,
+            "stats": stats,
+            "values": fields.values[number] if fields.values else None,
+        }
+        key = params.get("fill_key")
+        return fill_dropped(filled, mask, _values_of(config, number, array, mask, key, given))
+
     dropped = image
     if config.rescale:
         dropped = _rescaled(config, image, layout, params.get("rate", config.dropout_rate))
-    dropped = fill_dropped(dropped, mask, _fill_of(config, fields, layout, params, stats))
+    dropped = fill(0, image, dropped, mask, where)
     if config.clip_range is not None:
         owner = config.owner("clip_range")
         dropped = clip_to_range(dropped, config.clip_range, owner)
-    auxiliary = tuple(
-        _drop_auxiliary(config, number, jnp.asarray(field), layout, mask, cure)
-        for number, field in enumerate(fields.auxiliary)
-    )
+    auxiliary = []
+    for number, field in enumerate(map(jnp.asarray, fields.auxiliary), 1):
+        owner = f"auxiliary field {config.auxiliary_fields[number - 1]!r}"  # type: ignore[index]
+        follow = functools.partial(layout.follow, shape=field.shape, name=owner, cure=cure)
+        may_drop = None if where is None else ~follow(~where)
+        auxiliary.append(fill(number, field, field, follow(mask), may_drop))
     if may_change is not None and (config.rescale or config.clip_range is not None):
         # Elsewhere values are kept, but have been rescaled and clipped.
         dropped = fill_dropped(dropped, may_change, image)
     shown = None if config.mask_key is None else jnp.broadcast_to(mask, image.shape)
-    return Fields(dropped, auxiliary, shown)
+    return Fields(dropped, tuple(auxiliary), shown)
 
 
-def _drop_auxiliary(
+def _values_of(
     config: DropoutOperatorConfig,
     number: int,
-    field: jax.Array,
-    layout: Layout,
+    array: jax.Array,
     mask: jax.Array,
-    cure: str,
-) -> jax.Array:
-    """Returns an auxiliary field with its dropped values replaced; `cure` is as for `follow`."""
-    owner, fill = f"field {config.auxiliary_fields[number]!r}", config.auxiliary_fill  # type: ignore[index]
-    field_mask = layout.follow(mask, field.shape, f"auxiliary {owner}", cure)
-    value = fill[number] if isinstance(fill, tuple) else fill
-    owner = f"{config.owner('auxiliary_fill')} of {owner}"
-    in_range = config.validate_domain_constraints
-    filling = exact_fill(value, field.dtype, owner, in_range=in_range)
-    return fill_dropped(field, field_mask, filling)
-
-
-def _fill_of(
-    config: DropoutOperatorConfig,
-    fields: Fields,
-    layout: Layout,
-    params: dict[str, Any],
-    stats: dict[str, Any] | None,
+    key: Any,
+    given: dict[str, Any],
 ) -> Any:
-    """Returns what dropped values become, in the image's dtype and broadcasting to it."""
-    fill, owner, image = config.fill, config.owner("fill"), jnp.asarray(fields.image)
-    if isinstance(fill, FromField):
-        other, owner = jnp.asarray(fields.fill), f"field {fill.field!r}, a fill,"
-        if other.dtype != image.dtype:
-            constraint = f"have the dtype {image.dtype} of field {config.field_key!r}"
-            raise TypeError(must(owner, constraint, other, "Convert it with astype."))
-        return broadcast_rank(other, image.shape, owner)
-    if fill == "mean":
-        return mean_fill(image, layout.spatial_axes)
-    if fill == "noise":
-        return noise_fill(params["fill_key"], image, layout.spatial_axes, owner)
-    if fill == "stats_mean":
-        owner, mean = "apply.stats['mean']", jnp.asarray(stats["mean"])  # type: ignore[index]
-        mean = layout.spread(mean, owner) if mean.ndim == 1 else mean
-        return in_dtype(widened(broadcast_rank(mean, image.shape, owner)), image.dtype)
-    value = exact_fill(fill, image.dtype, owner, in_range=config.validate_domain_constraints)
-    return layout.spread(value, owner) if isinstance(fill, tuple) else value
+    """Returns what dropped values become, in the array's dtype and broadcasting to it.
+
+    Args:
+      config: what takes their place.
+      number: 0 for the image, n for the n-th auxiliary field.
+      array: the image or the field.
+      mask: its keep mask.
+      key: the record's key for fills, if any needs one.
+      given: what else fills may need.
+    """
+    fill, owner = config.fills[number], config.owner("fill")
+    if number:
+        owner = f"{config.owner('auxiliary_fill')} of field {config.auxiliary_fields[number - 1]!r}"  # type: ignore[index]
+    if not isinstance(fill, Fill):
+        in_range = config.validate_domain_constraints
+        value: Any = exact_fill(fill, array.dtype, owner, in_range=in_range)
+        if isinstance(fill, tuple):
+            value = spread_channels(value, array.shape, given["channel_axis"], owner)
+        return value
+    needs = getattr(fill, "needs", ())
+    if "key" not in needs:
+        key = None
+    elif number:
+        # Noise uses up the first words of the key itself.
+        key = fold_in(key, np.uint32(2**32 - number))
+    options = {name: given[name] for name in needs if name != "key"}
+    values = fill.fill(key, array, mask, **options)
+    return fit_values(values, array, f"what {type(fill).__name__}.fill returns")
 
 
 def _rescaled(

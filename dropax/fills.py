@@ -1,23 +1,128 @@
 """What takes the place of dropped values.
 
-Given an array, returns it with its dropped values replaced; or what replaces them: a number that a
-dtype holds, or one that is computed of the array. Dropping is a select, never a product: NaN and
-infinity under a dropped value vanish, in values and in gradients. The dtype never changes.
+A fill is a number or an object whose `fill` returns values in the image's dtype. Dropping is a
+select, never a product: NaN and infinity under a dropped value vanish, in values and in gradients.
+The dtype never changes.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import normal_from, sample_words, sample_words_from
-from dropax.kit.errors import must, require_kind
-from dropax.kit.serialization import plain, read_text
+from dropax.kit.errors import is_number, must, require_by_value, require_kind
+from dropax.kit.serialization import plain, read_text, static_number
+from dropax.kit.trees import broadcast_rank
+
+Number = int | float
+
+
+@runtime_checkable
+class Fill(Protocol):
+    """What dropped values become: anything frozen and hashable by value with `fill` is a fill.
+
+    A class attribute `needs`, a tuple of names, says what else than the image `fill` asks for:
+    "key", without which `key` is None and costs nothing; and keyword arguments of these names:
+    "channel_axis", the axis of the image's channels or None; "where", bools that broadcast to the
+    image, True where values may drop, or None; "stats", a dict with the "mean" of the statistics;
+    "values", those of the record's field that the attribute `field` names.
+
+    Example:
+      >>> import dropax
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Largest:
+      ...     def fill(self, key, image, keep_mask):
+      ...         return image.max()
+      >>> images = jnp.arange(4.0).reshape(2, 2, 1)
+      >>> dropax.dropout(jax.random.key(0), images, rate=1.0, fill=Largest()).min()
+      Array(3., dtype=float32)
+    """
+
+    def fill(self, key: Any, image: jax.Array, keep_mask: jax.Array) -> jax.Array:
+        """Returns what dropped values of one record become.
+
+        Args:
+          key: one typed key if the fill needs one, else None.
+          image: the record's image or auxiliary field, with its own axes.
+          keep_mask: bool, of a shape that broadcasts to the image; True where kept.
+
+        Returns:
+          Values of the image's dtype, of a shape that broadcasts to the image.
+        """
+        ...
+
+
+AnyFill = Number | str | Fill
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """The mean of each channel's finite values, as a constant to gradients.
+
+    Exact if all values are equal, in every dtype; rounded in integers.
+
+    Example:
+      >>> Mean().fill(None, jnp.arange(4.0).reshape(2, 2, 1), jnp.zeros(()))
+      Array([[[1.5]]], dtype=float32)
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("channel_axis", "where")
+
+    def fill(
+        self, key: Any, image: jax.Array, keep_mask: Any, channel_axis: Any = -1, where: Any = None
+    ) -> jax.Array:
+        """Returns the mean of what may drop in each channel; 0 if there is nothing."""
+        return mean_fill(image, _spatial_axes(image, channel_axis), where)
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Normal noise with the mean and the standard deviation of each channel's finite values.
+
+    It is `mean + deviation * jax.random.normal(key, image.shape, float32)`, up to rounding. The
+    mean and the deviation are constants to gradients.
+
+    Example:
+      >>> Noise().fill(jax.random.key(0), jnp.ones((2, 2, 1)), jnp.zeros(())).max()
+      Array(1., dtype=float32)
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("key", "channel_axis", "where")
+
+    def fill(
+        self, key: Any, image: jax.Array, keep_mask: Any, channel_axis: Any = -1, where: Any = None
+    ) -> jax.Array:
+        """Draws noise of the image's shape; raises a TypeError if its dtype is complex."""
+        if jnp.issubdtype(image.dtype, jnp.complexfloating):
+            raise TypeError(must("the image that Noise fills", "hold real numbers", image))
+        return noise_fill(key, image, _spatial_axes(image, channel_axis), where)
+
+
+@dataclasses.dataclass(frozen=True)
+class StatsMean:
+    """`stats["mean"]`: a scalar, one number for each channel, or an array; rounded in integers.
+
+    Example:
+      >>> StatsMean().fill(None, jnp.ones((2, 2, 3)), jnp.zeros(()), -1, {"mean": 0.5})
+      Array([[[0.5]]], dtype=float32)
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("channel_axis", "stats")
+
+    def fill(
+        self, key: Any, image: jax.Array, keep_mask: Any, channel_axis: Any = -1, stats: Any = None
+    ) -> jax.Array:
+        """Returns the mean; raises a ValueError if it does not broadcast to the image."""
+        owner, mean = "apply.stats['mean']", jnp.asarray(stats["mean"])
+        if mean.ndim == 1:
+            mean = spread_channels(mean, image.shape, channel_axis, owner)
+        return in_dtype(widened(broadcast_rank(mean, image.shape, owner)), image.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,24 +157,92 @@ class FromField:
 
     field: str
 
+    needs: ClassVar[tuple[str, ...]] = ("values",)
+
     def __post_init__(self) -> None:
         require_kind("FromField.field", self.field, str, "a field's name")
         if not self.field:
             raise ValueError(must("FromField.field", "not be empty", self.field))
 
+    def fill(self, key: Any, image: jax.Array, keep_mask: Any, values: Any = None) -> jax.Array:
+        """Returns the field's values; raises an error if they do not fit the image."""
+        return fit_values(values, image, f"field {self.field!r}, a fill,")
 
-Number = int | float
-Fill = Number | tuple[Number, ...] | str | FromField
-COMPUTED_FILLS = ("mean", "noise", "stats_mean")
+
+FILLS: dict[str, Fill] = {"mean": Mean(), "noise": Noise(), "stats_mean": StatsMean()}
+"""The objects that names stand for."""
+
+_TYPES = {kind.__name__: kind for kind in (Mean, Noise, StatsMean, FromField)}
+"""The classes that text may hold, by name."""
 
 
-def as_fill(fill: Any, owner: str, types: Mapping[str, type] = {}) -> Any:
-    """Returns a number, numbers, a name or an object for a fill that may be text."""
-    names = {name: name for name in COMPUTED_FILLS}
+def as_fill(fill: Any, owner: str, types: Mapping[str, type] = {}, *, each: str = "channel") -> Any:
+    """Returns a number or a fill object for what a user may pass, or a tuple of them.
+
+    Args:
+      fill: a number; a fill's name, which stands for its object; text, as the object or the numbers
+        are written in Python; a fill object; or a tuple or a list.
+      owner: the argument's name for the error.
+      types: further classes that text may hold, by name.
+      each: what a tuple has one entry for: each "channel", of which entries are numbers, or each
+        "field".
+
+    Raises:
+      ValueError: if there is no fill of that name, the text says none, or the tuple is empty.
+      TypeError: if it is anything else, or an object that is not hashable by value.
+    """
     if isinstance(fill, str):
-        types = {"FromField": FromField, **types}
-        return read_text(fill, names, types, owner, "FromField('other')")
-    return plain(fill)
+        fill = read_text(fill, FILLS, {**_TYPES, **types}, owner, "FromField('other')")
+    fill = plain(fill)
+    if isinstance(fill, tuple):
+        if not fill:
+            raise ValueError(must(owner, f"have one for each {each}", fill))
+        parts = tuple(as_fill(part, f"{owner}[{n}]", types) for n, part in enumerate(fill))
+        for n, part in enumerate(parts):
+            if isinstance(part, tuple) or (each == "channel" and not is_number(part)):
+                raise TypeError(must(f"{owner}[{n}]", "be a number", part))
+        return parts
+    if is_number(fill):
+        return static_number(fill)
+    if isinstance(fill, jax.Array | np.ndarray):
+        cure = "Pass fill='stats_mean' and stats={'mean': array}, which takes arrays."
+        raise TypeError(must(owner, "be a number or a tuple of numbers", fill, cure))
+    if not callable(getattr(type(fill), "fill", None)):
+        raise TypeError(must(owner, "be a number, or a fill's name or object such as Mean()", fill))
+    require_by_value(owner, fill)
+    return fill
+
+
+def fit_values(values: Any, image: jax.Array, owner: str) -> jax.Array:
+    """Returns values that a fill returned, checked, with as many axes as the image.
+
+    Args:
+      values: of the image's dtype; broadcasts to the image.
+      image: what is filled.
+      owner: the name of the values for the error.
+    """
+    values = jnp.asarray(values)
+    if values.dtype != image.dtype:
+        cure = "Convert it with astype."
+        raise TypeError(must(owner, f"have the image's dtype {image.dtype}", values, cure))
+    return broadcast_rank(values, image.shape, owner)
+
+
+def spread_channels(
+    numbers: Any, shape: tuple[int, ...], channel_axis: int | None, owner: str
+) -> Any:
+    """Puts an array of one number for each channel along the channel axis of a shape."""
+    axes = range(len(shape))
+    channels = 1 if channel_axis is None else shape[channel_axis]
+    if numbers.shape != (channels,):
+        raise ValueError(must(owner, f"have one number for each of {channels} channels", numbers))
+    at = None if channel_axis is None else axes[channel_axis]
+    return numbers.reshape([channels if axis == at else 1 for axis in axes])
+
+
+def _spatial_axes(image: jax.Array, channel_axis: int | None) -> tuple[int, ...]:
+    at = None if channel_axis is None else range(image.ndim)[channel_axis]
+    return tuple(axis for axis in range(image.ndim) if axis != at)
 
 
 def fill_dropped(array: jax.Array, keep_mask: jax.Array, fill: Any) -> jax.Array:
@@ -95,7 +268,7 @@ def exact_fill(fill: Any, dtype: Any, owner: str, *, in_range: bool = False) -> 
     """Returns numbers in a dtype that can hold them.
 
     Args:
-      fill: a finite number, or several.
+      fill: a number, or several.
       dtype: of the array that they go into.
       owner: the argument's name for the error.
       in_range: whether a number past the range of a floating-point dtype is refused too.
@@ -104,38 +277,28 @@ def exact_fill(fill: Any, dtype: Any, owner: str, *, in_range: bool = False) -> 
       An array of that dtype, of shape () or (numbers,).
 
     Raises:
-      ValueError: if an integer or bool dtype cannot hold a number exactly, or if a number becomes
-        NaN, as 0 and negative numbers do in float8_e8m0fnu, or infinite, if `in_range`.
+      ValueError: if an integer or bool dtype cannot hold a number exactly, or if a finite number
+        becomes infinite and `in_range` is True.
     """
     numbers = np.asarray(fill, object)
     if not jnp.issubdtype(dtype, jnp.inexact):
         least, most = _integer_range(dtype)
         if not all(least <= number <= most and number == int(number) for number in numbers.flat):
-            cure = (
-                f"Pass a whole number from {least} to {most}, or convert to a floating-point dtype."
-            )
+            cure = f"Pass a whole number from {least} to {most}, or convert to a float dtype."
             raise ValueError(must(owner, f"be exact in dtype {dtype}", fill, cure))
-        return (
-            np.asarray([int(number) for number in numbers.flat])
-            .astype(dtype)
-            .reshape(numbers.shape)
-        )
-    real = jnp.issubdtype(dtype, jnp.floating)
-    if in_range and real and max(map(abs, numbers.flat)) > float(jnp.finfo(dtype).max):
-        raise ValueError(must(owner, f"be within the range of dtype {dtype}", fill))
-    with np.errstate(over="ignore", invalid="ignore"):
-        converted = numbers.astype(np.float64).astype(dtype)
-    if np.isnan(converted.astype(np.complex128)).any():
-        info = jnp.finfo(dtype)
-        cure = f"Pass a number from {info.min} to {info.max}, or an image of another dtype."
-        raise ValueError(must(owner, f"be a number that dtype {dtype} has", fill, cure))
-    return converted
+        return np.vectorize(int, otypes=[object])(numbers).astype(dtype)
+    if in_range and jnp.issubdtype(dtype, jnp.floating):
+        largest = float(jnp.finfo(dtype).max)
+        if any(largest < abs(number) < math.inf for number in numbers.flat):
+            raise ValueError(must(owner, f"be within the range of dtype {dtype}", fill))
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float64).astype(dtype)
 
 
 # Jitted with `inline=True`: one dispatch when called eagerly, without which
 # loops would be compiled anew in each call; inlined under an outer jit.
 @functools.partial(jax.jit, static_argnames="axes", inline=True)
-def mean_fill(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+def mean_fill(array: jax.Array, axes: tuple[int, ...], where: Any = None) -> jax.Array:
     """Returns the mean along some axes, as a constant to gradients.
 
     Exact if all values are equal, in every dtype.
@@ -143,38 +306,36 @@ def mean_fill(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     Args:
       array: any dtype. NaN and infinities do not count.
       axes: of size 1 in the result.
+      where: bools that broadcast to the array, True where values count; None for everywhere.
 
     Returns:
       The mean in the array's dtype, rounded in integers; 0 if nothing counts.
     """
-    pivot, offset, _ = _moments(array, axes)
+    pivot, offset, _ = _moments(array, axes, where)
     return _moved(pivot, offset)
 
 
-@functools.partial(jax.jit, static_argnames=("axes", "owner"), inline=True)
-def noise_fill(key: jax.Array, array: jax.Array, axes: tuple[int, ...], owner: str) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="axes", inline=True)
+def noise_fill(
+    key: jax.Array, array: jax.Array, axes: tuple[int, ...], where: Any = None
+) -> jax.Array:
     """Draws normal noise with the mean and the standard deviation along some axes.
 
     Args:
       key: one typed key. Consumed; do not reuse.
       array: any real dtype. NaN and infinities do not count.
       axes: those that the moments are taken along.
-      owner: the argument's name for the error.
+      where: as for `mean_fill`.
 
     Returns:
       An array of the same shape and dtype, rounded in integers. Before rounding it is
       `mean + deviation * jax.random.normal(key, shape, float32)`.
-
-    Raises:
-      TypeError: if the dtype is complex.
     """
     shape, dtype = array.shape, array.dtype
-    if jnp.issubdtype(dtype, jnp.complexfloating):
-        raise TypeError(must(owner, f"be no noise for dtype {dtype}", "noise"))
-    pivot, offset, spread = _moments(array, axes)
+    pivot, offset, deviation = _moments(array, axes, where)
 
     def noise_of(words: jax.Array) -> jax.Array:
-        return _moved(pivot, offset + spread * normal_from(words).astype(offset.dtype))
+        return _moved(pivot, offset + deviation * normal_from(words).astype(offset.dtype))
 
     def at_once(key: jax.Array) -> jax.Array:
         return noise_of(sample_words(key, shape))
@@ -228,8 +389,6 @@ def in_dtype(values: jax.Array, dtype: Any) -> jax.Array:
     if jnp.issubdtype(dtype, jnp.floating):
         info = jnp.finfo(dtype)
         least, most = (np.asarray(bound).astype(values.dtype) for bound in (info.min, info.max))
-        if least > 0:  # without a sign: its least number is subnormal in float32, which XLA flushes
-            least = np.asarray(jnp.finfo(values.dtype).tiny)
         return jnp.clip(values, least, most).astype(dtype)
     bounds = []
     for bound in _integer_range(dtype):
@@ -266,11 +425,9 @@ def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> 
         least, most = (float(bound) for bound in (jnp.finfo(dtype).min, jnp.finfo(dtype).max))
         if bounds[0] > most or bounds[1] < least:
             raise ValueError(must(owner, f"hold a value of dtype {dtype}", bounds))
-        # A bound past the dtype's range is no bound: infinity, or NaN in a dtype without it, with
-        # which no value compares as true.
-        with np.errstate(invalid="ignore"):
-            low = np.asarray(-np.inf if bounds[0] < least else float(bounds[0])).astype(dtype)
-            high = np.asarray(np.inf if bounds[1] > most else float(bounds[1])).astype(dtype)
+        # A bound past the dtype's range is no bound.
+        low = np.asarray(-np.inf if bounds[0] < least else float(bounds[0])).astype(dtype)
+        high = np.asarray(np.inf if bounds[1] > most else float(bounds[1])).astype(dtype)
     else:
         least, most = _integer_range(dtype)
         low = least if bounds[0] <= least else math.ceil(bounds[0])
@@ -328,13 +485,15 @@ def _select_floats_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Arra
     return out, tangent
 
 
-def _moments(array: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _moments(
+    array: jax.Array, axes: tuple[int, ...], where: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the mean and the standard deviation of the finite values, as constants.
 
     Returns:
-      (pivot, offset, spread): the mean is pivot + 2 * offset, the deviation 2 * spread. The pivot
-      has the array's dtype, the others are at least float32. Halves, as the distance between two
-      finite numbers may overflow.
+      (pivot, offset, deviation): the mean is pivot + 2 * offset, the deviation 2 * deviation. The
+      pivot has the array's dtype, the others are at least float32. Halves, as the distance between
+      two finite numbers may overflow.
     """
     array = jax.lax.stop_gradient(array)
     count: Any = math.prod(array.shape[axis] for axis in axes)
@@ -349,14 +508,15 @@ def _moments(array: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Ar
     scale = 2.0 ** -math.ceil(math.log2(count))
     if jnp.issubdtype(array.dtype, jnp.inexact):
         pivot = in_dtype(jnp.where(_is_finite(pivot), widened(pivot), 0), array.dtype)
-        is_finite = _sum(lambda part: _is_finite(part).astype(jnp.float32), array, axes)
-        count = jnp.maximum(is_finite, 1)
+    if where is not None or jnp.issubdtype(array.dtype, jnp.inexact):
+        counted = _sum(lambda part: jnp.ones(part.shape, jnp.float32), array, axes, where)
+        count = jnp.maximum(counted, 1)
 
     def average(values: Callable[[jax.Array], jax.Array]) -> jax.Array:
         def scaled(part: jax.Array) -> jax.Array:
-            return jnp.where(_is_finite(part), values(_half_apart(part, pivot)) * scale, 0)
+            return values(widened(part) / 2 - widened(pivot) / 2) * scale
 
-        total = _sum(scaled, array, axes)
+        total = _sum(scaled, array, axes, where)
         return total / jnp.asarray(count * scale, total.dtype)
 
     offset = average(lambda apart: apart)
@@ -369,25 +529,32 @@ def _moments(array: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Ar
 
 
 def _sum(
-    values: Callable[[jax.Array], jax.Array], array: jax.Array, axes: tuple[int, ...]
+    values: Callable[[jax.Array], jax.Array], array: jax.Array, axes: tuple[int, ...], where: Any
 ) -> jax.Array:
-    """Returns the sum of `values(array)` along axes that are not empty and stay with size 1.
+    """Returns the sum of `values(array)`, of what is finite, along axes that stay with size 1.
 
     XLA on CPU stores what it sums up, in the dtype that it sums up in: for 8-bit images several
     times their memory. So there a loop adds up parts of the array first.
     """
 
-    def at_once(array: jax.Array) -> jax.Array:
-        return values(array).sum(axes, keepdims=True)
+    def counted(part: jax.Array, where: Any) -> jax.Array:
+        counts = _is_finite(part) if where is None else _is_finite(part) & where
+        return jnp.where(counts, values(part), 0)
 
-    def in_parts(array: jax.Array) -> jax.Array:
+    def at_once(array: jax.Array, where: Any) -> jax.Array:
+        return counted(array, where).sum(axes, keepdims=True)
+
+    def in_parts(array: jax.Array, where: Any) -> jax.Array:
         axis, length = _parts(array.shape, axes)
         count = array.shape[axis] // length
         bits = _as_bits(array)
 
         def rows(start: Any, length: int) -> jax.Array:
             part = jax.lax.dynamic_slice_in_dim(bits, start, length, axis)
-            return values(_from_bits(part, array.dtype))
+            here = where
+            if where is not None and where.shape[axis] > 1:
+                here = jax.lax.dynamic_slice_in_dim(where, start, length, axis)
+            return counted(_from_bits(part, array.dtype), here)
 
         def add(part: Any, total: jax.Array) -> jax.Array:
             return total + rows(part * length, length)
@@ -399,8 +566,8 @@ def _sum(
         return total
 
     if not axes or not array.size:
-        return at_once(array)
-    return jax.lax.platform_dependent(array, cpu=in_parts, default=at_once)
+        return at_once(array, where)
+    return jax.lax.platform_dependent(array, where, cpu=in_parts, default=at_once)
 
 
 def _parts(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int]:
@@ -424,43 +591,12 @@ def _is_finite(array: jax.Array) -> Any:
     return not jnp.issubdtype(array.dtype, jnp.inexact) or jnp.isfinite(widened(array))
 
 
-def _is_long(dtype: Any) -> bool:
-    """Says whether a dtype is of integers that the dtype which is computed in does not hold."""
-    return jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits >= 32
-
-
-def _half_apart(array: jax.Array, pivot: jax.Array) -> jax.Array:
-    """Returns half the signed distance of values from a pivot, exact as long as it is short."""
-    if not _is_long(array.dtype):
-        return widened(array) / 2 - widened(pivot) / 2
-    # The distance of two integers may not fit their dtype, but always the unsigned one. Subtraction
-    # wraps around, so that its bits are right either way.
-    distance = jnp.maximum(array, pivot) - jnp.minimum(array, pivot)
-    half = widened(jax.lax.bitcast_convert_type(distance, _word_of(array.dtype))) / 2
-    return jnp.where(array < pivot, -half, half)
-
-
 def _moved(pivot: jax.Array, half: jax.Array) -> jax.Array:
     """Returns pivot + 2 * half in the pivot's dtype: rounded in integers, and in its range."""
-    dtype = pivot.dtype
-    if not _is_long(dtype):
-        # The pivot and the sum are finite, and the pivot plus one half is between them.
-        return in_dtype(widened(pivot) + half + half, dtype)
-    # Ties go to the even sum, not to the even distance.
-    is_odd = (pivot & 1).astype(half.dtype)
-    distance = jnp.round(2 * half + is_odd) - is_odd
-    # How far it is to the end of the range, which fits the unsigned dtype.
-    word, (least, most) = _word_of(dtype), _integer_range(dtype)
-    below, above = pivot - np.asarray(least, dtype), np.asarray(most, dtype) - pivot
-    room = jnp.where(distance < 0, below, above)
-    room = jax.lax.bitcast_convert_type(room, word)
-    # What is less than the room, rounded to a float, is at most the room, and safe to convert.
-    fits = jnp.abs(distance) < room.astype(half.dtype)
-    steps = jnp.where(fits, jnp.where(fits, jnp.abs(distance), 0).astype(word), room)
-    start = jax.lax.bitcast_convert_type(pivot, word)
-    # Unsigned arithmetic wraps around, so that the bits are those of the signed sum.
-    moved = jnp.where(distance < 0, start - steps, start + steps)
-    return jax.lax.bitcast_convert_type(moved, dtype)
+    # The pivot and the sum are finite, and the pivot plus one half is between them.
+    moved = in_dtype(widened(pivot) + half + half, pivot.dtype)
+    # The dtype that is computed in does not hold every integer of 32 bits and more.
+    return jnp.where(half == 0, pivot, moved)
 
 
 def _integer_range(dtype: Any) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from dropax.config import DropoutOperatorConfig
 from dropax.dropping import Fields, drop_record
-from dropax.fills import Fill, FromField
+from dropax.fills import AnyFill, Number, as_fill
 from dropax.kit.batching import AnyBatch, RecordEngine, warn_if_baked
 from dropax.kit.errors import is_array, is_real, is_traced, must, names, require_kind, require_whole
 from dropax.kit.fields import get_field, remove_field, set_field
@@ -52,7 +52,7 @@ def generate_random_params(
       `{"keep_mask": mask}`, bool, True where kept: of shape (B, H, W, C) in pixel mode, (B, C) in
       channel mode, and in other modes one that broadcasts to the batch, of size 1 along axes that
       share a draw. Also, of shape (B,): `rate`, float32, if the config's is a range; `applied`,
-      bool, if there is an `apply_probability`; `fill_key`, keys, if the fill is "noise".
+      bool, if there is an `apply_probability`; `fill_key`, keys, if a fill needs one ("noise").
 
     Raises:
       KeyError: if `field_key` is not in `data_shapes`.
@@ -121,7 +121,7 @@ def apply(
         broadcasts to the element without changing its shape; in channel mode a mask with one axis
         is along the channel axis. Also, each a scalar: "applied", True by default;
         "rate", by default the config's, required if that is a range and `rescale` is on;
-        "fill_key", required if the fill is "noise".
+        "fill_key", required if a fill needs a key, as "noise" does.
       stats: `{"mean": ...}` if the fill is "stats_mean": a scalar, one number for each channel,
         or an array that broadcasts to the element. Not used otherwise.
 
@@ -226,7 +226,7 @@ def dropout(
     *,
     rate: float | jax.Array | tuple[float | jax.Array, float | jax.Array] = 0.1,
     mode: str | Mode = "pixel",
-    fill: Fill = 0.0,
+    fill: AnyFill | tuple[Number, ...] = 0.0,
     rescale: bool = False,
     clip_range: tuple[float, float] | None = None,
     channel_axis: ChannelAxis = "auto",
@@ -264,9 +264,9 @@ def dropout(
       >>> dropout(jax.random.key(0), images, rate=0.2).dtype
       dtype('uint8')
     """
-    if isinstance(fill, FromField) or (isinstance(fill, str) and fill == "stats_mean"):
-        cure = "Call apply_batch on a dict of arrays."
-        raise TypeError(must("dropout.fill", "need no other field or statistics", fill, cure))
+    if {"values", "stats"} & set(getattr(as_fill(fill, "dropout.fill"), "needs", ())):
+        cure = "Bare arrays have no other fields and no statistics: call apply_batch on a dict."
+        raise TypeError(must("dropout.fill", "be computed from the image", fill, cure))
     require_whole("dropout.element_ndim", element_ndim, 0)
     images = require_numbers(images, "dropout.images")
     key = as_key(key, "dropout.key")
@@ -322,17 +322,17 @@ def drop_images(
 
 def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> Fields:
     """Returns the fields that dropout reads, each checked to be numbers or bools."""
-    fill = config.fill.field if isinstance(config.fill, FromField) else None
-    paths = (config.field_key, config.where_key, fill, *(config.auxiliary_fields or ()))
-    image, where, other, *auxiliary = [
+    read = [fill.field if "values" in getattr(fill, "needs", ()) else None for fill in config.fills]
+    paths = (config.field_key, config.where_key, *read, *(config.auxiliary_fields or ()))
+    image, where, *others = [
         None if path is None else require_numbers(get_field(data, path), f"field {path!r}")
         for path in paths
     ]
     if where is not None and not is_real(where.dtype):
         name = f"field {config.where_key!r}, the where_key,"
         raise TypeError(must(name, "be an array of real numbers or bools", where))
-    kept = tuple(auxiliary) if config.preserve_auxiliary else ()
-    return Fields(image, kept, where=where, fill=other)
+    values, auxiliary = tuple(others[: len(read)]), tuple(others[len(read) :])
+    return Fields(image, auxiliary if config.preserve_auxiliary else (), where=where, values=values)
 
 
 def merge_fields(
@@ -382,8 +382,8 @@ def given_params(
     needed = {"keep_mask": ""}
     if config.rescale and isinstance(config.dropout_rate, tuple):
         needed["rate"] = " if rescale is True and dropout_rate is a range"
-    if config.fill == "noise":
-        needed["fill_key"] = " if fill is 'noise'"
+    if config.fills_need("key"):
+        needed["fill_key"] = " if a fill needs a key"
     for name, why in needed.items():
         if name not in random_params:
             held = names(random_params)
@@ -399,7 +399,7 @@ def given_params(
         if name != "keep_mask" and np.shape(value) != ():
             raise ValueError(must(argument, "be a scalar", value))
         params[name] = value
-    if config.fill == "noise":
+    if config.fills_need("key"):
         params["fill_key"] = as_key(random_params["fill_key"], "apply.random_params['fill_key']")
     params["keep_mask"] = fit_mask(config, params["keep_mask"], element_shape)
     return params
@@ -446,7 +446,7 @@ ENGINE = RecordEngine(
     # Only what is dropped goes through the batch strategy: other fields stay the very objects.
     select=lambda config, parts, stats: (
         select_fields(config, parts[0]),
-        select_stats(stats) if config.fill == "stats_mean" else None,
+        select_stats(stats) if config.fills_need("stats") else None,
     ),
     merge=lambda config, parts, fields: (merge_fields(config, parts[0], fields), parts[1]),
     draw=lambda config, keys, fields: jax.vmap(

@@ -76,14 +76,12 @@ class Layout:
         """The element's axes but that of the channels."""
         return tuple(axis for axis in range(len(self.shape)) if axis != self.channel_axis)
 
-    def spread(self, numbers: Any, name: str) -> Any:
-        """Puts an array of one number for each channel along the channel axis."""
-        channels = self.channel_last_shape[-1]
-        if numbers.shape != (channels,):
-            constraint = f"have one number for each of {channels} channels"
-            raise ValueError(must(name, constraint, numbers))
-        axis = self.channel_axis
-        return numbers.reshape([channels if at == axis else 1 for at in range(len(self.shape))])
+    def channel_axis_of(self, field: jax.Array) -> int | None:
+        """Returns the channel axis of a field that drops with the element; None if it has none."""
+        rank = len(self.spatial_axes)
+        if field.ndim == rank:
+            return None
+        return rank if self.channel_axis is None else self.channel_axis
 
     def fit(self, mask: Any, *, by_channel: bool) -> jax.Array:
         """Returns a mask from the user as bools with the element's axes.

@@ -1,9 +1,10 @@
 """Papers' own parameters, as configs, and rates for holes of a side in pixels.
 
 Each function but the last takes what its paper takes and returns a config whose `dropout_rate` and
-mode do the same; `spec_augment` returns several. They are stochastic unless told otherwise, and
-take every other option of `DropoutOperatorConfig` as well. An argument of the wrong type is a
-TypeError, one that is out of range a ValueError.
+mode do the same; `spec_augment` returns several. All take the name of the field, as `field_key`,
+and every other option of `DropoutOperatorConfig`; they are stochastic unless told otherwise. A
+`rate` is the fraction that drops, and may be traced. An argument of the wrong type is a TypeError,
+one that is out of range a ValueError. `PRESETS` holds each by its name.
 
     cutout, random_erasing, gridmask, dropblock     augmentation and regularization
     mae, simmim, beit, videomae                     masked image and video modeling
@@ -12,40 +13,20 @@ TypeError, one that is out of range a ValueError.
 Hide-and-Seek is `mode="patch"`, SpatialDropout `mode="channel"` with `rescale=True`.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import inspect
+from typing import Any
 
 import numpy as np
 
 from dropax.config import DropoutOperatorConfig, checked_rate, checked_rates
 from dropax.kit.errors import is_number, must, require_kind, require_number, require_whole
-from dropax.modes import (
-    Band,
-    Block,
-    Blocks,
-    Box,
-    Grid,
-    Patch,
-    Record,
-    Shared,
-    as_mode,
-)
+from dropax.modes import Band, Block, Blocks, Box, Grid, Patch, Record, Shared, as_mode
 from dropax.modes.base import require_aspect_ratio, require_sizes, spatial_shape
 from dropax.modes.calibration import Border, box_fractions, largest_side
 
-PRESETS: dict[str, Callable[..., Any]] = {}
-"""Each preset by its name."""
-
 Sizes = int | tuple[int, ...]
-_Preset = TypeVar("_Preset", bound=Callable[..., Any])
 
 
-def _preset(function: _Preset) -> _Preset:
-    PRESETS[function.__name__] = function
-    return function
-
-
-@_preset
 def cutout(
     field_key: str,
     *,
@@ -68,9 +49,6 @@ def cutout(
       holes: how many squares.
       **options: further options of the config.
 
-    Returns:
-      A stochastic config in `Box` mode.
-
     Example:
       >>> config = cutout("image", image_shape=(32, 32))
       >>> config.mode, round(config.dropout_rate, 4)
@@ -78,9 +56,7 @@ def cutout(
     """
     require_whole("cutout.length", length, 1)
     require_whole("cutout.holes", holes, 1, 65)
-    require_kind("cutout.image_shape", image_shape, tuple, "a tuple of sizes")
-    for position, size in enumerate(image_shape):
-        require_whole(f"cutout.image_shape[{position}]", size, 1)
+    _require_shape("cutout.image_shape", image_shape, "a tuple of sizes")
     if not image_shape:
         raise ValueError(must("cutout.image_shape", "have an axis", image_shape))
     sides = [[min(length, 2 * size - 1) for size in image_shape]]
@@ -88,7 +64,6 @@ def cutout(
     return _config(field_key, rate, Box(count=holes, border="clip"), options)
 
 
-@_preset
 def random_erasing(
     field_key: str,
     *,
@@ -110,9 +85,6 @@ def random_erasing(
       probability: how likely an image is worked on.
       **options: further options of the config.
 
-    Returns:
-      A stochastic config in `Box` mode.
-
     Example:
       >>> random_erasing("image").dropout_rate
       (0.02, 0.33)
@@ -124,7 +96,6 @@ def random_erasing(
     return _config(field_key, scale, Box(aspect_ratio=ratio), options)
 
 
-@_preset
 def gridmask(
     field_key: str,
     *,
@@ -149,9 +120,6 @@ def gridmask(
         a traced `config.replace(apply_probability=...)` does so without compiling again.
       **options: further options of the config.
 
-    Returns:
-      A stochastic config in `Grid` mode.
-
     Example:
       >>> round(gridmask("image").dropout_rate, 4)
       0.16
@@ -165,7 +133,6 @@ def gridmask(
     return _config(field_key, (1 - ratio) ** 2, Grid(unit=unit, rotate=rotate), options)
 
 
-@_preset
 def dropblock(
     field_key: str,
     *,
@@ -187,9 +154,6 @@ def dropblock(
       **options: further options of the config; `mode=Block(block_size, per_channel=True)` draws
         blocks for every channel on its own.
 
-    Returns:
-      A stochastic config in `Block` mode that rescales.
-
     Example:
       >>> dropblock("features").rescale
       True
@@ -199,7 +163,6 @@ def dropblock(
     return _config(field_key, rate, Block(size=block_size), {"rescale": True, **options})
 
 
-@_preset
 def mae(
     field_key: str,
     *,
@@ -219,9 +182,6 @@ def mae(
       patch_size: side of a patch, in pixels.
       **options: further options of the config.
 
-    Returns:
-      A stochastic config in `Patch` mode.
-
     Example:
       >>> mae("image").mode, mae("image").dropout_rate
       (Patch(size=16, exact=True), 0.75)
@@ -231,7 +191,6 @@ def mae(
     return _config(field_key, rate, Patch(size=patch_size, exact=True), options)
 
 
-@_preset
 def simmim(
     field_key: str, *, rate: Any = 0.6, patch_size: Sizes = 32, **options: Any
 ) -> DropoutOperatorConfig:
@@ -247,9 +206,6 @@ def simmim(
       patch_size: side of a patch, in pixels.
       **options: further options of the config.
 
-    Returns:
-      A stochastic config in `Patch` mode.
-
     Example:
       >>> simmim("image").mode, simmim("image").dropout_rate
       (Patch(size=32, exact=True), 0.6)
@@ -259,7 +215,6 @@ def simmim(
     return _config(field_key, rate, Patch(size=patch_size, exact=True), options)
 
 
-@_preset
 def beit(
     field_key: str,
     *,
@@ -284,9 +239,6 @@ def beit(
       ratio: (lowest, highest) height / width of a rectangle, log-uniform.
       **options: further options of the config.
 
-    Returns:
-      A stochastic config in `Blocks` mode.
-
     Example:
       >>> beit("image", ratio=(0.3, 3.3)).mode
       Blocks(size=16, aspect_ratio=(0.3, 3.3), min_cells=16)
@@ -299,7 +251,6 @@ def beit(
     return _config(field_key, rate, mode, options)
 
 
-@_preset
 def videomae(
     field_key: str,
     *,
@@ -319,9 +270,6 @@ def videomae(
       patch_size: side of a patch, in pixels.
       **options: further options of the config.
 
-    Returns:
-      A stochastic config in `Shared` mode.
-
     Example:
       >>> videomae("video").mode
       Shared(mode=Patch(size=16, exact=True), axes=0)
@@ -331,7 +279,6 @@ def videomae(
     return _config(field_key, rate, Shared(Patch(size=patch_size, exact=True), axes=0), options)
 
 
-@_preset
 def drop_path(field_key: str, *, rate: Any = 0.1, **options: Any) -> DropoutOperatorConfig:
     """DropPath: whole records of a residual branch, the others divided by what is kept.
 
@@ -345,9 +292,6 @@ def drop_path(field_key: str, *, rate: Any = 0.1, **options: Any) -> DropoutOper
         paper.
       **options: further options of the config.
 
-    Returns:
-      A stochastic config in `Record` mode that rescales.
-
     Example:
       >>> drop_path("branch").mode, drop_path("branch").rescale
       (Record(), True)
@@ -356,7 +300,6 @@ def drop_path(field_key: str, *, rate: Any = 0.1, **options: Any) -> DropoutOper
     return _config(field_key, rate, Record(), {"rescale": True, **options})
 
 
-@_preset
 def spec_augment(
     field_key: str,
     *,
@@ -411,11 +354,9 @@ def spec_augment(
     """
     owner = "spec_augment"
     shape: tuple[int, ...] = spectrogram_shape
-    require_kind(f"{owner}.spectrogram_shape", shape, tuple, "a tuple of two sizes")
+    _require_shape(f"{owner}.spectrogram_shape", shape, "a tuple of two sizes")
     if len(shape) != 2:
         raise ValueError(must(f"{owner}.spectrogram_shape", "be (frames, bins)", shape))
-    for position, size in enumerate(shape):
-        require_whole(f"{owner}.spectrogram_shape[{position}]", size, 1)
     require_whole(f"{owner}.freq_mask_count", freq_mask_count, 0, 65)
     require_whole(f"{owner}.freq_mask_max_bins", freq_mask_max_bins, 0)
     require_whole(f"{owner}.time_mask_count", time_mask_count, 0, 65)
@@ -441,6 +382,14 @@ def spec_augment(
         field_key = options.get("target_key") or field_key
         options = {**options, "target_key": None}
     return tuple(configs)
+
+
+# Every function up to here is a preset.
+PRESETS = {
+    name: function
+    for name, function in dict(vars()).items()
+    if inspect.isfunction(function) and function.__module__ == __name__
+}
 
 
 def rate_for_side(
@@ -473,9 +422,7 @@ def rate_for_side(
     """
     owner = "rate_for_side"
     mode = as_mode(mode, f"{owner}.mode")
-    require_kind(f"{owner}.element_shape", element_shape, tuple, "a shape")
-    for position, size in enumerate(element_shape):
-        require_whole(f"{owner}.element_shape[{position}]", size, 1)
+    _require_shape(f"{owner}.element_shape", element_shape, "a shape")
     sides: Any = side
     if isinstance(sides, tuple):
         if len(sides) != 2:
@@ -512,6 +459,12 @@ def _rate_for_side(mode: Any, side: int, element_shape: tuple[int, ...], owner: 
     # The largest square that fits, or that an image can be covered by.
     require_whole(owner, side, 0, min(largest_side(size, border) for size in spatial) + 1)
     return float(box_fractions(np.array([[side] * len(spatial)]), spatial, count, border)[0])
+
+
+def _require_shape(owner: str, shape: Any, noun: str) -> None:
+    require_kind(owner, shape, tuple, noun)
+    for position, size in enumerate(shape):
+        require_whole(f"{owner}[{position}]", size, 1)
 
 
 def _config(field_key: str, rate: Any, mode: Any, options: dict[str, Any]) -> DropoutOperatorConfig:

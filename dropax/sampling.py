@@ -43,7 +43,7 @@ def sample_record(
     Returns:
       `keep_mask`, bool, with the element's axes, of size 1 along those that share a draw; `rate`,
       float32, if the config's is a range; `applied`, bool, if some records are left alone, whose
-      masks are True everywhere; `fill_key` if the fill is noise.
+      masks are True everywhere; `fill_key` if a fill needs a key.
     """
     params: dict[str, jax.Array] = {}
     rate: Any = config.dropout_rate
@@ -55,7 +55,7 @@ def sample_record(
         params["applied"] = sample_bernoulli(fold_in(key, _APPLIED), skip, ())
         # A rate of 0 keeps all, and costs nothing when the mask is used.
         rate = jnp.where(params["applied"], jnp.asarray(rate).astype(jnp.float32), 0)
-    if config.fill == "noise":
+    if config.fills_need("key"):
         params["fill_key"] = fold_in(key, _FILL)
     layout = Layout.of(element_shape, config.channel_axis)
     if config.channel_axis == "auto" and len(element_shape) == 3 and element_shape[0] in (1, 3):

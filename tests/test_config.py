@@ -132,6 +132,7 @@ RANGE = "be a tuple of two numbers or None; got"
 ORDER = "be (low, high) with low < high; got"
 PAIR = "Pass a tuple such as (0.0, 1.0)."
 OBJECT = "be a mode's name or a mode object such as Pixel(); got"
+FILL = "be a number, or a fill's name or object such as Mean(); got"
 AXIS = "be an int, 'auto' or None; got"
 SEED = "be in [0, 4294967296); got"
 REFUSED = [
@@ -182,9 +183,8 @@ REFUSED = [
         "be one of 'mean', 'noise', 'stats_mean'; got 'red'. Or write it as in Python, such as "
         "\"FromField('other')\".",
     ),
-    ("fill", True, TypeError, "be a number; got True."),
-    ("fill", np.inf, ValueError, "be finite; got inf."),
-    ("fill", np.nan, ValueError, "be finite; got nan."),
+    ("fill", True, TypeError, f"{FILL} True."),
+    ("fill", None, TypeError, f"{FILL} None."),
     ("channel_axis", "last", TypeError, f"{AXIS} 'last'."),
     ("channel_axis", 1.0, TypeError, f"{AXIS} 1.0."),
     ("channel_axis", False, TypeError, f"{AXIS} False."),

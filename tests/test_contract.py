@@ -58,12 +58,12 @@ def test_imports_go_down_the_layers_and_never_in_a_circle():
 
 
 PUBLIC_NAMES = """
-Band Batch Block Blocks Box Channel DropoutOperator DropoutOperatorConfig Element FromField Grid
-Inverted ModalityOperator ModalityOperatorConfig Mode OneOf OperatorConfig OperatorState Patch Pixel
-Record Rngs STREAM_VERSION Shared Tokens apply apply_batch as_record_ids batched box_mask
-dropout dropped_fraction expected_dropped_fraction gather_tokens generate_random_params images
-init_state keep_tokens length_mask load_state patch_mask presets save_state scatter_tokens
-visible_fraction visible_points
+Band Batch Block Blocks Box Channel DropoutOperator DropoutOperatorConfig Element Fill FromField
+Grid Inverted Mean ModalityOperator ModalityOperatorConfig Mode Noise OneOf OperatorConfig
+OperatorState Patch Pixel Record Rngs STREAM_VERSION Shared StatsMean Tokens apply apply_batch
+as_record_ids batched box_mask dropout dropped_fraction expected_dropped_fraction gather_tokens
+generate_random_params images init_state keep_tokens length_mask load_state patch_mask presets
+save_state scatter_tokens visible_fraction visible_points
 """
 NAMES_FOR_TESTS = """
 PropertyError assert_dropped_fraction batches check_operator check_transform configs data_shapes

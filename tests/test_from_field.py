@@ -159,8 +159,8 @@ def test_it_goes_through_json_and_is_hashed_by_value():
 @pytest.mark.parametrize(
     ("other", "error", "text"),
     [
-        (jnp.ones((4, 3), jnp.bfloat16), TypeError, "'other', a fill, must have the dtype float32"),
-        (np.ones((4, 3), np.int32), TypeError, "of field 'image'; got an array of .* Convert it"),
+        (jnp.ones((4, 3), jnp.bfloat16), TypeError, "'other', a fill, must have the image's dtype"),
+        (np.ones((4, 3), np.int32), TypeError, "dtype float32; got an array of .* Convert it"),
         (jnp.ones((4, 5)), ValueError, r"'other', a fill, must broadcast to the element's shape"),
         (jnp.ones((4, 1, 6, 5, 3)), ValueError, r"'other', a fill, must broadcast to the element"),
         (jnp.ones(3), ValueError, "must have 4 records along its leading axis"),

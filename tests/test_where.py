@@ -50,7 +50,7 @@ FILLED = {"fill": FromField("other"), "clip_range": (-50.0, 50.0)}
 @pytest.mark.parametrize(
     ("mode", "options"),
     [
-        ("whole pixel", {"fill": "mean", **EDITED, **LABELLED}),
+        ("whole pixel", {"fill": 7.0, **EDITED, **LABELLED}),
         ("pixel", {"batch_strategy": "scan", "dropout_rate": (0.2, 0.8)}),
         ("channel", {"share_mask": True, "target_key": "result", **FILLED}),
         ("patch", {"stochastic": False, "fill": (1.0, 2.0, 3.0), "rescale": True}),

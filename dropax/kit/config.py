@@ -28,6 +28,7 @@ from dropax.kit.serialization import (
     is_default,
     plain,
     read_statistics,
+    static_number,
     write_statistics,
     write_value,
 )
@@ -313,12 +314,7 @@ class ModalityOperatorConfig(OperatorConfig):
             raise TypeError(must(owner, "be a tuple of two numbers or None", bounds, cure))
         if len(bounds) != 2 or not bounds[0] < bounds[1]:  # NaN fails the comparison too
             raise ValueError(must(owner, "be (low, high) with low < high", bounds))
-        vars(self)["clip_range"] = tuple(map(unsigned_zero, bounds))
-
-
-def unsigned_zero(number: float) -> float:
-    """Returns 0.0 for -0.0, which it is equal to, as static values must be; others as they are."""
-    return number + 0
+        vars(self)["clip_range"] = tuple(map(static_number, bounds))
 
 
 def _leaf_value(leaf: Any) -> Any:

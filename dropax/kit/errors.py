@@ -101,6 +101,14 @@ def require_kind(owner: str, value: Any, kind: type, noun: str, cure: str = "") 
         raise TypeError(must(owner, f"be {noun}", value, cure))
 
 
+def require_by_value(owner: str, value: Any) -> None:
+    """Raises a TypeError if an object is not hashed and compared by value."""
+    kind: Any = type(value)
+    if kind.__eq__ is object.__eq__ or kind.__hash__ is None:
+        cure = "Make its class a frozen dataclass."
+        raise TypeError(must(owner, "be hashable by value", value, cure))
+
+
 def require_whole(owner: str, value: Any, low: int, high: int | None = None) -> None:
     """Raises a TypeError if a value is no int, a ValueError if it is not in [low, high)."""
     require_kind(owner, value, int, "an int")

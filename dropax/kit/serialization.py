@@ -33,6 +33,22 @@ def take_plain(instance: Any) -> None:
         vars(instance)[field.name] = plain(vars(instance)[field.name])
 
 
+class _NaN(float):
+    """NaN that is equal to NaN."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _NaN)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+def static_number(number: Any) -> Any:
+    """Returns a Python number that is equal to those that do the same: NaN, and 0.0 for -0.0."""
+    is_nan = isinstance(number, float) and math.isnan(number)
+    return _NaN(number) if is_nan else number + 0
+
+
 def is_default(value: Any, default: Any) -> bool:
     """Says whether a field's value is its default, and of the same type."""
     return value is default or (type(value) is type(default) and bool(value == default))
@@ -125,22 +141,17 @@ def read_text(
         if name not in types:
             listed = did_you_mean(name, types) or f"There are {', '.join(types)}."
             refuse(f"There is no {name!r}", place(node), listed)
-        fields = [field for field in dataclasses.fields(types[name]) if field.init]
-        known = [field.name for field in fields]
-        positional = [field.name for field in fields if not field.kw_only]
-        if len(arguments) > len(positional):
-            extra = arguments[len(positional)]
-            refuse(f"{name} has {len(positional)} options in order; there is another", place(extra))
-        given = dict(zip(positional, map(value_of, arguments), strict=False))
+        known = [field.name for field in dataclasses.fields(types[name]) if field.init]
+        given, named = [value_of(part) for part in arguments], {}
         for option in options:
             if option.arg not in known:
                 hint = did_you_mean(str(option.arg), known)
                 refuse(f"{name} has no option {option.arg!r}", place(option), hint)
-            if option.arg in given:
-                refuse(f"The option {option.arg!r} is given twice, again", place(option))
-            given[option.arg] = value_of(option.value)
+            if option.arg in named:
+                refuse(f"The option {option.arg!r} is repeated", place(option))
+            named[option.arg] = value_of(option.value)
         try:
-            return types[name](**given)
+            return types[name](*given, **named)
         except (TypeError, ValueError) as error:
             return refuse(str(error).replace(".__init__()", "").rstrip("."), place(node))
 

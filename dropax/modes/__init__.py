@@ -1,40 +1,31 @@
 """Which values drop together: the one table of modes, their classes and names."""
 
-from dropax.modes.band import Band
-from dropax.modes.base import Mode, expected_fraction
-from dropax.modes.block import Block
-from dropax.modes.blocks import Blocks
-from dropax.modes.box import Box
-from dropax.modes.channel import Channel
-from dropax.modes.grid import Grid
-from dropax.modes.inverted import Inverted
-from dropax.modes.one_of import OneOf
-from dropax.modes.patch import Patch
-from dropax.modes.pixel import Pixel
-from dropax.modes.record import Record
-from dropax.modes.shared import Shared
-from dropax.modes.table import MODES, TYPES, add_mode, as_mode
-
-__all__ = [
-    "MODES",
-    "TYPES",
-    "Band",
-    "Block",
-    "Blocks",
-    "Box",
-    "Channel",
-    "Grid",
-    "Inverted",
-    "Mode",
-    "OneOf",
-    "Patch",
-    "Pixel",
-    "Record",
-    "Shared",
-    "add_mode",
-    "as_mode",
-    "expected_fraction",
-]
+from dropax.modes.band import Band as Band
+from dropax.modes.base import Mode as Mode
+from dropax.modes.base import expected_fraction as expected_fraction
+from dropax.modes.block import Block as Block
+from dropax.modes.blocks import Blocks as Blocks
+from dropax.modes.box import Box as Box
+from dropax.modes.channel import Channel as Channel
+from dropax.modes.grid import Grid as Grid
+from dropax.modes.inverted import Inverted as Inverted
+from dropax.modes.one_of import OneOf as OneOf
+from dropax.modes.patch import Patch as Patch
+from dropax.modes.pixel import Pixel as Pixel
+from dropax.modes.record import Record as Record
+from dropax.modes.shared import Shared as Shared
+from dropax.modes.table import (
+    MODES as MODES,
+)
+from dropax.modes.table import (
+    TYPES as TYPES,
+)
+from dropax.modes.table import (
+    add_mode as add_mode,
+)
+from dropax.modes.table import (
+    as_mode as as_mode,
+)
 
 _TABLE = {
     Pixel: "pixel",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dropax.kit.errors import must
+from dropax.kit.errors import must, require_by_value
 from dropax.kit.serialization import read_text
 from dropax.modes.base import Mode
 
@@ -39,11 +39,8 @@ def as_mode(mode: Any, owner: str, types: Mapping[str, type] = {}) -> Mode:
     """
     if isinstance(mode, str):
         mode = read_text(mode, MODES, {**TYPES, **types}, owner, "Box(count=3)")
-    kind: Any = type(mode)
-    if not callable(getattr(kind, "sample", None)):
+    if not callable(getattr(type(mode), "sample", None)):
         raise TypeError(must(owner, "be a mode's name or a mode object such as Pixel()", mode))
-    if kind.__eq__ is object.__eq__ or kind.__hash__ is None:
-        cure = "Make its class a frozen dataclass."
-        raise TypeError(must(owner, "be hashable by value", mode, cure))
+    require_by_value(owner, mode)
     given: Mode = mode
     return given

@@ -420,7 +420,7 @@ def _takes(config: Any, dtype: Any) -> bool:
     low, high = config.clip_range or (least, most)
     low, high = max(low, least), min(high, most)
     fills = config.fill if isinstance(config.fill, tuple) else (config.fill,)
-    numbers = [fill for fill in fills if not isinstance(fill, str | FromField)]
+    numbers = [fill for fill in fills if isinstance(fill, int | float)]
     fits = all(least <= number <= most for number in numbers)
     if is_float:
         return fits and low <= high

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.config import DropoutOperatorConfig
-from dropax.fills import FromField
+from dropax.fills import FromField, Mean, Noise
 from dropax.functional import fit_mask
 from dropax.kit.batch import Batch
 from dropax.kit.batching import ApplyBatch, batched
@@ -346,8 +346,8 @@ class Trial:
     @property
     def fill_reads(self) -> str:
         """Which part of the image the fill is computed from."""
-        of_config = getattr(self.config, "fill", None)
-        computed = isinstance(of_config, str) and of_config in ("mean", "noise")
+        fills = getattr(self.config, "fills", (None,))
+        computed = isinstance(fills[0], Mean | Noise)
         return self.transform.fill_reads or ("statistics" if computed else "nothing")
 
     def kept_values(self) -> tuple[np.ndarray, bool]:

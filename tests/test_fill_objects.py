@@ -1,0 +1,244 @@
+"""Fills as objects: names, text and users' own, of the image and of auxiliary fields."""
+
+import dataclasses
+import json
+import math
+import pickle
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cases import SHAPE, config_of, image_of
+from dropax import (
+    DropoutOperatorConfig,
+    Fill,
+    FromField,
+    Mean,
+    Noise,
+    Pixel,
+    StatsMean,
+    apply_batch,
+    dropout,
+    generate_random_params,
+    init_state,
+)
+
+WHOLE = Pixel(per_channel=False)
+IMAGES = np.asarray(image_of(SHAPE))
+
+
+@dataclasses.dataclass(frozen=True)
+class Largest:
+    """A fill of a user's own."""
+
+    factor: float = 1.0
+
+    def fill(self, key, image, keep_mask):
+        assert key is None
+        return (image.max() * self.factor).astype(image.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Random:
+    """One that draws, and asks for all there is."""
+
+    needs: ClassVar[tuple[str, ...]] = ("key", "channel_axis", "where", "stats")
+
+    def fill(self, key, image, keep_mask, channel_axis, where, stats):
+        assert (channel_axis, where) == (image.ndim - 1, None)
+        return jax.random.uniform(key, image.shape) + stats["mean"]
+
+
+def through_json(config, types=()):
+    return DropoutOperatorConfig.from_dict(json.loads(json.dumps(config.to_dict())), types)
+
+
+def run(config, key, **fields):
+    return apply_batch(config, init_state(config, key), {"image": IMAGES, **fields})[0]
+
+
+@pytest.mark.parametrize("kind", [Mean, Noise, StatsMean])
+def test_a_name_stands_for_its_object(kind, key):
+    name = {Mean: "mean", Noise: "noise", StatsMean: "stats_mean"}[kind]
+    configs = [
+        config_of(WHOLE, fill=fill, precomputed_stats={"mean": 0.5})
+        for fill in (name, kind(), f"{kind.__name__}()")
+    ]
+    assert isinstance(kind(), Fill)
+    assert [config.fill for config in configs] == [name, kind(), kind()]
+    assert len(set(configs)) == 1
+    outs = [run(config, key)["image"] for config in configs]
+    for config, out in zip(configs, outs, strict=True):
+        np.testing.assert_array_equal(out, outs[0])
+        assert config.to_dict()["fill"] == name
+        assert through_json(config) == config
+
+
+def test_a_fill_of_a_users_own_fills_and_costs_no_key(key):
+    config = config_of(WHOLE, fill=Largest(0.5), mask_key="kept")
+    assert set(generate_random_params(config, key, {"image": SHAPE})) == {"keep_mask"}
+    out = run(config, key)
+    largest = IMAGES.max(axis=(1, 2, 3), keepdims=True) / 2
+    np.testing.assert_array_equal(out["image"], np.where(out["kept"], IMAGES, largest))
+    np.testing.assert_array_equal(
+        dropout(key, IMAGES[0], fill=Largest(), rate=1.0), np.full(SHAPE[1:], IMAGES[0].max())
+    )
+    assert through_json(config, (Largest,)) == config
+    assert config.to_dict()["fill"] == "Largest(factor=0.5)"
+    with pytest.raises(ValueError, match="There is no 'Largest'"):
+        through_json(config)
+
+
+def test_a_fill_of_a_users_own_is_given_what_it_needs(key):
+    config = config_of(WHOLE, fill=Random(), dropout_rate=1.0, precomputed_stats={"mean": 3.0})
+    assert "fill_key" in generate_random_params(config, key, {"image": SHAPE})
+    out = np.asarray(run(config, key)["image"])
+    assert len(np.unique(out)) > out.size * 0.99
+    assert 3.4 < out.mean() < 3.6
+    with pytest.raises(TypeError, match="fill must be computed from the image; got Random"):
+        dropout(key, IMAGES, fill=Random())
+    with pytest.raises(TypeError, match=r"fill must be computed from the image; got .stats"):
+        dropout(key, IMAGES, fill="stats_mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """Returns what does not fit."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def fill(self, key, image, keep_mask):
+        return jnp.ones(self.shape, self.dtype)
+
+
+class ByIdentity(Largest):
+    """Compared by identity."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+def test_a_fill_that_does_not_fit_is_refused_by_its_class(key):
+    owner = r"what Broken\.fill returns must"
+    with pytest.raises(TypeError, match=rf"{owner} have the image's dtype float32; got an array"):
+        dropout(key, IMAGES, fill=Broken("int32", ()))
+    with pytest.raises(ValueError, match=rf"{owner} broadcast to the element's shape"):
+        dropout(key, IMAGES, fill=Broken("float32", (7,)))
+    with pytest.raises(TypeError, match=r"Config\.fill must be hashable by value; got"):
+        config_of(WHOLE, fill=ByIdentity())
+    with pytest.raises(TypeError, match=r"Config\.fill must be a number, or a fill's name"):
+        config_of(WHOLE, fill=Mean)
+
+
+# Auxiliary fields.
+
+
+def test_each_auxiliary_field_may_have_a_fill_of_its_own(key):
+    rng = np.random.default_rng(0)
+    fields = {
+        "depth": rng.random(SHAPE[:3], np.float32),
+        "label": rng.integers(0, 9, SHAPE[:3]),
+        "flow": rng.random((*SHAPE[:3], 2), np.float32),
+        "normal": rng.random((*SHAPE[:3], 2), np.float32),
+        "other": rng.random((*SHAPE[:3], 2), np.float32),
+    }
+    config = config_of(
+        WHOLE,
+        auxiliary_fields=["depth", "label", "flow", "normal"],
+        auxiliary_fill=(math.nan, 255, "mean", FromField("other")),
+        mask_key="kept",
+    )
+    assert config.to_dict()["auxiliary_fill"] == ["nan", 255, "mean", "FromField(field='other')"]
+    assert through_json(config) == config
+    out = run(config, key, **fields)
+    kept = np.asarray(out["kept"])[..., :1]
+    mean = fields["flow"].mean(axis=(1, 2), keepdims=True)
+    fills = {"depth": np.nan, "label": 255, "flow": mean, "normal": fields["other"]}
+    for name, fill in fills.items():
+        mask = kept if fields[name].ndim == 4 else kept[..., 0]
+        np.testing.assert_allclose(out[name], np.where(mask, fields[name], fill), rtol=1e-6)
+
+
+def test_noise_of_fields_is_of_streams_of_their_own(key):
+    names = ["a", "b"]
+    alone = config_of(WHOLE, fill="noise", dropout_rate=1.0)
+    config = alone.replace(auxiliary_fields=names, auxiliary_fill="noise")
+    assert config.auxiliary_fill == "noise"
+    out = run(config, key, **dict.fromkeys(names, IMAGES))
+    np.testing.assert_array_equal(out["image"], run(alone, key)["image"])
+    image, one, other = (np.asarray(out[name]).ravel() for name in ("image", *names))
+    for first, second in ((image, one), (image, other), (one, other)):
+        assert abs(np.corrcoef(first, second)[0, 1]) < 0.5
+        assert (first != second).mean() > 0.9
+
+
+def test_fields_that_are_left_out_need_no_fills(key):
+    config = config_of(
+        WHOLE, auxiliary_fields=["a"], auxiliary_fill=FromField("b"), preserve_auxiliary=False
+    )
+    assert set(run(config, key, a=IMAGES)) == {"image"}
+
+
+@pytest.mark.parametrize(
+    ("fills", "error", "text"),
+    [
+        (("mean",), ValueError, "have one fill for each of the 2 auxiliary_fields; got"),
+        ((), ValueError, "have one for each field"),
+        ((1, "maen"), ValueError, r"be one of 'mean', .* Did you mean 'mean'\?"),
+        ((1, (2, 3)), TypeError, "be a number; got"),
+        (FromField("image"), ValueError, "name a field of its own"),
+    ],
+    ids=str,
+)
+def test_auxiliary_fills_that_do_not_fit_are_refused(fills, error, text):
+    with pytest.raises(error, match=rf"Config\.auxiliary_fill(\[1\])? must {text}"):
+        config_of(WHOLE, auxiliary_fields=["a", "b"], auxiliary_fill=fills)
+
+
+# NaN and infinity.
+
+
+@pytest.mark.parametrize("fill", [math.nan, math.inf, -math.inf, "nan", "-inf", (math.nan, 0, 1)])
+def test_nan_and_infinity_fill_floats_and_are_values_as_any_other(fill, key):
+    config, twin = (config_of(WHOLE, fill=fill, mask_key="kept") for _ in range(2))
+    fresh = np.float32("nan") if fill is math.nan else fill  # NaN, and another object
+    for other in (twin, config.replace(fill=fresh), pickle.loads(pickle.dumps(config))):
+        assert other == config
+        assert hash(other) == hash(config)
+        assert jax.tree.structure(other) == jax.tree.structure(config)
+    assert through_json(config) == config
+    assert config != config_of(WHOLE, fill=1.0, mask_key="kept")
+    out = run(config, key)
+    numbers = np.float32(fill)
+    np.testing.assert_array_equal(out["image"], np.where(out["kept"], IMAGES, numbers))
+    with pytest.raises(ValueError, match=r"Config\.fill must be exact in dtype uint8; got"):
+        apply_batch(config, init_state(config, key), {"image": IMAGES.astype(np.uint8)})
+
+
+# Where.
+
+
+@pytest.mark.parametrize("fill", ["mean", "noise"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_padding_does_not_dilute_what_is_computed(fill, dtype, key):
+    shape = (2, 40, 33, 3)
+    images = np.random.default_rng(0).integers(100, 120, shape).astype(dtype)
+    where = np.zeros(shape[:3], bool)
+    where[0, :25], where[1, :, 5:20] = True, True
+    padded = np.where(where[..., None], images, 0).astype(dtype)
+    config = config_of(WHOLE, fill=fill, where_key="where", dropout_rate=1.0)
+    state = init_state(config, key)
+    out = np.asarray(apply_batch(config, state, {"image": padded, "where": where})[0]["image"])
+    np.testing.assert_array_equal(out[~where], 0)
+    for record in range(2):
+        inside, found = images[record][where[record]], out[record][where[record]]
+        if fill == "mean":
+            off = np.abs(found - inside.mean(axis=0))
+            assert off.max() <= (0.5 if dtype == "uint8" else 1e-4)
+        else:
+            np.testing.assert_allclose(found.mean(axis=0), inside.mean(axis=0), atol=1.5)
+            np.testing.assert_allclose(found.std(axis=0), inside.std(axis=0), rtol=0.2)
