@@ -62,11 +62,9 @@ class Channel:
 
     @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Draws the keep mask of one record.
+        """Draws the keep mask of one record; see `Mode.sample`.
 
         Args:
-          key: one typed key. Consumed; do not reuse.
-          element_shape: `(..., channels)`.
           rate: the fraction dropped in expectation, exactly if `min_kept` is 0; of groups of
             different sizes, over the draw of the groups.
 

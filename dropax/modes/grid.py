@@ -65,12 +65,7 @@ class Grid:
 
     @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Draws the keep mask of one record.
-
-        Args:
-          key: one typed key. Consumed; do not reuse.
-          element_shape: `(..., channels)`, with one spatial axis or more.
-          rate: the fraction dropped in expectation, exactly.
+        """Draws the keep mask of one record; see `Mode.sample`.
 
         Returns:
           Keep mask, bool, of `element_shape` with one channel.

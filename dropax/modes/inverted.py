@@ -47,11 +47,9 @@ class Inverted:
 
     @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Draws the keep mask of one record.
+        """Draws the keep mask of one record; see `Mode.sample`.
 
         Args:
-          key: one typed key. Consumed; do not reuse.
-          element_shape: `(..., channels)`.
           rate: the fraction dropped in expectation, if the mode drops one minus it.
 
         Returns:
@@ -65,10 +63,6 @@ class Inverted:
 
     def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Returns what the mode keeps at one minus the rate.
-
-        Args:
-          element_shape: `(..., channels)`.
-          rate: a float or a scalar array that may be traced.
 
         Returns:
           float32 scalar.

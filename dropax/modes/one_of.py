@@ -60,13 +60,11 @@ class OneOf:
 
     @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Draws the keep mask of one record.
+        """Draws the keep mask of one record; see `Mode.sample`.
 
         Args:
           key: one typed key. Consumed; do not reuse. The mode is drawn by the first of
             `jax.random.split(key)`, and draws from the second.
-          element_shape: `(..., channels)`.
-          rate: the fraction dropped in expectation, in each mode.
 
         Returns:
           Keep mask, bool, of the shape that the masks of all modes broadcast to.
@@ -87,10 +85,6 @@ class OneOf:
 
     def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Returns the mean of the fractions that the modes drop, by their weights.
-
-        Args:
-          element_shape: `(..., channels)`.
-          rate: a float or a scalar array that may be traced.
 
         Returns:
           float32 scalar.

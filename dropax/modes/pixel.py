@@ -37,12 +37,7 @@ class Pixel:
 
     @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Draws the keep mask of one record.
-
-        Args:
-          key: one typed key. Consumed; do not reuse.
-          element_shape: `(..., channels)`.
-          rate: the fraction dropped in expectation, exactly.
+        """Draws the keep mask of one record; see `Mode.sample`.
 
         Returns:
           Keep mask, bool, of `element_shape`, or of size 1 along the channels. Bit for bit

@@ -25,12 +25,7 @@ class Record:
 
     @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Draws the keep mask of one record.
-
-        Args:
-          key: one typed key. Consumed; do not reuse.
-          element_shape: `(..., channels)`.
-          rate: the fraction dropped in expectation, exactly.
+        """Draws the keep mask of one record; see `Mode.sample`.
 
         Returns:
           Keep mask, bool, of size 1 along every axis. Bit for bit

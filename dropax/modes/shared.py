@@ -53,12 +53,7 @@ class Shared:
 
     @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Draws the keep mask of one record.
-
-        Args:
-          key: one typed key. Consumed; do not reuse.
-          element_shape: `(..., channels)`.
-          rate: the fraction dropped in expectation, as in the mode.
+        """Draws the keep mask of one record; see `Mode.sample`.
 
         Returns:
           Keep mask, bool, of size 1 along the axes that share it.
@@ -73,10 +68,6 @@ class Shared:
 
     def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Returns what the mode drops from an element without the shared axes.
-
-        Args:
-          element_shape: `(..., channels)`.
-          rate: a float or a scalar array that may be traced.
 
         Returns:
           float32 scalar.
