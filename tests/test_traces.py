@@ -181,7 +181,7 @@ def test_a_region_cannot_change_the_shape_of_an_image(shape, key):
     text = r"a mode's sample returns must broadcast to the element's shape \(1, 4, 2\)"
     with pytest.raises(ValueError, match=text):
         dropout(key, jnp.ones((1, 4, 2)), mode=Shaped(jnp.ones(shape, bool)))
-    with pytest.raises(TypeError, match=r"region's sample returns must be an array of bools"):
+    with pytest.raises(TypeError, match=r"mode's sample returns must be an array of bools"):
         dropout(key, jnp.ones((1, 4, 2)), mode=Shaped([True]))
 
 
