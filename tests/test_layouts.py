@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dropax.fills import spread_channels
 from dropax.layout import Layout
 
 MASK = "apply.random_params['keep_mask']"
@@ -203,10 +204,10 @@ def test_a_field_follows_any_mask_of_an_image_with_a_single_channel():
 
 def test_numbers_for_channels_lie_along_their_axis():
     numbers = np.arange(3)
-    assert Layout((3, 5, 6), 0).spread(numbers, "a").tolist() == [[[0]], [[1]], [[2]]]
-    assert Layout((5, 3), 1).spread(numbers, "a").tolist() == [[0, 1, 2]]
+    assert spread_channels(numbers, (3, 5, 6), 0, "a").tolist() == [[[0]], [[1]], [[2]]]
+    assert spread_channels(numbers, (5, 3), -1, "a").tolist() == [[0, 1, 2]]
     with pytest.raises(ValueError, match="a must have one number for each of 3 channels"):
-        Layout((5, 3), 1).spread(numbers[:2], "a")
+        spread_channels(numbers[:2], (5, 3), 1, "a")
 
 
 def test_an_element_of_more_values_than_are_counted_in_a_word_is_refused():
