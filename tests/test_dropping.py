@@ -14,9 +14,7 @@ from small import ONES, both_kinds, both_modes, det, make, run, sto
 def test_a_fill_past_the_range_of_the_dtype_is_a_domain_constraint():
     image = jnp.ones((4, 4, 3), jnp.float16)
     config = config_of("pixel", fill=1e6)
-    with pytest.raises(
-        ValueError, match=r"fill must be within the range of dtype float16; got 1000"
-    ):
+    with pytest.raises(ValueError, match="fill must be within the range of dtype float16; got 1"):
         drop_record(config, Fields(image), {"keep_mask": np.zeros((4, 4, 3), bool)})
     unchecked = config.replace(validate_domain_constraints=False)
     out = drop_record(unchecked, Fields(image), {"keep_mask": np.zeros((4, 4, 3))})

@@ -287,9 +287,7 @@ def test_options_that_cannot_be_meant_are_refused(given, text):
 
 
 def test_a_deterministic_config_says_how_to_draw_for_each_record():
-    with pytest.raises(
-        ValueError, match=r"got 0\.5\. A deterministic operator has one pattern; pass sto"
-    ):
+    with pytest.raises(ValueError, match="A deterministic operator has one pattern; pass stochas"):
         DropoutOperatorConfig(field_key="image", apply_probability=0.5)
 
 

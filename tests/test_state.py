@@ -217,17 +217,13 @@ def test_what_is_saved_is_plain_and_the_callers_own():
 
 
 def test_a_traced_state_cannot_be_saved():
-    with pytest.raises(
-        ValueError, match=r"^save_state must be called outside of jit; the state is traced\."
-    ):
+    with pytest.raises(ValueError, match=r"^save_state must be called outside of jit; the state"):
         jax.jit(lambda s: save_state(s)["step"])(state_at())
 
 
 @pytest.mark.parametrize("value", [None, [1], "state", state_at()], ids=lambda v: type(v).__name__)
 def test_what_is_no_dict_cannot_be_loaded(value):
-    with pytest.raises(
-        TypeError, match=r"^load_state\.saved must be a dict as save_state returns it; got "
-    ):
+    with pytest.raises(TypeError, match=r"^load_state\.saved must be a dict as save_state retur"):
         load_state(value)
 
 
