@@ -88,7 +88,7 @@ def test_a_fill_of_a_users_own_fills_and_costs_no_key(key):
     )
     assert through_json(config, (Largest,)) == config
     assert config.to_dict()["fill"] == "Largest(factor=0.5)"
-    with pytest.raises(ValueError, match="There is no 'Largest'"):
+    with pytest.raises(ValueError, match="there is no 'Largest'"):
         through_json(config)
 
 

@@ -100,20 +100,20 @@ def test_text_is_taken_wherever_a_mode_is(key):
 
 PYTHON = "must be written as in Python, such as 'Box(count=3)'; got"
 BAD = {
-    "Bax(3)": "There is no 'Bax' at character 1. Did you mean 'Box'?",
-    "Box(cuont=3)": "Box has no option 'cuont' at character 5. Did you mean 'count'?",
-    "Box(count=0)": "Box.count must be from 1 to 64; got 0 at character 1.",
-    "Box(1, count=1)": "Box got multiple values for argument 'count' at character 1.",
-    "Box(1, (1, 1), 'clip', 4)": "Box takes from 1 to 4 positional arguments but 5 were given at",
-    "Box(count=1, count=2)": "The option 'count' is repeated at character 14.",
-    "Box(**{})": "Box has no option None at character 5.",
-    "Box(count=1+2)": "'1+2' is neither a literal nor a call of a class at character 11.",
-    "Box(count=len('a'))": "There is no 'len' at character 11.",
-    "Inverted(Box('ä', b=1))": "Box has no option 'b' at character 19.",
-    "Box(count=1": "'(' was never closed at character 4.",
-    "Box(count=3j)": "'3j' is neither a literal nor a call of a class at character 11.",
-    "().__class__()": "'().__class__()' is neither a literal nor a call of a class at character 1.",
-    "Shared('box')": "Shared missing 1 required positional argument: 'axes' at character 1.",
+    "Bax(3)": "At character 1: there is no 'Bax'. Did you mean 'Box'?",
+    "Box(cuont=3)": "At character 5: Box has no option 'cuont'. Did you mean 'count'?",
+    "Box(count=0)": "At character 1: Box.count must be from 1 to 64; got 0.",
+    "Box(1, count=1)": "At character 1: Box got multiple values for argument 'count'.",
+    "Box(1, (1, 1), 'clip', 4)": "Box takes from 1 to 4 positional arguments but 5 were given",
+    "Box(count=1, count=2)": "At character 14: the option 'count' is repeated.",
+    "Box(**{})": "At character 5: Box has no option None.",
+    "Box(count=1+2)": "At character 11: '1+2' is neither a literal nor a call of a class.",
+    "Box(count=len('a'))": "At character 11: there is no 'len'.",
+    "Inverted(Box('ä', b=1))": "At character 19: Box has no option 'b'.",
+    "Box(count=1": "At character 4: '(' was never closed.",
+    "Box(count=3j)": "At character 11: '3j' is neither a literal nor a call of a class.",
+    "(1).real()": "At character 1: '(1).real()' is neither a literal nor a call of a class.",
+    "Shared('box')": "At character 1: Shared missing 1 required positional argument: 'axes'.",
     "(" * 300: "",
 }
 
@@ -124,15 +124,15 @@ def test_bad_text_is_refused_by_what_is_wrong_and_where(text):
         as_mode(text, "Config.mode")
     message = str(refused.value)
     if len(text) < 80:
-        assert message.startswith(f"Config.mode {PYTHON} {text!r}. {BAD[text][:30]}")
-        assert BAD[text].rstrip(".") in message
+        assert message.startswith(f"Config.mode {PYTHON} {text!r}. At character ")
+        assert BAD[text] in message
 
 
 def test_text_that_is_no_mode_is_refused_as_a_value():
     for text in ("3", "('box',)", "None"):
         with pytest.raises((TypeError, ValueError), match=r"^Config\.mode must be .*; got"):
             as_mode(text, "Config.mode")
-    with pytest.raises(ValueError, match="There is no 'FromField'"):
+    with pytest.raises(ValueError, match="there is no 'FromField'"):
         as_mode("FromField('a')", "Config.mode")
 
 
@@ -241,7 +241,7 @@ def test_a_mode_of_a_users_own_takes_part_by_its_class():
     for mode in (Disc(), Disc(2, Disc(1)), OneOf((Disc(2), "box"))):
         config = config_of(mode=mode)
         assert through_json(config, types=(Disc,)) == config
-        with pytest.raises(ValueError, match="There is no 'Disc' at character"):
+        with pytest.raises(ValueError, match="there is no 'Disc'"):
             through_json(config)
     assert config_of(mode=Disc(2)).to_dict()["mode"] == "Disc(radius=2)"
     with pytest.raises(TypeError, match=r"from_dict\.types\[0\] must be a dataclass; got"):

@@ -116,7 +116,7 @@ def read_text(
         return names[source]
 
     def refuse(why: str, at: int, hint: str = "") -> NoReturn:
-        cure = f"{why} at character {at}. {hint}".rstrip()
+        cure = f"At character {at}: {why}. {hint}".rstrip()
         raise ValueError(must(owner, f"be written as in Python, such as {example!r}", text, cure))
 
     def place(node: Any) -> int:
@@ -140,7 +140,7 @@ def read_text(
     def call(node: Any, name: str, arguments: list[Any], options: list[Any]) -> Any:
         if name not in types:
             listed = did_you_mean(name, types) or f"There are {', '.join(types)}."
-            refuse(f"There is no {name!r}", place(node), listed)
+            refuse(f"there is no {name!r}", place(node), listed)
         known = [field.name for field in dataclasses.fields(types[name]) if field.init]
         given, named = [value_of(part) for part in arguments], {}
         for option in options:
@@ -148,7 +148,7 @@ def read_text(
                 hint = did_you_mean(str(option.arg), known)
                 refuse(f"{name} has no option {option.arg!r}", place(option), hint)
             if option.arg in named:
-                refuse(f"The option {option.arg!r} is repeated", place(option))
+                refuse(f"the option {option.arg!r} is repeated", place(option))
             named[option.arg] = value_of(option.value)
         try:
             return types[name](*given, **named)
@@ -161,9 +161,9 @@ def read_text(
     try:
         tree = ast.parse(source, mode="eval")
     except SyntaxError as error:
-        refuse(error.msg.capitalize(), max(error.offset or 1, 1))
+        refuse(error.msg, max(error.offset or 1, 1))
     except (ValueError, RecursionError, MemoryError):
-        refuse("It cannot be parsed, or is nested too deep,", 1)
+        refuse("it cannot be parsed, or is nested too deep", 1)
     return value_of(tree.body)
 
 
