@@ -117,7 +117,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     @property
     def mode_object(self) -> Mode:
         """The object that `mode` stands for."""
-        return as_mode(self.mode, self.owner("mode"))
+        return MODES[self.mode] if isinstance(self.mode, str) else self.mode
 
     @property
     def fills(self) -> tuple[Any, ...]:

@@ -306,7 +306,7 @@ WORDS = {
     "statistics of dropout": (
         lambda: dropax.dropout(KEY, IMAGES, fill="stats_mean"),
         TypeError,
-        "dropout.fill must need no other field or statistics; got 'stats_mean'.",
+        "dropout.fill must be computed from the image; got 'stats_mean'.",
     ),
     "channel axis of dropout": (
         lambda: dropax.dropout(KEY, IMAGES, channel_axis=3),

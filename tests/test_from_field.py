@@ -185,7 +185,7 @@ def test_it_is_no_field_that_is_written_to(name):
 
 def test_bare_arrays_have_no_other_field():
     for name in ("other", "images"):
-        with pytest.raises(TypeError, match=r"dropout\.fill must need no other field or"):
+        with pytest.raises(TypeError, match=r"dropout\.fill must be computed from the image"):
             dropout(jax.random.key(0), jnp.ones((4, 4, 3)), fill=FromField(name))
 
 

@@ -283,7 +283,6 @@ def test_a_field_that_does_not_go_with_the_image_is_refused(fields, error, text,
     ("given", "error", "text"),
     [
         ({"batch": image_of(SHAPE)}, TypeError, "batch must be a dropax.Batch or a dict of arrays"),
-        ({"batch": {}}, ValueError, "batch must hold at least one array; got none."),
         ({"op_state": None}, TypeError, "op_state must be an OperatorState; got None."),
     ],
     ids=str,

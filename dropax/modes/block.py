@@ -27,6 +27,7 @@ from dropax.modes.calibration import (
 )
 
 _LEVELS = 1024
+_SHORT = 512  # seeds on an axis, for which a product takes a TPU less time than doubling
 # Of the polynomials that stand for exp(-x) up to the x that occur: some 60 on three axes, where
 # what is left out is below 1e-15.
 _DEGREE = 40
@@ -88,11 +89,12 @@ class Block:
 
         dropped = materialize(draw, key)
         for axis, side in enumerate(sides):
-            dropped = jax.lax.platform_dependent(
-                dropped,
-                tpu=functools.partial(_spread_by_product, axis=axis, side=side),
-                default=functools.partial(_spread, axis=axis, side=side),
-            )
+            spread = functools.partial(_spread, axis=axis, side=side)
+            if dropped.shape[axis] > _SHORT:
+                dropped = spread(dropped)
+            else:
+                by_product = functools.partial(_spread_by_product, axis=axis, side=side)
+                dropped = jax.lax.platform_dependent(dropped, tpu=by_product, default=spread)
         return ~dropped if self.per_channel else ~dropped[..., None]
 
 
@@ -149,8 +151,8 @@ def _spread_by_product(seeds: jax.Array, axis: int, side: int) -> jax.Array:
     that a count is positive exactly if there is a seed.
     """
     size = seeds.shape[axis]
-    ahead = np.arange(size + side - 1)[:, None] - np.arange(size)
-    reaches = jnp.asarray((ahead >= 0) & (ahead < side), jnp.bfloat16)
+    ahead = jnp.arange(size + side - 1)[:, None] - jnp.arange(size)[None]
+    reaches = ((ahead >= 0) & (ahead < side)).astype(jnp.bfloat16)
     counts = jnp.tensordot(
         reaches, seeds.astype(jnp.bfloat16), (1, axis), preferred_element_type=jnp.float32
     )

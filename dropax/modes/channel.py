@@ -64,9 +64,8 @@ class Channel:
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
-        Args:
-          rate: the fraction dropped in expectation, exactly if `min_kept` is 0; of groups of
-            different sizes, over the draw of the groups.
+        The rate drops in expectation, exactly if `min_kept` is 0; of groups of different sizes,
+        over the draw of the groups.
 
         Returns:
           Keep mask, bool, of shape `(1, ..., channels)`: with the defaults, bit for bit

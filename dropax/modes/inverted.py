@@ -49,8 +49,7 @@ class Inverted:
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
-        Args:
-          rate: the fraction dropped in expectation, if the mode drops one minus it.
+        The rate drops in expectation, if the mode drops one minus it.
 
         Returns:
           Keep mask, bool: what the mode drops at `1 - rate`.

@@ -62,9 +62,7 @@ class OneOf:
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
-        Args:
-          key: one typed key. Consumed; do not reuse. The mode is drawn by the first of
-            `jax.random.split(key)`, and draws from the second.
+        The mode is drawn by the first of `jax.random.split(key)`, and draws from the second.
 
         Returns:
           Keep mask, bool, of the shape that the masks of all modes broadcast to.
