@@ -20,8 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.kit.errors import must
-
 STREAM_VERSION = 3
 """Masks are the same for the same key as long as this number is. A change of it is breaking."""
 
@@ -44,7 +42,7 @@ def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.A
       key: one Threefry key. Consumed; do not reuse.
       rate: fraction dropped: a float, or a scalar array that may be traced. At 0 and below all is
         kept, at 1 and above all is dropped.
-      shape: the mask's shape. May hold more than 2^32 elements.
+      shape: the mask's shape, of at most 2^32 values.
 
     Returns:
       Keep mask, bool, True where kept.
@@ -103,13 +101,13 @@ def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
     Args:
       key: one Threefry key. Consumed; do not reuse.
-      shape: of the result. May hold more than 2^32 elements.
+      shape: of the result, at most 2^32 words.
 
     Returns:
       uint32, of that shape.
     """
     coordinates = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(len(shape))]
-    first, second = _threefry(jax.random.key_data(key), *counter_words(coordinates, shape))
+    first, second = _threefry(jax.random.key_data(key), _counters(coordinates, shape))
     return jnp.broadcast_to(first ^ second, shape)
 
 
@@ -143,7 +141,7 @@ def sample_words_from(
     part = (*shape[:axis], length, *shape[axis + 1 :])
     coordinates = [jax.lax.broadcasted_iota(jnp.uint32, part, at) for at in range(len(shape))]
     coordinates[axis] = coordinates[axis] + jnp.asarray(start, jnp.uint32)
-    first, second = _threefry(key_words, *counter_words(coordinates, shape))
+    first, second = _threefry(key_words, _counters(coordinates, shape))
     return first ^ second
 
 
@@ -201,56 +199,17 @@ def keep_threshold(rate: Any) -> jax.Array:
     return saturated.astype(jnp.uint32)
 
 
-def counter_words(
-    coordinates: Sequence[jax.Array], shape: tuple[int, ...]
-) -> tuple[jax.Array | np.uint32, jax.Array | np.uint32]:
-    """Returns the row-major index of elements as two words.
+def _counters(coordinates: Sequence[jax.Array], shape: tuple[int, ...]) -> Any:
+    """Returns the row-major index of elements, uint32, of an array of at most 2^32 of them.
 
     Args:
       coordinates: one uint32 array for each axis of `shape`; they broadcast against each other.
       shape: of the array that the coordinates lie in.
-
-    Returns:
-      (high, low), uint32. `high` is a plain 0 if `shape` is symbolic (`jax.export`), or has no
-      more than 2^32 elements.
-
-    Raises:
-      ValueError: if a single axis has more than 2^32 positions.
-
-    Example:
-      >>> high, low = counter_words([jnp.uint32(5), jnp.uint32(7)], (2**20, 2**30))
-      >>> (int(high) << 32) + int(low) == 5 * 2**30 + 7
-      True
     """
-    high: jax.Array | np.uint32 = np.uint32(0)
-    low: jax.Array | np.uint32 = np.uint32(0)
-    # Of a symbolic shape (`jax.export`) the size is not known, and taken for small.
-    is_symbolic = not all(isinstance(size, int) for size in shape)
-    if is_symbolic or math.prod(shape) <= 2**32:
-        stride: Any = 1
-        for coordinate, size in zip(reversed(coordinates), reversed(shape), strict=True):
-            # A stride of symbolic sizes is an array that JAX computes at run time.
-            word = (
-                jnp.asarray(stride).astype(jnp.uint32) if is_symbolic else np.uint32(stride % 2**32)
-            )
-            low = low + coordinate * word
-            stride = stride * size
-        return high, low
-    if max(shape) > 2**32:
-        raise ValueError(must("an element's axis", "have at most 2^32 positions", max(shape)))
-    for coordinate, size in zip(coordinates, shape, strict=True):
-        high, low = _multiply_add(high, low, size, coordinate)
-    return high, low
-
-
-def _multiply_add(high: Any, low: Any, factor: int, term: jax.Array) -> tuple[Any, Any]:
-    """Returns `(high, low) * factor + term` of 64-bit numbers in two words."""
-    # A factor of 2^32 wraps to 0, and carries the low word up as a whole.
-    wrapped = np.uint32(factor % 2**32)
-    carried = low if factor == 2**32 else _multiply_high(low, wrapped)
-    total = low * wrapped + term
-    overflow = (total < term).astype(jnp.uint32)
-    return high * wrapped + carried + overflow, total
+    index: Any = np.uint32(0)
+    for axis, coordinate in enumerate(coordinates):
+        index = index + coordinate * np.uint32(math.prod(shape[axis + 1 :]) % 2**32)
+    return index
 
 
 def _multiply_high(left: Any, right: Any) -> Any:
@@ -269,10 +228,10 @@ def _multiply_high(left: Any, right: Any) -> Any:
 
 # Jitted: its rounds are traced once, and not again at each level of `vmap`, `cond` and platform.
 @jax.jit
-def _threefry(key_words: jax.Array, high: Any, low: Any) -> tuple[jax.Array, jax.Array]:
-    """Encrypts counters by Threefry-2x32 with 20 rounds."""
+def _threefry(key_words: jax.Array, counters: Any) -> tuple[jax.Array, jax.Array]:
+    """Encrypts counters, of which the upper word is 0, by Threefry-2x32 with 20 rounds."""
     schedule = (key_words[0], key_words[1], key_words[0] ^ key_words[1] ^ _PARITY)
-    first, second = schedule[0] + high, schedule[1] + low
+    first, second = schedule[0], schedule[1] + counters
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:
             first = first + second

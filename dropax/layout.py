@@ -1,16 +1,14 @@
 """How a mask lies on an element's axes, and on a field that drops with it."""
 
 import dataclasses
-import math
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dropax.kit.errors import must
 from dropax.kit.trees import broadcast_rank
-from dropax.modes.base import fit_sampled
+from dropax.modes.base import fit_sampled, known_shape
 
 ChannelAxis = int | Literal["auto"] | None
 
@@ -34,12 +32,7 @@ class Layout:
         Raises:
           ValueError: if it has no such axis, is of a symbolic size, or holds more than 2^32 values.
         """
-        shape, rank = tuple(shape), len(shape)
-        if not all(isinstance(size, int | np.integer) for size in shape):
-            cure = "Only the batch axis may be symbolic."
-            raise ValueError(must("the shape of an element", "be known", shape, cure))
-        if math.prod(shape) > 2**32:
-            raise ValueError(must("an element", "have at most 2^32 values", shape))
+        shape, rank = known_shape(shape), len(shape)
         if channel_axis is None or (channel_axis == "auto" and rank < 3):
             return cls(shape, None)
         axis = -1 if channel_axis == "auto" else channel_axis

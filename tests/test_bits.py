@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from dropax.bits import (
     GRID,
-    counter_words,
     keep_threshold,
     normal_from,
     sample_bernoulli,
@@ -131,67 +130,24 @@ def test_rates_saturate():
     assert int(keep_threshold(0.25)) == 3 * 2**21
 
 
-def test_counters_are_the_row_major_index(key):
-    shape = (3, 4, 5)
-    coordinates = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.uint32) for n in shape), indexing="ij")
-    high, low = counter_words(coordinates, shape)
-    assert int(high) == 0
-    np.testing.assert_array_equal(low, np.arange(60).reshape(shape))
-
-
-# No such array fits into memory, so the words are tested where they matter: on both sides of each
-# carry, and at the last element.
-@pytest.mark.parametrize(
-    "shape",
-    [(3, 2**32), (5, 2**31, 7), (2**16 + 1, 2**16 + 1, 3), (3, 2**32 - 1), (2**20, 2**20, 2**20)],
-    ids=str,
-)
-def test_counters_of_large_records_carry_into_the_high_word(shape):
-    edges = [sorted({0, 1, n // 2, min(n, 2**32) - 1}) for n in shape]
-    for point in itertools.product(*edges):
-        coordinates = [jnp.uint32(i) for i in point]
-        high, low = counter_words(coordinates, shape)
-        index = 0
-        for i, n in zip(point, shape, strict=True):
-            index = index * n + i
-        assert (int(high) << 32) + int(low) == index
-
-
-def test_a_record_of_exactly_2_to_32_elements_needs_one_word():
-    high, low = counter_words([jnp.uint32(2**16 - 1)] * 2, (2**16, 2**16))
-    assert (int(high), int(low)) == (0, 2**32 - 1)
-
-
-def test_an_axis_that_no_word_can_count_is_refused():
-    with pytest.raises(
-        ValueError, match=r"an element's axis must have at most 2\^32 positions; got"
-    ):
-        counter_words([jnp.uint32(0)], (2**32 + 1,))
-
-
-def test_a_symbolic_shape_draws_the_same_mask(key):
-    rows, columns = jax.export.symbolic_shape("rows, columns")
-
-    def draw(words, array):
-        return sample_bernoulli(jax.random.wrap_key_data(words), 0.3, array.shape)
-
-    words = jax.random.key_data(key)
-    shapes = words, jax.ShapeDtypeStruct((rows, columns, 3), jnp.float32)
-    exported = jax.export.export(jax.jit(draw))(*shapes)
-    for shape in ((6, 5, 3), (1, 7, 3)):
-        assert_same(exported.call(words, jnp.zeros(shape)), sample_bernoulli(key, 0.3, shape))
-
-
-def test_the_high_word_reaches_the_bits(key):
-    # The block of counter (high, low), by JAX's own primitive.
+def test_the_block_of_a_counter_is_that_of_jax(key):
     from jax.extend.random import threefry_2x32
 
     from dropax.bits import _threefry
 
     words = jax.random.key_data(key)
-    high, low = jnp.arange(4, dtype=jnp.uint32), jnp.arange(9, 13, dtype=jnp.uint32)
-    expected = threefry_2x32(words, jnp.concatenate([high, low])).reshape(2, 4)
-    np.testing.assert_array_equal(jnp.stack(_threefry(words, high, low)), expected)
+    low = jnp.array([0, 9, 2**31, 2**32 - 1], jnp.uint32)
+    expected = threefry_2x32(words, jnp.concatenate([low * 0, low])).reshape(2, 4)
+    np.testing.assert_array_equal(jnp.stack(_threefry(words, low)), expected)
+
+
+def test_a_counter_is_the_row_major_index_up_to_the_last_of_2_to_32():
+    from dropax.bits import _counters
+
+    for shape in ((2**16, 2**16), (3, 2**30), (2**11, 2**10, 2**11)):
+        for point in itertools.product(*([0, 1, size // 2, size - 1] for size in shape)):
+            counter = _counters([jnp.uint32(at) for at in point], shape)
+            assert int(counter) == np.ravel_multi_index(point, shape)
 
 
 def compiled_batch(shape, dtype):

@@ -7,7 +7,7 @@ import jax
 
 from dropax.kit.errors import must, require_kind
 from dropax.kit.serialization import take_plain
-from dropax.modes.base import known_sizes, one_dispatch, spatial_shape
+from dropax.modes.base import one_dispatch, spatial_shape
 from dropax.modes.rectangles import draw_union, require_count, size_levels
 
 
@@ -57,7 +57,7 @@ class Band:
         if not -len(spatial) <= self.axis < len(spatial):
             raise ValueError(must("Band.axis", f"name one of {len(spatial)} axes", self.axis))
         axis = self.axis % len(spatial)
-        size = known_sizes(self, (spatial[axis],))
+        size = (spatial[axis],)
         levels = size_levels(size, self.count, (1, 1), "inside")
         covered = draw_union(key, rate, size, self.count, "inside", *levels)
         shape = [1] * (len(spatial) + 1)

@@ -1,11 +1,13 @@
 """What a mode is: the protocol of modes, and what they share."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropax.bits import GRID, drop_units
 from dropax.kit.errors import is_number, must, require_whole
@@ -48,7 +50,7 @@ def one_dispatch(sample: _Sample) -> _Sample:
     @functools.partial(jax.jit, static_argnums=(0, 2), inline=True)
     @functools.wraps(sample)
     def run(mode: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        return sample(mode, threefry_key(key), element_shape, rate)
+        return sample(mode, threefry_key(key), known_shape(element_shape), rate)
 
     # What jit returns is called as before, but knows no arguments by type.
     return cast(_Sample, run)
@@ -112,24 +114,20 @@ def spatial_shape(mode: Any, element_shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(element_shape[:-1])
 
 
-def known_sizes(mode: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns sizes, none of which may be symbolic: for modes whose tables depend on them.
-
-    Args:
-      mode: who asks, for the error.
-      sizes: of spatial axes.
-
-    Returns:
-      The sizes.
+def known_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """Returns the shape of an element as ints.
 
     Raises:
-      ValueError: if one of them is an expression of `jax.export.symbolic_shape`.
+      ValueError: if a size is symbolic (`jax.export`), or the element holds more values than a word
+        can count.
     """
-    if not all(isinstance(size, int) for size in sizes):
-        owner = f"the spatial axes of {type(mode).__name__}"
-        cure = "Its sizes are calibrated while tracing: only the batch axis may be symbolic."
-        raise ValueError(must(owner, "have known sizes", sizes, cure))
-    return sizes
+    if not all(isinstance(size, int | np.integer) for size in shape):
+        cure = "Only the batch axis may be symbolic."
+        raise ValueError(must("the shape of an element", "be known", shape, cure))
+    known = tuple(map(int, shape))
+    if math.prod(known) > 2**32:
+        raise ValueError(must("an element", "have at most 2^32 values", shape))
+    return known
 
 
 def require_sizes(owner: str, sizes: Any) -> None:

@@ -12,7 +12,6 @@ from dropax.bits import materialize, sample_words, split_in_two
 from dropax.kit.errors import require_kind
 from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
-    known_sizes,
     one_dispatch,
     require_sizes,
     sizes_along,
@@ -73,7 +72,7 @@ class Block:
         Raises:
           ValueError: if there is no spatial axis, or not one for each size.
         """
-        spatial = known_sizes(self, spatial_shape(self, element_shape))
+        spatial = spatial_shape(self, element_shape)
         sides = sizes_along("Block.size", self.size, spatial)
         # Without an axis of one channel, which a TPU would pad to 128.
         channels = element_shape[-1:] if self.per_channel else ()

@@ -12,7 +12,6 @@ from dropax.bits import materialize, sample_words, whole_below
 from dropax.kit.errors import must, require_whole
 from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
-    known_sizes,
     one_dispatch,
     require_aspect_ratio,
     require_sizes,
@@ -93,7 +92,7 @@ class Blocks:
           ValueError: if there is no spatial axis, or `size` does not match or divide the axes.
         """
         spatial = spatial_shape(self, element_shape)
-        grid = known_sizes(self, spatial[-2:])
+        grid = spatial[-2:]
         sides = sizes_along("Blocks.size", self.size, grid)
         if any(size % side for size, side in zip(grid, sides, strict=True)):
             cure = "Pass a size that does, or crop or pad the images."

@@ -8,7 +8,6 @@ import jax
 from dropax.kit.errors import require_choice
 from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
-    known_sizes,
     one_dispatch,
     require_aspect_ratio,
     spatial_shape,
@@ -64,6 +63,6 @@ class Box:
         Raises:
           ValueError: if there is no spatial axis.
         """
-        spatial = known_sizes(self, spatial_shape(self, element_shape))
+        spatial = spatial_shape(self, element_shape)
         levels = size_levels(spatial, self.count, self.aspect_ratio, self.border)
         return ~draw_union(key, rate, spatial, self.count, self.border, *levels)[..., None]

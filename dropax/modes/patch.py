@@ -11,7 +11,6 @@ from dropax.bits import materialize, sample_bernoulli
 from dropax.kit.errors import require_kind
 from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
-    known_sizes,
     one_dispatch,
     require_sizes,
     sizes_along,
@@ -68,7 +67,7 @@ class Patch:
         Raises:
           ValueError: if there is no spatial axis, or not one for each size.
         """
-        spatial = known_sizes(self, spatial_shape(self, element_shape))
+        spatial = spatial_shape(self, element_shape)
         sides = sizes_along("Patch.size", self.size, spatial)
         cells = tuple(-(-size // side) for size, side in zip(spatial, sides, strict=True))
 
