@@ -26,7 +26,7 @@ class Bar(NamedTuple):
     sizes: tuple[str, ...] = (LARGE,)
 
 
-_CHEAP, _REGIONS = ("channel", "patch", "band"), ("box", "three boxes", "grid")
+_CHEAP, _MODE_OBJECTS = ("channel", "patch", "band"), ("box", "three boxes", "grid")
 BARS = (
     Bar(("pixel",), "float32", 4.5, (LARGE, SMALL)),
     Bar(("pixel",), "uint8", 13),
@@ -34,8 +34,8 @@ BARS = (
     Bar(("whole pixel",), "uint8", 8),
     Bar(_CHEAP, "float32", 1.6),
     Bar(_CHEAP, "uint8", 1.6),
-    Bar(_REGIONS, "float32", 1.7),
-    Bar(_REGIONS, "uint8", 2.5),
+    Bar(_MODE_OBJECTS, "float32", 1.7),
+    Bar(_MODE_OBJECTS, "uint8", 2.5),
     Bar(("block",), "float32", 3),
     Bar(("block",), "uint8", 8),
 )

@@ -21,7 +21,7 @@ RATES, QUICK_RATES = (0.1, 0.2, 0.4), (0.2,)
 SEEDS, QUICK_SEEDS = 20, 4
 STEPS, QUICK_STEPS = 400, 150
 
-# Regions scaled to the images: 8x8 digits and 16x16 photographs.
+# Modes scaled to the images: 8x8 digits and 16x16 photographs.
 MODES: dict[str, dict[str, Any]] = {
     "digits": {
         "pixel": "pixel",

@@ -55,11 +55,11 @@ MODES |= {name: name for name in _NEW.values()}
 # What modes have in common they have by code that they share: the layout of masks, the engine that
 # maps over records, the select. It is tested on one mode of each form of mask: each value on its
 # own; one a channel; one with one channel, stored on CPU, of a mode that derives keys. What a
-# region has by the shape of its program (its form on a mesh, in the select's loop) is tested once a
-# region; what each option may change (its draw under another strategy, key, rate or setting), on
+# mode has by the shape of its program (its form on a mesh, in the select's loop) is tested once a
+# mode; what each option may change (its draw under another strategy, key, rate or setting), on
 # all of MODES.
 REPRESENTATIVES = ("pixel", "channel, one kept", "block")
-REGIONS = (
+CLASSES = (
     *("pixel", "channel, one kept", "channel, exact", "block", "patch", "patch, exact"),
     *("boxes, clipped", "grid, units", "bands", "blocks", "record", "one of", "shared", "inverted"),
     *_NEW.values(),
@@ -70,8 +70,8 @@ representatives = pytest.mark.parametrize(
 )
 """Runs a test of what modes have by shared code."""
 
-every_region = pytest.mark.parametrize("mode", [MODES[name] for name in REGIONS], ids=REGIONS)
-"""Runs a test of what is each region's own."""
+every_class = pytest.mark.parametrize("mode", [MODES[name] for name in CLASSES], ids=CLASSES)
+"""Runs a test of what is each class's own."""
 
 every_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 """Runs a test of what is each mode's own."""
@@ -101,9 +101,9 @@ def image_of(shape, dtype=np.float32):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def draw_masks(region, shape, keys, rate):
-    """A region's masks of as many records as there are keys, as they are stored."""
-    return jax.vmap(lambda key: region.sample(key, shape, rate))(keys)
+def draw_masks(mode, shape, keys, rate):
+    """A mode's masks of as many records as there are keys, as they are stored."""
+    return jax.vmap(lambda key: mode.sample(key, shape, rate))(keys)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import AS_USERS, MODES, collectives, config_of, every_region
+from cases import AS_USERS, MODES, collectives, config_of, every_class
 from dropax import Pixel, apply_batch, init_state
 
 SHAPES = [(1, 255, 33, 3), (16, 4, 16, 16, 3), (8, 4001)]
@@ -142,7 +142,7 @@ def sharded(mode):
     return program
 
 
-@every_region
+@every_class
 def test_the_loop_that_writes_the_images_only_selects_and_devices_exchange_nothing(mode):
     assert collectives(sharded(mode)) == []
     text = sharded(mode).as_text()

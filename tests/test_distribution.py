@@ -114,7 +114,7 @@ def test_channels_that_must_be_kept_are_and_none_is_preferred(least):
         assert_counts(only.sum(), only.size, least / 3)
 
 
-# The other modes have theirs in test_region_rates.py.
+# The other modes have theirs in test_mode_rates.py.
 VALUES = "pixel", "whole pixel", "channel", "channel, one kept", "channel, exact"
 
 

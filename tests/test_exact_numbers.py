@@ -23,10 +23,10 @@ LAST = 2**32 - 1
 count_of = jax.jit(draw_count, static_argnums=2)
 
 
-def kept(region, shape, rate, records=RECORDS):
+def kept(mode, shape, rate, records=RECORDS):
     """Keep masks of many records."""
     keys = jax.random.split(jax.random.key(5), records)
-    return np.asarray(draw_masks(region, shape, keys, rate))
+    return np.asarray(draw_masks(mode, shape, keys, rate))
 
 
 # How many.
@@ -109,11 +109,11 @@ def test_a_large_number_of_cells_takes_memory_in_proportion():
     assert program.memory_analysis().temp_size_in_bytes < 16 * 2**20
 
 
-@pytest.mark.parametrize("region", [Patch(size=2, exact=True), Channel(exact=True)], ids=str)
-def test_a_number_that_is_a_python_float_draws_the_bits_of_a_traced_one(region, key):
-    traced = jax.jit(lambda rate: region.sample(key, (6, 4, 7), rate))
+@pytest.mark.parametrize("mode", [Patch(size=2, exact=True), Channel(exact=True)], ids=str)
+def test_a_number_that_is_a_python_float_draws_the_bits_of_a_traced_one(mode, key):
+    traced = jax.jit(lambda rate: mode.sample(key, (6, 4, 7), rate))
     for rate in (0.0, 0.5, 0.6, 3 / 7, 1.0):
-        np.testing.assert_array_equal(traced(rate), region.sample(key, (6, 4, 7), rate))
+        np.testing.assert_array_equal(traced(rate), mode.sample(key, (6, 4, 7), rate))
     assert traced._cache_size() == 1
 
 
@@ -141,8 +141,8 @@ def test_groups_of_one_channel_draw_what_channels_draw(key):
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_so_many_groups_are_kept(exact):
-    region = Channel(min_kept=1, exact=exact, groups=GROUPS)
-    masks = kept(region, (4, 4, 6), 0.9)[:, 0, 0]
+    mode = Channel(min_kept=1, exact=exact, groups=GROUPS)
+    masks = kept(mode, (4, 4, 6), 0.9)[:, 0, 0]
     counts = masks[:, [0, 1, 3]].sum(axis=1)
     assert counts.min() == 1
     if exact:
@@ -159,10 +159,10 @@ def test_so_many_groups_are_kept(exact):
     ids=str,
 )
 def test_what_is_expected_is_what_drops(min_kept, exact, groups):
-    region = Channel(min_kept=min_kept, exact=exact, groups=groups)
+    mode = Channel(min_kept=min_kept, exact=exact, groups=groups)
     for rate in (0.25, 0.8):
-        drops = ~kept(region, (2, 6), rate)[:, 0]
-        expected = float(region.expected_dropped_fraction((2, 6), rate))
+        drops = ~kept(mode, (2, 6), rate)[:, 0]
+        expected = float(mode.expected_dropped_fraction((2, 6), rate))
         assert_counts(drops.mean(axis=1).sum(), RECORDS, expected)
         if min_kept == 0:
             assert expected == pytest.approx(rate, abs=2**-22)
@@ -197,13 +197,13 @@ def test_blocks_drop_an_exact_number_of_whole_cells(rate):
     assert set(cells[:, :, 0, :, 0].sum(axis=(1, 2))) == {round(rate * 80)}
 
 
-def hidden(words, dropped, rows, columns, region):
+def hidden(words, dropped, rows, columns, mode):
     """The documented rule on the words that a record draws, in floating point and in a loop."""
-    low, high = region.aspect_ratio
+    low, high = mode.aspect_ratio
     first, words = int(words[0]), words[1:]
     of_rectangle, of_cell = words[: 4 * _RECTANGLES].reshape(-1, 4), words[4 * _RECTANGLES :]
     count, ranks = rows * columns, np.full((rows, columns), _RECTANGLES)
-    least = min(region.min_cells, dropped)
+    least = min(mode.min_cells, dropped)
     for rank, word in enumerate(of_rectangle / 2**32):
         if rank % 8 == 0:  # a round: all is missing in the first one, an eighth in the others
             missing = dropped if rank == 0 else dropped // 8
@@ -230,17 +230,17 @@ def hidden(words, dropped, rows, columns, region):
 
 
 @pytest.mark.parametrize(
-    ("region", "rows", "columns"),
+    ("mode", "rows", "columns"),
     [(Blocks(1), 14, 14), (Blocks(1, (0.1, 9), min_cells=9), 5, 12), (Blocks(1), 1, 30)],
     ids=str,
 )
-def test_blocks_are_placed_by_the_documented_rule(region, rows, columns):
+def test_blocks_are_placed_by_the_documented_rule(mode, rows, columns):
     rate = 0.4
     size = 1 + 4 * _RECTANGLES + rows * columns
     keys = jax.random.split(jax.random.key(0), 32)
-    masks = ~np.asarray(draw_masks(region, (rows, columns, 1), keys, rate))[..., 0]
+    masks = ~np.asarray(draw_masks(mode, (rows, columns, 1), keys, rate))[..., 0]
     for mask, own in zip(masks, np.asarray(draw_words(keys, size), np.int64), strict=True):
-        expected = hidden(own, int(mask.sum()), rows, columns, region)
+        expected = hidden(own, int(mask.sum()), rows, columns, mode)
         np.testing.assert_array_equal(mask, expected)
 
 

@@ -80,7 +80,7 @@ def fields_of(config):
     return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.init}
 
 
-REGIONS = [
+CLASSES = [
     *(dropax.Pixel(), dropax.Channel(), dropax.Block(), dropax.Patch(), dropax.Box()),
     *(dropax.Blocks(), dropax.Grid(), dropax.Band(), dropax.OneOf(("box",), weights=(1,))),
     *(dropax.Shared("pixel", 0), dropax.Inverted("pixel")),
@@ -118,7 +118,7 @@ FUNCTIONS = {
     dropax.OperatorConfig: fields_of(dropax.OperatorConfig(stochastic=True)),
     DropoutOperatorConfig: fields_of(CONFIG),
     DropoutOperatorConfig.from_dict: {"values": CONFIG.to_dict()},
-    **{type(region): fields_of(region) for region in REGIONS},
+    **{type(mode): fields_of(mode) for mode in CLASSES},
     **{getattr(dropax.presets, name): {"field_key": "image", **PRESETS[name]} for name in PRESETS},
     dropax.presets.rate_for_side: {"mode": "box", "side": 2, "element_shape": (4, 4, 3)},
     dropax.images.contact_sheet: {"images": [PICTURE], "columns": 1, "gap": 1, "span": None}

@@ -32,7 +32,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize(("shape", "given_axis", "axis", "last"), FOUND.values(), ids=FOUND)
-def test_the_channel_axis_is_found_and_goes_last_for_regions(shape, given_axis, axis, last):
+def test_the_channel_axis_is_found_and_goes_last_for_modes(shape, given_axis, axis, last):
     layout = Layout.of(list(shape), given_axis)
     assert layout == Layout(shape, axis)
     assert layout.channel_last_shape == last
@@ -47,7 +47,7 @@ def test_an_axis_that_the_element_lacks_is_refused(shape, axis):
 
 
 @given(shape=st.lists(st.sampled_from([1, 3]), min_size=1, max_size=4).map(tuple), data=st.data())
-def test_a_region_mask_broadcasts_the_same_before_and_after_it_is_placed(shape, data):
+def test_a_mode_mask_broadcasts_the_same_before_and_after_it_is_placed(shape, data):
     axes = range(len(shape))
     layout = Layout(shape, data.draw(st.none() | st.sampled_from(axes)))
     full = layout.channel_last_shape

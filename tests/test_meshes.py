@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType
 
 import dropax
-from cases import SHAPE, config_of, every_region, image_of
+from cases import SHAPE, config_of, every_class, image_of
 from dropax import DropoutOperator, ModalityOperator, OperatorConfig, apply_batch, init_state
 from dropax.kit.meshes import explicit_mesh
 from small import ONES, det, run
@@ -47,9 +47,9 @@ def test_masks_are_the_same_on_every_mesh_and_what_is_written_lies_as_the_image_
     assert_same_on(lying(*mesh), config, key)
 
 
-@every_region
-def test_masks_of_every_region_are_the_same_over_batch_and_height(mode, key):
-    # Regions look their sizes up in tables, which explicit axes refuse: within a call all axes are
+@every_class
+def test_masks_of_every_mode_are_the_same_over_batch_and_height(mode, key):
+    # Modes look their sizes up in tables, which explicit axes refuse: within a call all axes are
     # automatic.
     assert_same_on(lying(*BATCH_AND_HEIGHT, AxisType.Explicit), config_of(mode), key)
 
@@ -177,7 +177,7 @@ def test_shards_that_fold_in_their_place_draw_masks_of_their_own(key):
 
 @pytest.mark.parametrize(
     ("kind", "mode"),
-    # Regions look their sizes up in tables, which explicit axes refuse.
+    # Modes look their sizes up in tables, which explicit axes refuse.
     [(AxisType.Auto, "pixel"), (AxisType.Explicit, "box")],
 )
 def test_ids_decide_where_one_axis_is_manual_and_the_other_is_not(kind, mode, key):

@@ -79,7 +79,7 @@ def assert_same_under(setting, run, mode, up_to=0.0, **options):
         np.testing.assert_allclose(one, other, rtol=up_to, atol=up_to)
 
 
-# That each region's masks follow no setting is tested in test_regions.py.
+# That each mode's masks follow no setting is tested in test_modes.py.
 @pytest.mark.parametrize(
     ("mode", "setting"),
     [

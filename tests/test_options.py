@@ -144,7 +144,7 @@ def test_rescaling_keeps_the_mean(key):
     assert_counts(0.7 * out.mean(axis=(1, 2, 3)).sum(), 4096, 0.7)
 
 
-def test_rescaling_uses_what_a_region_really_keeps(key):
+def test_rescaling_uses_what_a_mode_really_keeps(key):
     mode = Channel(min_kept=1)
     config = config_of(mode, rescale=True, dropout_rate=0.8)
     out = np.asarray(drop(config, key, {"image": np.ones(SHAPE, np.float32)})[0]["image"])

@@ -2,7 +2,7 @@
 
 Work is counted per device by the compiler. It must be the same on one device and on eight that have
 eight times the records (weak scaling), and a device's temporaries must shrink with its part. That
-no record of any region goes around is read where loops are (`test_compiled.py`). Work is split
+no record of any mode goes around is read where loops are (`test_compiled.py`). Work is split
 among devices before anything that conftest.py leaves out.
 """
 

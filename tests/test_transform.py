@@ -327,7 +327,7 @@ def test_the_one_liner_refuses_in_its_own_name(given, error, text, key):
     assert_refused(dropax.dropout, {"key": key, "images": jnp.ones(3)} | given, error, text)
 
 
-def test_a_users_own_region_is_a_mode():
+def test_a_users_own_mode_is_a_mode():
     @dataclasses.dataclass(frozen=True)
     class LeftHalf:
         def sample(self, key, element_shape, rate):

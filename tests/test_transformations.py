@@ -111,7 +111,7 @@ def test_one_program_serves_every_rate_and_rates_saturate(mode, key):
     assert RecordEngine.step._cache_size() == programs
 
 
-# That a region draws for one key as for many is tested in test_regions.py.
+# That a mode draws for one key as for many is tested in test_modes.py.
 @representatives
 def test_records_draw_one_by_one_as_at_once(mode, key):
     config = config_of(mode, apply_probability=0.5)

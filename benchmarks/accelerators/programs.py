@@ -92,8 +92,8 @@ def make_table(
         return first, jnp.ones(shape, dtype)
 
     steps = {step: (function, make) for step, function in plain_steps(shape, dtype).items()}
-    for mode, region in modes_of(shape).items():
-        config = _config(region)
+    for mode, mode in modes_of(shape).items():
+        config = _config(mode)
         steps[mode] = (make_step(config), functools.partial(make, config))
     programs = [
         Program(step, change(function), make, quick=name == "images, float32" and step in _QUICK)
@@ -151,9 +151,9 @@ def _zero(images: jax.Array) -> jax.Array:
     return jnp.zeros((), images.dtype)
 
 
-def _config(region: Any, **options: Any) -> dropax.DropoutOperatorConfig:
+def _config(mode: Any, **options: Any) -> dropax.DropoutOperatorConfig:
     return dropax.DropoutOperatorConfig(
-        field_key="image", stochastic=True, dropout_rate=RATE, mode=region, **options
+        field_key="image", stochastic=True, dropout_rate=RATE, mode=mode, **options
     )
 
 
@@ -178,8 +178,8 @@ def _gradient(step: Callable[..., Any]) -> Callable[..., Any]:
 def _table_of_users(shape: Shape, dtype: str) -> Table:
     """Makes the table of masks that images, a label map and the field of the mask share."""
     programs = []
-    for mode, region in modes_of(shape).items():
-        config = _config(region, auxiliary_fields=["labels"], mask_key="kept")
+    for mode, mode in modes_of(shape).items():
+        config = _config(mode, auxiliary_fields=["labels"], mask_key="kept")
         labels = shape if mode in _PER_CHANNEL else shape[:-1]
 
         def make(config: Any = config, labels: Shape = labels) -> tuple[Any, Any]:

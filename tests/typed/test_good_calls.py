@@ -106,8 +106,8 @@ def test_tokens() -> None:
     dropax.patch_mask(np.ones((4, 8, 8), bool), (2, 4), channel_axis=None)
 
 
-def test_regions() -> None:
-    regions: list[dropax.Mode] = [
+def test_modes() -> None:
+    modes: list[dropax.Mode] = [
         dropax.Pixel(),
         dropax.Channel(min_kept=1),
         dropax.Block(size=(3, 5)),
@@ -118,8 +118,8 @@ def test_regions() -> None:
     ]
 
     def sample(key: jax.Array) -> None:
-        for region in regions:
-            assert_type(region.sample(key, (16, 16, 3), 0.5), jax.Array)
+        for mode in modes:
+            assert_type(mode.sample(key, (16, 16, 3), 0.5), jax.Array)
         assert_type(dropax.Pixel().sample(key, (16, 16, 3), rate=0.5), jax.Array)
 
     jax.eval_shape(sample, jax.random.key(0))

@@ -1,6 +1,6 @@
 """The rate is the expected dropped fraction in every mode, on every shape, and drops are uniform.
 
-Calibration is checked twice: exactly, against all positions that a region can take, and by
+Calibration is checked twice: exactly, against all positions that a mode can take, and by
 sampling. A statistical assertion fails on a right library with probability 1e-6 at most.
 """
 
@@ -32,7 +32,7 @@ from dropax.modes.rectangles import size_levels as box_levels
 RECORDS = 4096
 KEYS = jax.random.split(jax.random.key(0), RECORDS)
 RATES = [0.0, 0.02, 0.1, 0.5, 0.9, 1.0]
-# Each region on an image or, if it has another case there, on an element of other axes; what has a
+# Each mode on an image or, if it has another case there, on an element of other axes; what has a
 # table for each axis also where it is a single pixel.
 CASES = [
     (Block(), (33,)),
@@ -55,17 +55,17 @@ CASES = [
 ]
 
 
-def dropped(region, spatial, rate):
+def dropped(mode, spatial, rate):
     """Where records drop, in the first channel, bool of shape (RECORDS, *spatial)."""
-    masks = np.asarray(draw_masks(region, (*spatial, 2), KEYS, rate))
+    masks = np.asarray(draw_masks(mode, (*spatial, 2), KEYS, rate))
     return np.broadcast_to(~masks[..., 0], (RECORDS, *spatial))
 
 
-@pytest.mark.parametrize(("region", "spatial"), CASES, ids=str)
-def test_the_mean_dropped_fraction_is_the_rate(region, spatial):
+@pytest.mark.parametrize(("mode", "spatial"), CASES, ids=str)
+def test_the_mean_dropped_fraction_is_the_rate(mode, spatial):
     for rate in RATES:
         # Along an axis on which all values drop together, one stands for all.
-        kept = np.asarray(draw_masks(region, (*spatial, 2), KEYS, rate)).reshape(RECORDS, -1)
+        kept = np.asarray(draw_masks(mode, (*spatial, 2), KEYS, rate)).reshape(RECORDS, -1)
         fractions = 1 - np.count_nonzero(kept, axis=1) / kept.shape[1]
         if rate in (0.0, 1.0):
             assert (fractions == rate).all()
@@ -76,9 +76,9 @@ def test_the_mean_dropped_fraction_is_the_rate(region, spatial):
 UNIFORM = [case for case in CASES if isinstance(case[0], Patch | Grid)]
 
 
-@pytest.mark.parametrize(("region", "spatial"), UNIFORM, ids=str)
-def test_every_pixel_of_a_patch_or_a_grid_drops_at_the_rate(region, spatial):
-    drops = dropped(region, spatial, 0.3)
+@pytest.mark.parametrize(("mode", "spatial"), UNIFORM, ids=str)
+def test_every_pixel_of_a_patch_or_a_grid_drops_at_the_rate(mode, spatial):
+    drops = dropped(mode, spatial, 0.3)
     assert_counts(drops.sum(axis=0), RECORDS, 0.3)
 
 
@@ -182,7 +182,7 @@ def test_on_a_long_axis_the_two_nearest_sizes_are_drawn_and_their_mean_is_the_ra
 
 def test_on_one_axis_an_interval_is_a_band():
     for rate in (0.1, 0.5):
-        masks = [draw_masks(region, (33, 2), KEYS, rate) for region in (Band(), Box())]
+        masks = [draw_masks(mode, (33, 2), KEYS, rate) for mode in (Band(), Box())]
         np.testing.assert_array_equal(*masks)
 
 
@@ -196,7 +196,7 @@ def test_boxes_of_many_aspect_ratios_are_of_the_nearest_sizes():
         assert np.abs(sides[:, None] - ideal).max(axis=0).min() < 1
 
 
-# (region, batch), at rates that are traced. Of more boxes the table is as large.
+# (mode, batch), at rates that are traced. Of more boxes the table is as large.
 LARGE = [
     (Box(count=8, aspect_ratio=(0.3, 3.3)), (8, 256, 256, 256, 1)),
     (Block(size=4000), (2, 8000, 8000, 3)),
@@ -207,12 +207,12 @@ LARGE = [
 ]
 
 
-@pytest.mark.parametrize(("region", "shape"), LARGE, ids=str)
-def test_tables_take_a_hundredth_of_a_large_batch(region, shape, monkeypatch):
+@pytest.mark.parametrize(("mode", "shape"), LARGE, ids=str)
+def test_tables_take_a_hundredth_of_a_large_batch(mode, shape, monkeypatch):
     # Linear algebra starts threads, which take seconds to find a core on a busy machine.
     monkeypatch.setattr(np.linalg, "eigh", None)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape[0]))
-    masks = jax.vmap(lambda key, rate: region.sample(key, shape[1:], rate), (0, None))
+    masks = jax.vmap(lambda key, rate: mode.sample(key, shape[1:], rate), (0, None))
     program = jax.make_jaxpr(masks)(keys, jax.ShapeDtypeStruct((), jnp.float32))
     constants = jax.tree.leaves(program.consts) + all_literals(program.jaxpr)
     assert sum(np.asarray(each).nbytes for each in constants) < 0.01 * math.prod(shape)
@@ -253,8 +253,8 @@ def test_an_axis_of_a_million_positions_costs_no_more_than_a_short_one():
     covers = np.minimum(np.minimum(from_an_end, from_an_end[::-1]), 1000)
     expected = np.mean(1 - (1 - covers / (size - 999)) ** 64)
     assert many == pytest.approx(expected, abs=1e-12)
-    for region in (Box(count=2), Block(), Grid()):
-        mask = region.sample(jax.random.key(0), (size, 1), 0.25)
+    for mode in (Box(count=2), Block(), Grid()):
+        mask = mode.sample(jax.random.key(0), (size, 1), 0.25)
         assert 0.15 < 1 - np.asarray(mask).mean() < 0.35
 
 

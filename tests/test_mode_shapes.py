@@ -18,11 +18,11 @@ RATES = [0.02, 0.1, 0.5, 0.9]
 
 
 @functools.cache
-def masks_of(region, spatial, channels=1):
+def masks_of(mode, spatial, channels=1):
     """Where 16 records at each rate drop, bool of shape (64, *spatial, channels)."""
     keys = jax.random.split(jax.random.key(3), 16)
     shape = (*spatial, channels)
-    masks = np.concatenate([np.asarray(draw_masks(region, shape, keys, rate)) for rate in RATES])
+    masks = np.concatenate([np.asarray(draw_masks(mode, shape, keys, rate)) for rate in RATES])
     return np.broadcast_to(~masks, (len(masks), *shape))
 
 
@@ -45,16 +45,16 @@ def runs(line):
     return [len(list(group)) for value, group in itertools.groupby(line) if value]
 
 
-def by_turns(*regions):
-    """Each of several regions on an image, and by turns on the other shapes."""
-    others = zip(itertools.cycle(regions), SHAPES[1:])
-    cases = [*((region, SHAPES[0]) for region in regions), *others]
-    return pytest.mark.parametrize(("region", "spatial"), cases, ids=str)
+def by_turns(*modes):
+    """Each of several modes on an image, and by turns on the other shapes."""
+    others = zip(itertools.cycle(modes), SHAPES[1:])
+    cases = [*((mode, SHAPES[0]) for mode in modes), *others]
+    return pytest.mark.parametrize(("mode", "spatial"), cases, ids=str)
 
 
 @by_turns(Box(border="clip"), Box())
-def test_a_box_is_one_full_rectangle(region, spatial):
-    for mask in masks_of(region, spatial)[..., 0]:
+def test_a_box_is_one_full_rectangle(mode, spatial):
+    for mask in masks_of(mode, spatial)[..., 0]:
         lines = list(profiles(mask))
         np.testing.assert_array_equal(mask, product(lines))
         assert all(len(runs(line)) <= 1 for line in lines)
@@ -62,8 +62,8 @@ def test_a_box_is_one_full_rectangle(region, spatial):
 
 def test_a_box_that_fits_has_the_aspect_ratio_that_is_asked():
     for ratio in (0.5, 2):
-        region = Box(aspect_ratio=(ratio, ratio))
-        for mask in masks_of(region, (40, 40))[:48, ..., 0]:  # at the highest rate none fits
+        mode = Box(aspect_ratio=(ratio, ratio))
+        for mask in masks_of(mode, (40, 40))[:48, ..., 0]:  # at the highest rate none fits
             if mask.any():
                 height, width = (int(line.sum()) for line in profiles(mask))
                 assert abs(height - ratio * width) <= 1 + ratio or height == 40 or width == 40
@@ -101,9 +101,9 @@ def test_boxes_are_as_many_as_asked_and_of_one_size():
 
 
 @by_turns(Block(size=3), Block(size=2, per_channel=True))
-def test_every_dropped_value_lies_in_a_full_block(region, spatial):
-    sides = [min(region.size, size) for size in spatial]
-    for mask in masks_of(region, spatial, channels=2):
+def test_every_dropped_value_lies_in_a_full_block(mode, spatial):
+    sides = [min(mode.size, size) for size in spatial]
+    for mask in masks_of(mode, spatial, channels=2):
         for channel in np.moveaxis(mask, -1, 0):
             rebuilt = np.zeros_like(channel)
             for start in np.ndindex(*[n - s + 1 for n, s in zip(spatial, sides, strict=True)]):
@@ -121,12 +121,12 @@ def test_blocks_are_drawn_for_each_channel_or_for_all():
 
 
 @by_turns(Patch(size=4), Patch(size=100), Patch(size=1))
-def test_a_patch_is_the_same_all_over_each_cell(region, spatial):
+def test_a_patch_is_the_same_all_over_each_cell(mode, spatial):
     cells = product([np.ones(n, bool) for n in spatial]).astype(int)
     for axis, n in enumerate(spatial):
-        index = np.arange(n) // region.size
+        index = np.arange(n) // mode.size
         cells = cells * 1000 + index.reshape([n if a == axis else 1 for a in range(len(spatial))])
-    for mask in masks_of(region, spatial)[..., 0]:
+    for mask in masks_of(mode, spatial)[..., 0]:
         for cell in np.unique(cells):
             assert len(np.unique(mask[cells == cell])) == 1
 
@@ -192,17 +192,17 @@ def test_bands_run_across_the_whole_image(spatial, axis, count):
     assert most == min(count, (spatial[axis] + 1) // 2)
 
 
-@pytest.mark.parametrize("region", [Pixel(), Box(count=2), Blocks(size=1)], ids=repr)
-def test_a_key_of_another_implementation_draws_what_its_threefry_key_draws(region):
+@pytest.mark.parametrize("mode", [Pixel(), Box(count=2), Blocks(size=1)], ids=repr)
+def test_a_key_of_another_implementation_draws_what_its_threefry_key_draws(mode):
     key = jax.random.key(1, impl="rbg")
-    masks = [np.asarray(region.sample(one, (9, 8, 3), 0.4)) for one in (key, threefry_key(key))]
+    masks = [np.asarray(mode.sample(one, (9, 8, 3), 0.4)) for one in (key, threefry_key(key))]
     np.testing.assert_array_equal(*masks)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 3), (4, 0, 3), (4, 4, 0)], ids=str)
 def test_an_image_without_pixels_has_a_mask_without_pixels(shape, key):
-    regions = (Block(), Patch(), Patch(exact=True), Blocks(), Box(), Grid(), Band())
-    for mask in jax.jit(lambda key: [region.sample(key, shape, 0.5) for region in regions])(key):
+    modes = (Block(), Patch(), Patch(exact=True), Blocks(), Box(), Grid(), Band())
+    for mask in jax.jit(lambda key: [mode.sample(key, shape, 0.5) for mode in modes])(key):
         assert np.broadcast_shapes(mask.shape, shape) == shape
 
 
@@ -267,8 +267,8 @@ UNFIT = [
 ]
 
 
-@pytest.mark.parametrize(("region", "shape", "text"), UNFIT, ids=[text for _, _, text in UNFIT])
-def test_an_element_that_does_not_fit_is_refused(region, shape, text, key):
+@pytest.mark.parametrize(("mode", "shape", "text"), UNFIT, ids=[text for _, _, text in UNFIT])
+def test_an_element_that_does_not_fit_is_refused(mode, shape, text, key):
     with pytest.raises(ValueError, match="must") as refused:
-        region.sample(key, shape, 0.5)
+        mode.sample(key, shape, 0.5)
     assert str(refused.value).startswith(text)

@@ -1,4 +1,4 @@
-"""Regions made from others, and whole records.
+"""Modes made from others, and whole records.
 
 A statistical assertion fails on a right library with probability 1e-6 at most.
 """
@@ -32,8 +32,8 @@ RECORDS, SHAPE = 4096, (6, 8, 3)
 KEYS = jax.random.split(jax.random.key(9), RECORDS)
 
 
-def kept(region, rate, shape=SHAPE, keys=KEYS):
-    return np.asarray(draw_masks(region, shape, keys, rate))
+def kept(mode, rate, shape=SHAPE, keys=KEYS):
+    return np.asarray(draw_masks(mode, shape, keys, rate))
 
 
 # OneOf.
@@ -55,8 +55,8 @@ def test_one_of_drops_what_the_mode_that_is_drawn_drops():
 
 
 def test_modes_without_weights_are_equally_likely():
-    region = OneOf((Record(), Channel(min_kept=3), Channel(min_kept=2)))
-    dropped = (~kept(region, 1.0)).sum(axis=(1, 2, 3))  # channels
+    mode = OneOf((Record(), Channel(min_kept=3), Channel(min_kept=2)))
+    dropped = (~kept(mode, 1.0)).sum(axis=(1, 2, 3))  # channels
     for count in (3, 0, 1):
         assert_counts((dropped == count).sum(), RECORDS, 1 / 3)
 
@@ -122,18 +122,18 @@ def test_inverted_drops_all_but_what_the_mode_drops(mode, key):
 
 
 def test_inverted_keeps_all_at_rate_0_also_of_a_mode_that_always_keeps_some(key):
-    region = Inverted(Channel(min_kept=1))
-    assert region.sample(key, SHAPE, 0.0).all()
-    assert not region.sample(key, SHAPE, 1.0).any()
-    fraction = jax.jit(lambda rate: region.expected_dropped_fraction(SHAPE, rate))
+    mode = Inverted(Channel(min_kept=1))
+    assert mode.sample(key, SHAPE, 0.0).all()
+    assert not mode.sample(key, SHAPE, 1.0).any()
+    fraction = jax.jit(lambda rate: mode.expected_dropped_fraction(SHAPE, rate))
     assert (float(fraction(0.0)), float(fraction(1.0))) == (0, 1)
     assert float(fraction(0.3)) > 0.3
 
 
 def test_whole_numbers_are_whole_from_the_other_side_too():
-    region = Inverted(Patch(2, exact=True))
+    mode = Inverted(Patch(2, exact=True))
     rates = jnp.arange(13, dtype=jnp.float32) / 12
-    draw = jax.vmap(lambda key, rate: region.sample(key, SHAPE, rate), (0, None))
+    draw = jax.vmap(lambda key, rate: mode.sample(key, SHAPE, rate), (0, None))
     masks = np.asarray(jax.jit(jax.vmap(draw, (None, 0)))(KEYS[:64], rates))
     counts = (~masks).sum(axis=(2, 3, 4))
     np.testing.assert_array_equal(counts, np.broadcast_to(4 * np.arange(13)[:, None], (13, 64)))
@@ -165,11 +165,11 @@ NESTED = [
 ]
 
 
-@pytest.mark.parametrize("region", NESTED, ids=str)
-def test_what_is_expected_is_what_drops(region):
-    config = DropoutOperatorConfig(field_key="image", mode=region)
+@pytest.mark.parametrize("mode", NESTED, ids=str)
+def test_what_is_expected_is_what_drops(mode):
+    config = DropoutOperatorConfig(field_key="image", mode=mode)
     for rate in (0.3, 0.8):
-        drops = np.broadcast_to(~kept(region, rate), (RECORDS, *SHAPE))
+        drops = np.broadcast_to(~kept(mode, rate), (RECORDS, *SHAPE))
         expected = expected_dropped_fraction(config.replace(dropout_rate=rate), SHAPE)
         assert_counts(drops.mean(axis=(1, 2, 3)).sum(), RECORDS, float(expected))
 
@@ -186,7 +186,7 @@ def test_expected_fractions_are_composed():
 
 @dataclasses.dataclass(frozen=True)
 class Own:
-    """A region of a user's own, which returns what it holds."""
+    """A mode of a user's own, which returns what it holds."""
 
     mask: str = "bool"
 
@@ -196,7 +196,7 @@ class Own:
         return jnp.ones(element_shape if self.mask == "float32" else (5, 7, 2), self.mask)
 
 
-def test_regions_of_users_can_be_combined(key):
+def test_modes_of_users_can_be_combined(key):
     first = np.broadcast_to([False, True, True], (1, 1, 3))
     np.testing.assert_array_equal(OneOf((Own(),)).sample(key, SHAPE, 0.5), first)
     np.testing.assert_array_equal(Inverted(Own()).sample(key, SHAPE, 0.5), ~first)

@@ -1,4 +1,4 @@
-"""Which values drop together: the regions one by one, and modes by name or object."""
+"""Which values drop together: the modes one by one, and modes by name or object."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import find
 
 import dropax
-from cases import MODES, REGIONS
+from cases import CLASSES, MODES
 from dropax import (
     Band,
     Block,
@@ -32,7 +32,7 @@ from dropax.testing import regions
 
 RATES = [0.0, 0.3, 0.5, 1.0]
 EVERY_MODE = [as_mode(mode, "a") for mode in MODES.values()]
-EVERY_REGION = [as_mode(MODES[name], "a") for name in REGIONS]
+EVERY_OBJECT = [as_mode(MODES[name], "a") for name in CLASSES]
 
 
 def jax_mask(key, rate, shape):
@@ -51,10 +51,10 @@ BY_THE_STREAM = [
 ]
 
 
-@pytest.mark.parametrize(("region", "shape", "drawn"), BY_THE_STREAM)
-def test_pixels_and_channels_drop_by_the_stream_of_jax(region, shape, drawn, key):
+@pytest.mark.parametrize(("mode", "shape", "drawn"), BY_THE_STREAM)
+def test_pixels_and_channels_drop_by_the_stream_of_jax(mode, shape, drawn, key):
     for rate in RATES:
-        mask = np.asarray(region.sample(key, shape, rate))
+        mask = np.asarray(mode.sample(key, shape, rate))
         assert mask.dtype == np.bool_
         assert mask.shape == drawn
         np.testing.assert_array_equal(mask, jax_mask(key, rate, drawn))
@@ -71,17 +71,17 @@ def test_a_channel_whose_draw_is_the_very_threshold_drops(key):
 EVERY = [Pixel(), Pixel(per_channel=False), Channel(), Channel(min_kept=1)]
 
 
-@pytest.mark.parametrize("region", [Pixel(), Channel(min_kept=1)], ids=repr)
-def test_a_rate_may_be_traced_and_saturates(region, key):
-    sample = jax.jit(lambda rate: region.sample(key, (6, 5, 3), rate))
+@pytest.mark.parametrize("mode", [Pixel(), Channel(min_kept=1)], ids=repr)
+def test_a_rate_may_be_traced_and_saturates(mode, key):
+    sample = jax.jit(lambda rate: mode.sample(key, (6, 5, 3), rate))
     for rate in RATES:
-        np.testing.assert_array_equal(sample(rate), region.sample(key, (6, 5, 3), rate))
+        np.testing.assert_array_equal(sample(rate), mode.sample(key, (6, 5, 3), rate))
     assert bool(sample(-0.5).all())
     np.testing.assert_array_equal(sample(2.0), sample(1.0))
     assert sample._cache_size() == 1
 
 
-draw = jax.jit(lambda region, key, rate: region.sample(key, (4, 3), rate), static_argnums=0)
+draw = jax.jit(lambda mode, key, rate: mode.sample(key, (4, 3), rate), static_argnums=0)
 
 
 @pytest.mark.parametrize(
@@ -108,18 +108,18 @@ def test_all_channels_can_be_kept(key):
     assert bool(Channel(min_kept=3).sample(key, (2, 3), 1.0).all())
 
 
-@pytest.mark.parametrize("region", EVERY_REGION, ids=repr)
-def test_a_mask_that_is_drawn_eagerly_is_one_program(region):
-    assert hasattr(type(region).sample, "lower")  # as what is jitted has
+@pytest.mark.parametrize("mode", EVERY_OBJECT, ids=repr)
+def test_a_mask_that_is_drawn_eagerly_is_one_program(mode):
+    assert hasattr(type(mode).sample, "lower")  # as what is jitted has
 
 
 ELEMENT = (6, 5, 3)
 
 
 @functools.cache
-def sampler(region):
+def sampler(mode):
     """A program from a key to a mask: the function, its text, and what is compiled from it."""
-    sample = jax.jit(lambda key: region.sample(key, ELEMENT, 0.3))
+    sample = jax.jit(lambda key: mode.sample(key, ELEMENT, 0.3))
     lowered = sample.lower(jax.random.key(0))
     return sample, lowered.as_text(), lowered.compile()
 
@@ -137,9 +137,9 @@ def other_settings():
         yield
 
 
-@pytest.mark.parametrize("region", [*EVERY_MODE, Grid(unit=3, rotate=20)], ids=repr)
-def test_a_mask_depends_on_its_key_and_on_no_setting_of_jax(region, key):
-    sample, program, compiled = sampler(region)
+@pytest.mark.parametrize("mode", [*EVERY_MODE, Grid(unit=3, rotate=20)], ids=repr)
+def test_a_mask_depends_on_its_key_and_on_no_setting_of_jax(mode, key):
+    sample, program, compiled = sampler(mode)
     with other_settings():
         lowered = sample.lower(key)
         # The same program is known to draw the same.
@@ -147,35 +147,35 @@ def test_a_mask_depends_on_its_key_and_on_no_setting_of_jax(region, key):
             np.testing.assert_array_equal(lowered.compile()(key), compiled(key))
 
 
-def exported(region):
+def exported(mode):
     """A program that draws masks for any number of keys."""
     (records,) = jax.export.symbolic_shape("records")
 
     def draw(words):
         keys = jax.random.wrap_key_data(words)
-        return jax.vmap(lambda key: region.sample(key, ELEMENT, 0.3))(keys)
+        return jax.vmap(lambda key: mode.sample(key, ELEMENT, 0.3))(keys)
 
     return jax.export.export(jax.jit(draw))(jax.ShapeDtypeStruct((records, 2), jnp.uint32))
 
 
-@pytest.mark.parametrize("region", EVERY_REGION, ids=repr)
-def test_a_program_is_exported_for_any_number_of_records(region, key):
-    *_, compiled = sampler(region)
+@pytest.mark.parametrize("mode", EVERY_OBJECT, ids=repr)
+def test_a_program_is_exported_for_any_number_of_records(mode, key):
+    *_, compiled = sampler(mode)
     keys = jax.random.split(key, 3)
-    masks = exported(region).call(jax.random.key_data(keys))
+    masks = exported(mode).call(jax.random.key_data(keys))
     for one, mask in zip(keys, np.asarray(masks), strict=True):
         np.testing.assert_array_equal(mask, compiled(one))
 
 
-@pytest.mark.parametrize("region", EVERY, ids=repr)
-def test_regions_are_frozen_and_compare_and_hash_by_value(region):
-    twin = dataclasses.replace(region)
-    assert twin is not region
-    assert (twin, hash(twin)) == (region, hash(region))
-    assert [other for other in EVERY if other == region] == [region]
-    name = dataclasses.fields(region)[0].name
+@pytest.mark.parametrize("mode", EVERY, ids=repr)
+def test_modes_are_frozen_and_compare_and_hash_by_value(mode):
+    twin = dataclasses.replace(mode)
+    assert twin is not mode
+    assert (twin, hash(twin)) == (mode, hash(mode))
+    assert [other for other in EVERY if other == mode] == [mode]
+    name = dataclasses.fields(mode)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError, match=f"cannot assign to field '{name}'"):
-        setattr(region, name, 5)
+        setattr(mode, name, 5)
 
 
 # Modes.
@@ -194,15 +194,15 @@ def test_the_defaults_are_the_documented_ones():
 
 def test_a_name_stands_for_the_defaults_of_its_object():
     defaults = [Pixel(), Channel(), Block(), Patch(), Box(), Grid(), Band(), Record()]
-    assert {type(region).__name__.lower(): region for region in defaults} == modes.MODES
-    for name, region in modes.MODES.items():
-        assert as_mode(name, "a") is region
-        assert as_mode(region, "a") is region
+    assert {type(mode).__name__.lower(): mode for mode in defaults} == modes.MODES
+    for name, mode in modes.MODES.items():
+        assert as_mode(name, "a") is mode
+        assert as_mode(mode, "a") is mode
 
 
 @dataclasses.dataclass(frozen=True)
 class Corner:
-    """A region of a user's own: the first so many rows, whatever the key."""
+    """A mode of a user's own: the first so many rows, whatever the key."""
 
     rows: int = 1
 
@@ -213,9 +213,9 @@ class Corner:
 
 def test_any_frozen_object_with_sample_is_a_mode(key):
     assert isinstance(Corner(), Mode)
-    region = as_mode(Corner(2), "a")
-    assert region == Corner(2)
-    np.testing.assert_array_equal(region.sample(key, (3, 2), 0.5), [[False], [False], [True]])
+    mode = as_mode(Corner(2), "a")
+    assert mode == Corner(2)
+    np.testing.assert_array_equal(mode.sample(key, (3, 2), 0.5), [[False], [False], [True]])
 
 
 def test_a_new_mode_is_one_row_of_the_table(key, monkeypatch):
@@ -275,7 +275,7 @@ def test_what_is_no_mode_is_refused(mode, error, text):
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """A region of a user's that returns ones, or a list."""
+    """A mode of a user's that returns ones, or a list."""
 
     shape: tuple[int, ...]
     dtype: type | None = bool
@@ -297,7 +297,7 @@ WIDER = r"a mode's sample returns must broadcast to the element's shape \(1, 4, 
     ],
     ids=str,
 )
-def test_a_region_that_returns_anything_but_a_mask_is_refused(mode, error, text, key):
+def test_a_mode_that_returns_anything_but_a_mask_is_refused(mode, error, text, key):
     with pytest.raises(error, match=text):
         dropax.dropout(key, jnp.ones((1, 4, 2)), mode=mode)
 
