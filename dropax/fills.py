@@ -17,6 +17,7 @@ import numpy as np
 
 from dropax.bits import normal_from, sample_words, sample_words_from
 from dropax.kit.errors import is_number, must, require_by_value, require_kind
+from dropax.kit.keys import threefry_key
 from dropax.kit.serialization import plain, read_text, static_number
 from dropax.kit.trees import broadcast_rank
 
@@ -101,6 +102,7 @@ class Noise:
         """Draws noise of the image's shape; raises a TypeError if its dtype is complex."""
         if jnp.issubdtype(image.dtype, jnp.complexfloating):
             raise TypeError(must("the image that Noise fills", "hold real numbers", image))
+        key = threefry_key(key)
         return noise_fill(key, image, _spatial_axes(image, channel_axis), where)
 
 
