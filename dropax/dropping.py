@@ -19,12 +19,12 @@ from dropax.fills import (
     fill_dropped,
     fit_values,
     spread_channels,
-    widened,
 )
 from dropax.kit.errors import must
 from dropax.kit.keys import fold_in
 from dropax.layout import Layout
 from dropax.modes import expected_fraction
+from dropax.moments import widened
 
 
 class Fields(NamedTuple):

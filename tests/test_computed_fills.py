@@ -10,7 +10,7 @@ import pytest
 from bounds import assert_counts
 from cases import config_of, image_of
 from dropax import DropoutOperator, Pixel, apply, apply_batch, init_state
-from dropax.fills import in_dtype, mean_fill, noise_fill
+from dropax.moments import in_dtype, mean_fill, noise_fill
 
 FLOATS = ["float32", "bfloat16", "float16"]
 HALF = np.indices((4, 6, 1)).sum(0) % 2 == 0  # every other pixel is kept

@@ -19,8 +19,8 @@ PACKAGE = pathlib.Path(dropax.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports go downwards only; what is not named here is dropout itself, the third layer.
-LAYERS = {"kit": 0, "modes": 1, "fills": 1, "bits": 1, "images": 1, "cli": 3, "testing": 3}
-LAYERS |= {"__init__": 3, "__main__": 3}
+LAYERS = {"kit": 0, "modes": 1, "fills": 1, "moments": 1, "bits": 1, "images": 1}
+LAYERS |= {"cli": 3, "testing": 3, "__init__": 3, "__main__": 3}
 
 
 def layer(module):
