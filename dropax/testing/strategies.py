@@ -25,13 +25,12 @@ from dropax.kit.errors import must, require_choice
 from dropax.kit.fields import set_field
 from dropax.kit.state import OperatorState
 from dropax.layout import Layout
-from dropax.modes import MODES, TYPES, Channel, Mode
+from dropax.modes import MODES, TYPES, Channel, Inverted, Mode, OneOf, Shared
+from dropax.testing.trials import IMPLEMENTATIONS
 
-FLOATS = ("float32", "bfloat16", "float16")
 DTYPES = ("float32", "uint8", "bfloat16", "int32", "float16", "int16", "int8", "uint16", "bool")
-IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")
 LAYOUTS = ("C", "F", "strided", "reversed", "read-only")
-_PLAIN = ("Pixel", "Channel", "Patch", "Box", "Band")  # modes that others hold
+_PLAIN = ("Pixel", "Patch", "Box", "Band")  # modes that others hold
 
 
 def as_strategy(value: Any) -> st.SearchStrategy[Any]:
@@ -61,12 +60,9 @@ def modes(
       ValueError: if a mode is unknown, or there is none.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=3)
-      ... @given(modes(names=("box", "Band")))
-      ... def check(mode):
-      ...     assert mode.sample(jax.random.key(0), (6, 6, 3), 0.5).dtype == bool
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(modes(names=("record",)), lambda mode: True)
+      Record()
     """
     for name in names:
         require_choice("modes.names", name, (*MODES, *TYPES))
@@ -91,32 +87,14 @@ def modes(
         # A larger cell would not divide every image.
         "Blocks": {"size": st.just(1), "aspect_ratio": st.just((0.5, 2.0)), "min_cells": sizes},
     }
-    simple = {
-        name: st.builds(TYPES[name], **options.get(name, {}))
-        for name in TYPES
-        if name not in ("OneOf", "Shared", "Inverted")
-    }
-    inner = _fairly(
-        [
-            st.builds(
-                TYPES[n],
-                **{**options[n], "groups": st.none(), "min_kept": st.just(0)}
-                if n == "Channel"
-                else options[n],
-            )
-            for n in _PLAIN
-        ]
-    )
-    several = st.lists(inner, min_size=1, max_size=2).map(tuple)
-    weighted = several.flatmap(
-        lambda of: st.builds(
-            TYPES["OneOf"], st.just(of), st.sampled_from([None, (3, 1, 2)[: len(of)]])
-        )
-    )
-    every = simple | {
-        "OneOf": weighted,
-        "Shared": st.builds(TYPES["Shared"], inner, axes=st.sampled_from([-1, 0])),
-        "Inverted": st.builds(TYPES["Inverted"], inner),
+    every = {name: st.builds(kind, **options.get(name, {})) for name, kind in TYPES.items()}
+    inner = _fairly([every[name] for name in _PLAIN])
+    of = st.lists(inner, min_size=1, max_size=2).map(tuple)
+    weighted = st.tuples(of, st.booleans())
+    every |= {
+        "OneOf": weighted.map(lambda x: OneOf(x[0], (3, 1)[: len(x[0])] if x[1] else None)),
+        "Shared": st.builds(Shared, inner, axes=st.sampled_from([-1, 0])),
+        "Inverted": st.builds(Inverted, inner),
     }
     classes = [type(MODES[name]).__name__ if name in MODES else name for name in names]
     # Hypothesis draws nothing twice: modes without options would soon be used up.
@@ -153,12 +131,9 @@ def configs(draw: st.DrawFn, /, **options: Any) -> DropoutOperatorConfig:
       TypeError, ValueError: when drawing, if options that are given do not go together.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=10)
-      ... @given(configs(mode="channel", dropout_rate=st.floats(0.1, 0.9)))
-      ... def check(config):
-      ...     assert config.mode == "channel" and 0.1 <= config.dropout_rate <= 0.9
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(configs(mode="channel"), lambda config: True).dropout_rate
+      0.5
     """
     drawn: dict[str, Any] = {}
 
@@ -208,12 +183,9 @@ def preset_configs(*, names: Sequence[str] = tuple(presets.PRESETS)) -> st.Searc
       A strategy of stochastic configs on "image".
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=3)
-      ... @given(preset_configs(names=("cutout", "mae")))
-      ... def check(config):
-      ...     assert config.stochastic
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(preset_configs(names=("mae",)), lambda config: True).stochastic
+      True
     """
     for name in names:
         require_choice("preset_configs.names", name, presets.PRESETS)
@@ -255,12 +227,9 @@ def keys(
       ValueError: if an implementation is unknown, or there is nothing to draw.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=10)
-      ... @given(keys(implementations=("threefry2x32",)))
-      ... def check(key):
-      ...     assert key.shape == () and jax.random.bits(key).dtype == jnp.uint32
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(keys(), lambda key: True).shape
+      ()
     """
     for name in implementations:
         require_choice("keys.implementations", name, IMPLEMENTATIONS)
@@ -290,12 +259,9 @@ def operator_states(
       A strategy of states.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=10)
-      ... @given(operator_states(step=2**32 - 1))
-      ... def check(state):
-      ...     assert int(state.advance().step) == 0
-      >>> check()
+      >>> from hypothesis import find
+      >>> int(find(operator_states(step=7), lambda state: True).step)
+      7
     """
     words = _fairly([0, st.integers(0, 9), st.integers(2**32 - 2, 2**32 - 1)])
     wide = _fairly([words, st.integers(2**64 - 2, 2**64 - 1)])
@@ -350,12 +316,9 @@ def images(
       ValueError: when drawing, if a layout or a dtype is unknown.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=10)
-      ... @given(images(dtypes=("uint8",), ranks=(3,)))
-      ... def check(image):
-      ...     assert image.dtype == np.uint8 and image.ndim == 3
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(images(dtypes=("uint8",), ranks=(3,)), lambda image: True)
+      array([[[0]]], dtype=uint8)
     """
     for name in dtypes:
         require_choice("images.dtypes", name, (*DTYPES, "float64", "int64"))
@@ -543,15 +506,9 @@ def elements(
       ValueError: when drawing, if no rank or no dtype fits.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> from dropax import DropoutOperatorConfig, apply
-      >>> config = DropoutOperatorConfig(field_key="image")
-      >>> @settings(max_examples=3, deadline=None)
-      ... @given(elements(config, dtypes=("float32", "uint8"), max_side=4))
-      ... def check(element):
-      ...     data, _, _ = apply(config, element.data, element.state, element.metadata)
-      ...     assert data["image"].dtype == element.data["image"].dtype
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(elements(ranks=(3,)), lambda element: True).data["image"].shape
+      (1, 1, 1)
     """
     config = _config_of(config, "elements.config")
     data, state = draw(_parts(config, None, ranks, max_side, dict(options)))
@@ -588,12 +545,9 @@ def batches(
       TypeError, ValueError: when drawing, as for `elements`; or if a kind is unknown.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=10)
-      ... @given(batches(size=3, kinds=("Batch",)))
-      ... def check(batch):
-      ...     assert len(batch) == len(batch["image"]) == 3
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(batches(size=3, ranks=(3,)), lambda batch: True)["image"].shape
+      (3, 1, 1, 1)
     """
     for kind in kinds:
         require_choice("batches.kinds", kind, ("dict", "Batch"))
@@ -632,12 +586,9 @@ def data_shapes(
       A strategy of nested dicts of shapes (B, ...).
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=10)
-      ... @given(data_shapes(size=2))
-      ... def check(shapes):
-      ...     assert shapes["image"][0] == 2
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(data_shapes(size=2, ranks=(3,)), lambda shapes: True)
+      {'image': (2, 1, 1, 1)}
     """
     config = _config_of(config, "data_shapes.config")
     count = draw(_sizes() if size is None else as_strategy(size), label="size")
