@@ -603,6 +603,8 @@ WRONG = {
     "constant key": (RECORD, drop(constant_key)),
     "low word of the key": (KEYS, drop(words(lambda w: w.at[:, 0].set(0)))),
     "low byte of the key": (KEYS, drop(words(lambda w: w & 255))),
+    "words of the key combined": (KEYS, drop(words(
+        lambda w: jnp.stack([0 * w[:, 0], w[:, 0] ^ w[:, 1]], axis=1)))),
     "a bit of the key": (KEYS, drop(words(lambda w: w | np.uint32(1 << 30)))),
     "NumPy's random numbers": ("deterministic", drop(numpy_noise)),
     "counts its calls": ("deterministic", drop(counted)),

@@ -66,13 +66,17 @@ def assert_masks(
         raise AssertionError(f"{fault}.")
 
 
+FLIPS = 96
+"""How many ways two keys of a pair differ: in one bit of 64, or in one bit of both words."""
+
+
 def flipped_keys(pairs: int, seed: int) -> jax.Array:
-    """Returns pairs of Threefry keys that differ in one bit: those of pair i in bit i % 64."""
+    """Returns pairs of Threefry keys: those of pair i differ in the way i % `FLIPS`."""
     words = np.random.default_rng(seed).integers(0, 2**32, (pairs, 2), np.uint32)
-    at = np.arange(pairs)
-    flipped = words.copy()
-    flipped[at, at % 64 // 32] ^= np.uint32(1) << (at % 32).astype(np.uint32)
-    both = np.stack([words, flipped], axis=1).reshape(-1, 2)
+    way = np.arange(pairs) % FLIPS
+    bit = (np.uint32(1) << (way % 32).astype(np.uint32))[:, None]
+    in_words = np.stack([(way < 32) | (way >= 64), way >= 32], axis=1)
+    both = np.stack([words, words ^ np.where(in_words, bit, np.uint32(0))], axis=1).reshape(-1, 2)
     return jax.random.wrap_key_data(jnp.asarray(both), impl="threefry2x32")
 
 

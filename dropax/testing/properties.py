@@ -20,6 +20,7 @@ from dropax.kit.keys import record_keys
 from dropax.testing.bounds import fraction_fault
 from dropax.testing.drops import is_near, same_bits, show, value_fault
 from dropax.testing.masks import (
+    FLIPS,
     count_different,
     entries_fault,
     mask_fault,
@@ -287,14 +288,16 @@ def keys_matter(trial: Trial) -> None:
     expected = None if trial.masks is None else trial.expected_fraction()
     if (expected is not None and not 0.01 <= expected <= 0.99) or _is_certain(trial, differ):
         _not_run("the config makes the draw all but certain")
-    # Pair i differs in bit i % 64. If its bit mattered, a pair would differ at least half as often
-    # as those of the bit that matters most, so that all pairs of a bit are hardly ever the same.
-    bits = np.arange(len(differ)) % 64
-    chance = max(differ[bits == bit].mean() for bit in range(64)) / 2
-    for bit in range(64):
-        pairs = differ[bits == bit]
-        if not pairs.any() and (not chance or (1 - chance) ** len(pairs) * 64 < trial.false_alarm):
-            _broken(f"{len(pairs)} pairs of keys that differ in bit {bit} only gave the same draw")
+    # If a bit mattered, its pairs would differ at least half as often as those of the bit that
+    # matters most, so that all pairs of a bit are hardly ever the same.
+    ways = np.arange(len(differ)) % FLIPS
+    chance = max(differ[ways == way].mean() for way in range(FLIPS)) / 2
+    for way in range(FLIPS):
+        pairs = differ[ways == way]
+        sure = not chance or (1 - chance) ** len(pairs) * FLIPS < trial.false_alarm
+        if not pairs.any() and sure:
+            where = f"bit {way} only" if way < 64 else f"bit {way - 64} of both words only"
+            _broken(f"{len(pairs)} pairs of keys that differ in {where} gave the same draw")
     for leaf in leaves:  # continuous numbers, of which no two records have the same
         rich = leaf.dtype.kind == "f" and len(np.unique(leaf[0])) >= 12
         if rich and count_different(leaf) < len(leaf):

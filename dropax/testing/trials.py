@@ -226,7 +226,7 @@ class Trial:
 
     @functools.cached_property
     def many_keys(self) -> jax.Array:
-        """Many keys, of which 2 i and 2 i + 1 differ in one bit."""
+        """Many keys, of which 2 i and 2 i + 1 differ in one bit of one word or of both."""
         specs = jax.tree.leaves(jax.eval_shape(self.draw, self.config, self.keys(2)))
         records = _BYTES // max(1, sum(2 * spec.size for spec in specs))
         return flipped_keys(min(_MOST, max(_FEWEST, records)) // 2, self.seed)
