@@ -66,8 +66,8 @@ generate_random_params images init_state keep_tokens length_mask load_state patc
 save_state scatter_tokens visible_fraction visible_points
 """
 NAMES_FOR_TESTS = """
-PropertyError assert_dropped_fraction batches check_operator check_transform configs data_shapes
-elements images keys operator_states regions
+PropertyError Report assert_dropped_fraction assert_drops assert_masks batches check_operator
+check_transform configs data_shapes elements images keys modes operator_states preset_configs
 """
 
 

@@ -17,7 +17,7 @@ import pytest
 import dropax
 from dropax import presets, testing
 from dropax.modes import TYPES
-from dropax.testing.transforms import PROPERTIES
+from dropax.testing.properties import PROPERTIES
 from pictures import draw
 
 Image = pytest.importorskip("PIL.Image")

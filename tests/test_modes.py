@@ -28,7 +28,7 @@ from dropax import (
     modes,
 )
 from dropax.modes import as_mode
-from dropax.testing import regions
+from dropax.testing import modes as drawn_modes
 
 RATES = [0.0, 0.3, 0.5, 1.0]
 EVERY_MODE = [as_mode(mode, "a") for mode in MODES.values()]
@@ -236,7 +236,7 @@ def test_a_new_mode_is_one_row_of_the_table(key, monkeypatch):
     np.testing.assert_array_equal(out[..., 0], [[0, 0], [1, 1], [1, 1]])
     with pytest.raises(ValueError, match=r"got 'cornre'\. Did you mean 'corner'\?"):
         by_name.replace(mode="cornre")
-    find(regions(modes=["corner"]), lambda mode: mode == Corner())
+    find(drawn_modes(names=["corner"]), lambda mode: mode == Corner())
 
 
 @dataclasses.dataclass

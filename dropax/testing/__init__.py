@@ -15,6 +15,8 @@ except ImportError:
 
 
 from dropax.testing.bounds import assert_dropped_fraction
+from dropax.testing.drops import assert_drops
+from dropax.testing.masks import assert_masks
 from dropax.testing.strategies import (
     batches,
     configs,
@@ -22,14 +24,18 @@ from dropax.testing.strategies import (
     elements,
     images,
     keys,
+    modes,
     operator_states,
-    regions,
+    preset_configs,
 )
-from dropax.testing.transforms import PropertyError, check_operator, check_transform
+from dropax.testing.transforms import PropertyError, Report, check_operator, check_transform
 
 __all__ = [
     "PropertyError",
+    "Report",
     "assert_dropped_fraction",
+    "assert_drops",
+    "assert_masks",
     "batches",
     "check_operator",
     "check_transform",
@@ -38,6 +44,7 @@ __all__ = [
     "elements",
     "images",
     "keys",
+    "modes",
     "operator_states",
-    "regions",
+    "preset_configs",
 ]

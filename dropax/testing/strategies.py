@@ -1,23 +1,22 @@
-"""Hypothesis strategies: regions, configs, keys, states, and the data that goes with a config.
+"""Hypothesis strategies: modes, configs, keys, states, and the data that goes with a config.
 
-Each draws only what dropax takes, the simplest first, so that failing examples shrink to what one
-can read. (Fewer choices count as simpler, so that what is plain must not take more of them.) A
-keyword narrows a strategy down: it takes values, or a strategy of them. Data fits a config: its
-fields, and the shapes and dtypes that its mode, fill and clip range take. Arrays are NumPy's, of
-every memory layout.
+They draw only what dropax takes, every option of it, the simplest first. A keyword narrows a
+strategy down: it takes values, or a strategy of them. Arrays are NumPy's, of every memory layout;
+their values are drawn from a seed, so that large ones cost no more than small ones.
 """
 
-import contextlib
-import contextvars
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
+from dropax import presets
 from dropax.config import DropoutOperatorConfig
 from dropax.fills import FromField
 from dropax.kit.batch import Batch, Element
@@ -26,134 +25,93 @@ from dropax.kit.errors import must, require_choice
 from dropax.kit.fields import set_field
 from dropax.kit.state import OperatorState
 from dropax.layout import Layout
-from dropax.modes import (
-    MODES,
-    Band,
-    Block,
-    Blocks,
-    Box,
-    Channel,
-    Grid,
-    Inverted,
-    Mode,
-    OneOf,
-    Patch,
-    Pixel,
-    Shared,
-)
+from dropax.modes import MODES, TYPES, Channel, Inverted, Mode, OneOf, Shared
+from dropax.testing.trials import IMPLEMENTATIONS
 
-DTYPES = ("float32", "uint8", "bfloat16", "int32", "float16", "int16", "bool")
-IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")
+DTYPES = ("float32", "uint8", "bfloat16", "int32", "float16", "int16", "int8", "uint16", "bool")
 LAYOUTS = ("C", "F", "strided", "reversed", "read-only")
-_KINDS = ("dict", "Batch")
-
-# What a check goes through, whatever its batches draw: few shapes, as each compiles anew, of large
-# and small batches, odd, even and short sides, every rank and one to five channels.
-# (records, rank, sides, channels), the rank if the config and the caller leave a choice.
-_PLANS = (
-    (9, 3, (7, 5), 3),
-    (2, 3, (4, 6), 5),
-    (1, 4, (5, 7), 4),
-    (10, 3, (8, 3), 2),
-    (4, 2, (6, 9), 1),
-    (3, 3, (5, 9), 1),
-    (5, 1, (11, 1), 1),
-)
-_plan: contextvars.ContextVar[int | None] = contextvars.ContextVar("_plan", default=None)
+_PLAIN = ("Pixel", "Patch", "Box", "Band")  # modes that others hold
 
 
-@contextlib.contextmanager
-def fixed_plan(number: int | None) -> Iterator[None]:
-    """Fixes the sizes, shapes and dtypes that batches are drawn with, as far as they may vary.
-
-    Args:
-      number: which of the planned ones; None to draw them freely.
-    """
-    token = _plan.set(number)
-    try:
-        yield
-    finally:
-        _plan.reset(token)
+def as_strategy(value: Any) -> st.SearchStrategy[Any]:
+    """Returns a strategy as it is, and one of a single value for anything else."""
+    return value if isinstance(value, st.SearchStrategy) else st.just(value)
 
 
-def _choice(draw: st.DrawFn, options: Sequence[Any], label: str) -> Any:
-    """Draws one of the options, or takes the planned one."""
-    plan = _plan.get()
-    if plan is not None:
-        return options[plan % len(options)]
-    return draw(st.sampled_from(list(options)), label=label)
+def _fairly(strategies: Sequence[Any]) -> st.SearchStrategy[Any]:
+    """Draws from each strategy or value equally often; `one_of` would take nested ones apart."""
+    return st.sampled_from(range(len(strategies))).flatmap(lambda at: as_strategy(strategies[at]))
 
 
-_OTHER_REGIONS = ("Blocks", "OneOf", "Shared", "Inverted")
-
-
-def regions(
-    *,
-    modes: Sequence[str] = (*MODES, *_OTHER_REGIONS),
-    max_size: int = 4,
-    min_kept: Any = 0,
-    rotate: Any = 0,
+def modes(
+    *, names: Sequence[str] = tuple(TYPES), max_size: int = 4, rotate: Any = 0
 ) -> st.SearchStrategy[Mode]:
-    """Draws region objects of every mode, which fit elements of one to three spatial axes.
+    """Draws mode objects with every option, which fit elements of one to three spatial axes.
 
     Args:
-      modes: the names of the modes to draw from, or of classes of regions that no mode is named
-        after; the first is the simplest.
-      max_size: largest side of blocks and patches and largest unit of grids, in pixels, at least 1.
-      min_kept: of `Channel`; a number or a strategy. An element must have as many channels.
-      rotate: of `Grid`, in degrees; a number or a strategy. Above 0, an element must have two
-        spatial axes.
+      names: of modes or of their classes; the first is the simplest.
+      max_size: largest side of blocks and patches and largest unit of grids, in pixels.
+      rotate: of `Grid`, in degrees. Above 0, an element must have two spatial axes.
 
     Returns:
-      A strategy. It shrinks towards the first mode, with its least options.
+      A strategy of modes.
 
     Raises:
       ValueError: if a mode is unknown, or there is none.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=3)
-      ... @given(regions(modes=("box", "band")))
-      ... def check(region):
-      ...     assert region.sample(jax.random.key(0), (6, 6, 3), 0.5).dtype == bool
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(modes(names=("record",)), lambda mode: True)
+      Record()
     """
-    for mode in modes:
-        require_choice("regions.modes", mode, (*MODES, *_OTHER_REGIONS))
-    sizes = st.integers(1, max_size)
-    counts = st.integers(1, 3)
+    for name in names:
+        require_choice("modes.names", name, (*MODES, *TYPES))
+    if not names:
+        raise ValueError(must("modes.names", "name a mode", names))
+    sizes, counts, flags = st.integers(1, max_size), st.integers(1, 3), st.booleans()
+    pairs = st.tuples(sizes, sizes).map(lambda pair: (min(pair), max(pair)))
+    groups = st.sampled_from([None, None, ((0, 1), (2,)), ((0, 2), (1, 3))])
     aspects = st.sampled_from([(1.0, 1.0), (0.5, 2.0), (0.25, 0.25)])
-    units = sizes | st.tuples(sizes, sizes).map(lambda pair: (min(pair), max(pair)))
-    of_mode: dict[str, st.SearchStrategy[Any]] = {
-        **{name: st.just(mode) for name, mode in MODES.items()},
-        "pixel": st.builds(Pixel, per_channel=st.sampled_from([True, False])),
-        "channel": st.builds(
-            Channel, min_kept=as_strategy(min_kept), exact=st.sampled_from([False, True])
-        ),
-        "block": st.builds(Block, size=sizes, per_channel=st.booleans()),
-        "patch": st.builds(Patch, size=sizes, exact=st.sampled_from([False, True])),
-        "box": st.builds(
-            Box, count=counts, aspect_ratio=aspects, border=st.sampled_from(["inside", "clip"])
-        ),
-        "grid": st.builds(Grid, unit=units, rotate=as_strategy(rotate)),
-        "band": st.builds(Band, axis=st.sampled_from([0, -1]), count=counts),
+    options: dict[str, dict[str, Any]] = {
+        "Pixel": {"per_channel": st.sampled_from([True, False])},
+        "Channel": {"min_kept": st.integers(0, 2), "exact": flags, "groups": groups},
+        "Block": {"size": sizes, "per_channel": flags},
+        "Patch": {"size": sizes, "exact": flags},
+        "Box": {
+            "count": counts,
+            "aspect_ratio": aspects,
+            "border": st.sampled_from(["inside", "clip"]),
+        },
+        "Grid": {"unit": _fairly([sizes, pairs]), "rotate": as_strategy(rotate)},
+        "Band": {"axis": st.sampled_from([0, -1]), "count": counts},
         # A larger cell would not divide every image.
-        "Blocks": st.builds(Blocks, size=st.just(1), min_cells=sizes),
+        "Blocks": {"size": st.just(1), "aspect_ratio": st.just((0.5, 2.0)), "min_cells": sizes},
     }
-    inner = st.one_of([of_mode[mode] for mode in ("pixel", "patch", "box", "band")])
-    of_mode |= {
-        "OneOf": st.builds(OneOf, st.lists(inner, min_size=1, max_size=2).map(tuple)),
-        "Shared": st.builds(Shared, inner, axes=st.just(-1)),
+    every = {name: st.builds(kind, **options.get(name, {})) for name, kind in TYPES.items()}
+    inner = _fairly([every[name] for name in _PLAIN])
+    of = st.lists(inner, min_size=1, max_size=2).map(tuple)
+    weighted = st.tuples(of, st.booleans())
+    every |= {
+        "OneOf": weighted.map(lambda x: OneOf(x[0], (3, 1)[: len(x[0])] if x[1] else None)),
+        "Shared": st.builds(Shared, inner, axes=st.sampled_from([-1, 0])),
         "Inverted": st.builds(Inverted, inner),
     }
-    if not modes:
-        raise ValueError(must("regions.modes", "name a mode", modes))
-    return st.one_of([of_mode[mode] for mode in modes])
+    classes = [type(MODES[name]).__name__ if name in MODES else name for name in names]
+    # Hypothesis draws nothing twice: modes without options would soon be used up.
+    again = st.integers(0, 2**32 - 1)
+    return st.tuples(_fairly([every[name] for name in classes]), again).map(lambda pair: pair[0])
 
 
 def rates() -> st.SearchStrategy[float]:
     """Draws rates in [0, 1]: common ones, both ends, and any float between."""
-    return st.one_of(*map(st.just, (0.5, 0.25, 0.0, 1.0)), st.floats(0, 1, width=32))
+    return _fairly([0.5, 0.25, 0.0, 1.0, st.floats(0, 1, width=32)])
+
+
+def _channels_of(mode: Any) -> int:
+    """Returns how many channels a mode needs; exactly so many, if it has groups."""
+    if not isinstance(mode, Channel):
+        return 1
+    return mode.min_kept if mode.groups is None else sum(map(len, mode.groups))
 
 
 @st.composite
@@ -163,91 +121,127 @@ def configs(draw: st.DrawFn, /, **options: Any) -> DropoutOperatorConfig:
     Args:
       draw: given by Hypothesis; not an argument of the call.
       **options: any argument of `DropoutOperatorConfig`: a value, which is then fixed, or a
-        strategy of values. What is left out is drawn: the rate or a range, the mode as a name or an
-        object, all kinds of fills, everything else. Only `cacheable`, `batch_stats_fn`,
-        `stream_name`, `auxiliary_fields` and `auxiliary_fill` keep their defaults, and `field_key`
-        is "image" or "camera.rgb".
+        strategy of values. What is left out is drawn, but for `cacheable`, `batch_stats_fn` and
+        `stream_name`. It shrinks towards a stochastic config on "image", of rate 0.5 in pixel mode.
 
     Returns:
-      A strategy. It shrinks towards a stochastic config on "image", of rate 0.5 in pixel mode, with
-      the defaults of all else.
+      A strategy of configs.
 
     Raises:
-      TypeError, ValueError: when drawing, if options that are given do not go together, as the
-        constructor says.
+      TypeError, ValueError: when drawing, if options that are given do not go together.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=10)
-      ... @given(configs(mode="channel", dropout_rate=st.floats(0.1, 0.9)))
-      ... def check(config):
-      ...     assert config.mode == "channel" and 0.1 <= config.dropout_rate <= 0.9
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(configs(mode="channel"), lambda config: True).dropout_rate
+      0.5
     """
     drawn: dict[str, Any] = {}
 
-    def choose(name: str, default: st.SearchStrategy[Any]) -> Any:
-        drawn[name] = draw(as_strategy(options.get(name, default)), label=name)
+    def choose(name: str, *choices: Any) -> Any:
+        drawn[name] = draw(as_strategy(options.get(name, _fairly(choices))), label=name)
         return drawn[name]
 
-    stochastic = choose("stochastic", st.sampled_from([True, True, True, False]))
-    range_of_rates = st.tuples(rates(), rates()).map(lambda pair: (min(pair), max(pair)))
-    choose("dropout_rate", rates() | range_of_rates if stochastic else rates())
-    choose("mode", st.one_of(*map(st.just, MODES), regions()))
-    choose("field_key", st.sampled_from(["image", "camera.rgb"]))
-    choose("target_key", st.sampled_from([None, None, "dropped", "views.dropped"]))
-    choose("mask_key", st.sampled_from([None, None, "kept"]))
-    choose("clip_range", st.sampled_from([None, None, (0.0, 1.0), (-2.0, 100.0)]))
-    choose("where_key", st.sampled_from([None, None, "may_drop"]))
-    simple = map(st.just, (0.0, 1.0, "mean", "noise", "stats_mean", FromField("other")))
-    fill = choose("fill", st.one_of(*simple, st.floats(-2, 100, width=16)))
-    choose("rescale", st.sampled_from([False, False, True]))
-    choose("apply_probability", st.sampled_from([None, None, 0.5 if stochastic else None]))
-    choose("share_mask", st.sampled_from([False, False, True]))
-    choose("batch_strategy", st.sampled_from(["vmap", "vmap", "scan"]))
+    stochastic = choose("stochastic", True, True, True, False)
+    pairs = st.tuples(rates(), rates()).map(lambda pair: (min(pair), max(pair)))
+    choose("dropout_rate", rates(), pairs if stochastic else rates())
+    no_channels = options.get("channel_axis", "auto") is None
+    drawn_modes = modes().filter(lambda mode: not (no_channels and _channels_of(mode) > 1))
+    mode = choose("mode", st.sampled_from([*MODES]), drawn_modes)
+    choose("field_key", "image", "camera.rgb")
+    choose("target_key", None, None, "dropped", "views.dropped")
+    choose("mask_key", None, None, "kept")
+    choose("clip_range", None, None, (0.0, 1.0), (-2.0, 100.0))
+    choose("where_key", None, None, "may_drop")
+    channels = _channels_of(mode)
+    several = () if no_channels else ((0.0, 1.0, 2.0, 3.0)[: max(channels, 3)],)
+    computed = (0.0, 1.0, "mean", "noise", "stats_mean", FromField("other"), *several)
+    fill = choose("fill", *computed, st.floats(-2, 100, width=16))
+    choose("rescale", False, False, True)
+    choose("apply_probability", None, None, 0.5 if stochastic else None)
+    choose("share_mask", False, False, True)
+    choose(
+        "channel_axis", "auto", "auto", -1, 0, *[None] * (channels < 2 and type(fill) is not tuple)
+    )
+    if choose("auxiliary_fields", None, None, ["depth"]):
+        choose("auxiliary_fill", 0, -1.0)
+        choose("preserve_auxiliary", True, False)
+    choose("batch_strategy", "vmap", "vmap", "scan")
     choose("seed", st.integers(0, 2**32 - 1))
     if fill == "stats_mean":
-        choose("precomputed_stats", st.just({"mean": 0.5}))
+        choose("precomputed_stats", {"mean": 0.5})
     rest = {name: draw(as_strategy(value)) for name, value in options.items() if name not in drawn}
     return DropoutOperatorConfig(**drawn, **rest)
+
+
+def preset_configs(*, names: Sequence[str] = tuple(presets.PRESETS)) -> st.SearchStrategy[Any]:
+    """Draws configs of the papers' presets, for images (16, 16, C) or larger.
+
+    Args:
+      names: of functions in `dropax.presets`.
+
+    Returns:
+      A strategy of stochastic configs on "image".
+
+    Example:
+      >>> from hypothesis import find
+      >>> find(preset_configs(names=("mae",)), lambda config: True).stochastic
+      True
+    """
+    for name in names:
+        require_choice("preset_configs.names", name, presets.PRESETS)
+    sizes = st.sampled_from([1, 2, 4, 8])
+    options: dict[str, dict[str, Any]] = {
+        "cutout": {"image_shape": st.just((16, 16)), "length": st.integers(1, 16)},
+        "random_erasing": {"probability": st.floats(0, 1)},
+        "gridmask": {
+            "unit": sizes,
+            "ratio": st.floats(0.3, 0.9),
+            "rotate": st.sampled_from([0, 90]),
+        },
+        "dropblock": {"rate": rates(), "block_size": sizes},
+        **{name: {"rate": rates(), "patch_size": sizes} for name in ("mae", "simmim", "videomae")},
+        "beit": {"rate": rates(), "patch_size": sizes, "min_patches": st.integers(1, 4)},
+        "drop_path": {"rate": rates()},
+        "spec_augment": {"spectrogram_shape": st.just((16, 16))},
+    }
+    made = [
+        st.builds(presets.PRESETS[name], st.just("image"), **options.get(name, {}))
+        for name in names
+    ]
+    return _fairly(made).map(lambda made: made[0] if isinstance(made, tuple) else made)
 
 
 def keys(
     *, implementations: Sequence[str] = IMPLEMENTATIONS, legacy: bool = False
 ) -> st.SearchStrategy[jax.Array]:
-    """Draws PRNG keys.
+    """Draws PRNG keys of shape (), from seeds in [0, 2^32).
 
     Args:
       implementations: of typed keys; the first is the simplest.
       legacy: whether legacy `uint32` keys, of JAX's default implementation, are drawn too.
 
     Returns:
-      A strategy of keys of shape (), made of seeds in [0, 2^32). It shrinks towards seed 0.
+      A strategy of keys.
 
     Raises:
       ValueError: if an implementation is unknown, or there is nothing to draw.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=10)
-      ... @given(keys(implementations=("threefry2x32",)))
-      ... def check(key):
-      ...     assert key.shape == () and jax.random.bits(key).dtype == jnp.uint32
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(keys(), lambda key: True).shape
+      ()
     """
     for name in implementations:
         require_choice("keys.implementations", name, IMPLEMENTATIONS)
-    makers: list[Any] = [lambda seed, impl=name: _typed_key(seed, impl) for name in implementations]
+    makers: list[Any] = [
+        lambda seed, impl=name: jax.random.key(seed, impl=impl) for name in implementations
+    ]
     if legacy:
         makers.append(jax.random.PRNGKey)
     if not makers:
         raise ValueError(must("keys.implementations", "name one if legacy is False", ()))
     seeds = st.integers(0, 2**32 - 1)
     return st.builds(lambda make, seed: make(np.uint32(seed)), st.sampled_from(makers), seeds)
-
-
-def _typed_key(seed: Any, implementation: str) -> jax.Array:
-    return jax.random.key(seed, impl=implementation)
 
 
 def operator_states(
@@ -262,45 +256,28 @@ def operator_states(
       statistics: a dict, or a strategy of dicts or None. None for none, or a mean.
 
     Returns:
-      A strategy. It shrinks towards the state of `init_state`.
+      A strategy of states.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=10)
-      ... @given(operator_states(step=2**32 - 1))
-      ... def check(state):
-      ...     assert int(state.advance().step) == 0
-      >>> check()
+      >>> from hypothesis import find
+      >>> int(find(operator_states(step=7), lambda state: True).step)
+      7
     """
-    words = st.just(0) | st.integers(0, 9) | st.integers(2**32 - 2, 2**32 - 1)
-    wide = words | st.integers(2**64 - 2, 2**64 - 1)
+    words = _fairly([0, st.integers(0, 9), st.integers(2**32 - 2, 2**32 - 1)])
+    wide = _fairly([words, st.integers(2**64 - 2, 2**64 - 1)])
     count = as_strategy(wide if counts is None else counts).map(
         lambda number: jnp.asarray([number >> 32, number & 0xFFFFFFFF], jnp.uint32)
     )
-    means = st.sampled_from([None, {"mean": 0.5}])
     return st.builds(
         OperatorState,
         key=as_strategy(keys() if key is None else key),
-        step=as_strategy(words if step is None else step).map(
-            lambda number: jnp.asarray(number, jnp.uint32)
-        ),
+        step=as_strategy(words if step is None else step).map(jnp.uint32),
         applied_count=count,
         skipped_count=count,
-        statistics=as_strategy(means if statistics is None else statistics),
+        statistics=as_strategy(
+            _fairly([None, {"mean": 0.5}]) if statistics is None else statistics
+        ),
     )
-
-
-def shapes(*, ranks: Sequence[int] = (3, 2, 1, 4), max_side: int = 9) -> Any:
-    """Draws shapes of images, sides of 1 among them."""
-    plan = _plan.get()
-    if plan is not None:
-        _, rank, spatial, channels = _PLANS[plan % len(_PLANS)]
-        rank = rank if rank in ranks else ranks[plan % len(ranks)]
-        planned = spatial[:rank] if rank < 3 else (*(2,) * (rank - 3), *spatial, channels)
-        return st.just(tuple(min(side, max_side) for side in planned))
-    # As many sides for every rank: else the fewest axes would count as the simplest.
-    sides = st.tuples(*[st.integers(1, max_side)] * max(ranks))
-    return st.builds(lambda rank, sides: sides[:rank], st.sampled_from(list(ranks)), sides)
 
 
 @st.composite
@@ -317,7 +294,7 @@ def images(
     low: float = -math.inf,
     high: float = math.inf,
 ) -> np.ndarray:
-    """Draws NumPy images.
+    """Draws NumPy images. It shrinks towards a small array of zeros.
 
     Args:
       draw: given by Hypothesis; not an argument of the call.
@@ -327,68 +304,62 @@ def images(
       max_side: the largest size of an axis.
       layouts: of the memory: "C", "F", "strided" (every other value of a larger array), "reversed"
         (negative strides), "read-only".
-      special: whether values may be NaN, infinite, subnormal or as large as the dtype holds.
-        Otherwise they are small numbers that every dtype holds exactly.
+      special: whether half of all images hold NaN, infinities, -0.0, subnormal, least and largest
+        values. Other values are moderate: in [-9, 99], with full mantissas.
       low: no value is lower.
       high: no value is higher. At least one whole number must lie between.
 
     Returns:
-      A strategy. It shrinks towards a small array of zeros, or what is next to them.
+      A strategy of arrays.
 
     Raises:
       ValueError: when drawing, if a layout or a dtype is unknown.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=10)
-      ... @given(images(dtypes=("uint8",), ranks=(3,)))
-      ... def check(image):
-      ...     assert image.dtype == np.uint8 and image.ndim == 3
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(images(dtypes=("uint8",), ranks=(3,)), lambda image: True)
+      array([[[0]]], dtype=uint8)
     """
     for name in dtypes:
-        require_choice("images.dtypes", name, (*DTYPES, "float64", "int64", "uint16", "int8"))
+        require_choice("images.dtypes", name, (*DTYPES, "float64", "int64"))
     for name in layouts:
         require_choice("images.layouts", name, LAYOUTS)
-    dtype = jnp.dtype(_choice(draw, dtypes, "dtype"))
+    dtype = jnp.dtype(draw(st.sampled_from([*dtypes]), label="dtype"))
     if shape is None:
-        shape = shapes(ranks=ranks, max_side=max_side)
+        sides = {"min_side": 1, "max_side": max_side}
+        shape = _fairly([hnp.array_shapes(min_dims=n, max_dims=n, **sides) for n in ranks])
     size = tuple(draw(as_strategy(shape), label="shape"))
-    layout = _choice(draw, layouts, "layout")
-    values = _candidates(dtype, special, low, high)
-    if _plan.get() is None:
-        pool = draw(st.lists(st.sampled_from(values), min_size=1, max_size=8), label="values")
-    else:
-        pool = [values[at * 31 % len(values)] for at in range(23)]
-    # Few values, laid out by a stride that draws no further: an image in a handful of choices.
-    stride = draw(st.integers(1, 7), label="stride")
-    at = np.arange(math.prod(size)) * stride % len(pool)
-    return _laid_out(np.array(pool, dtype)[at].reshape(size), layout)
+    seed = draw(st.integers(0, 2**32 - 1), label="seed of the values")
+    odd = special and draw(st.booleans(), label="special values")
+    values = _values(np.random.default_rng(seed), size, dtype, bool(seed), odd, low, high)
+    return _laid_out(values, draw(st.sampled_from([*layouts]), label="layout"))
 
 
-def _candidates(dtype: Any, special: bool, low: float, high: float) -> list[Any]:
-    """Returns values of a dtype within bounds, the simplest first."""
+def _values(
+    rng: Any, size: tuple[int, ...], dtype: Any, filled: bool, odd: bool, low: float, high: float
+) -> np.ndarray:
+    """Returns values of a dtype within bounds; zeros, or what is next to them, if not `filled`."""
+    if dtype == np.bool_:
+        return rng.random(size) < 0.5 if filled or odd else np.zeros(size, bool)
     is_float = jnp.issubdtype(dtype, jnp.floating)
-    info: Any = jnp.finfo(dtype) if is_float else None
-    least, most = (0, 1) if dtype == np.bool_ else (-math.inf, math.inf)
-    if jnp.issubdtype(dtype, jnp.integer):
-        least, most = int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max)
-    least, most = max(low, least), min(high, most)
-    # Quarters up to 64 are exact in every floating-point dtype.
-    tame = (number / 4 for number in range(-36, 257)) if is_float else range(-9, 101)
-    values: list[Any] = sorted((v for v in tame if least <= v <= most), key=_plainness)
-    if special and is_float:
-        largest, tiny = float(info.max), float(info.smallest_subnormal)
-        odd = (math.inf, -math.inf, -0.0, largest, -largest, tiny, -tiny)
-        values += [math.nan, *(value for value in odd if least <= value <= most)]
-    elif special or not values:
-        ends = ((math.ceil, least), (math.floor, most))
-        values += [rounded(bound) for rounded, bound in ends if math.isfinite(bound)]
-    return values
-
-
-def _plainness(value: float) -> tuple[bool, float, bool]:
-    return value != int(value), abs(value), value < 0
+    info: Any = jnp.finfo(dtype) if is_float else jnp.iinfo(dtype)
+    least, most = max(low, float(info.min)), min(high, float(info.max))
+    if not is_float:
+        least, most = math.ceil(least), math.floor(most)
+    start = min(max(least, -9.0), most)
+    values = rng.uniform(start, max(min(most, 99.0), start), size)
+    values = values if filled else np.full(size, min(max(0.0, least), most))
+    if odd:
+        extremes = [least, most]
+        if is_float:
+            tiny = float(info.smallest_subnormal)
+            extremes += [v for v in (math.inf, -math.inf, -0.0, tiny, -tiny) if low <= v <= high]
+            extremes.append(math.nan)
+        # Each of them once, if there is room, and then at random.
+        at = rng.random(size) < 0.3
+        picked = rng.permutation(np.resize(extremes, max(int(at.sum()), 1)))
+        values[at] = picked[: int(at.sum())]
+    return np.asarray(values if is_float else np.clip(np.round(values), least, most)).astype(dtype)
 
 
 def _laid_out(array: np.ndarray, layout: str) -> np.ndarray:
@@ -406,12 +377,8 @@ def _laid_out(array: np.ndarray, layout: str) -> np.ndarray:
     return array
 
 
-def dtypes_of(config: Any, dtypes: Sequence[str] = DTYPES) -> list[str]:
-    """Returns those of the dtypes that a config takes images of."""
-    return [name for name in dtypes if _takes(config, jnp.dtype(name))]
-
-
 def _takes(config: Any, dtype: Any) -> bool:
+    """Says whether a config takes images of a dtype."""
     if not isinstance(config, DropoutOperatorConfig):
         return True
     is_float = jnp.issubdtype(dtype, jnp.floating)
@@ -421,11 +388,12 @@ def _takes(config: Any, dtype: Any) -> bool:
     low, high = max(low, least), min(high, most)
     fills = config.fill if isinstance(config.fill, tuple) else (config.fill,)
     numbers = [fill for fill in fills if isinstance(fill, int | float)]
-    fits = all(least <= number <= most for number in numbers)
-    if is_float:
-        return fits and low <= high
-    whole = all(number == int(number) for number in numbers)
-    return fits and whole and not config.rescale and low <= high and math.ceil(low) <= high
+    whole = is_float or (
+        all(number == int(number) for number in numbers)
+        and not config.rescale
+        and math.ceil(low) <= high
+    )
+    return whole and low <= high and all(least <= number <= most for number in numbers)
 
 
 def _config_of(config: Any, owner: str) -> ModalityOperatorConfig:
@@ -436,50 +404,57 @@ def _config_of(config: Any, owner: str) -> ModalityOperatorConfig:
     return config
 
 
+@functools.cache
+def _samples(mode: Any, shape: tuple[int, ...], channels: int) -> bool:
+    """Says whether a mode draws masks for elements of a channel-last shape."""
+    try:
+        jax.eval_shape(lambda key: mode and mode.sample(key, shape, 0.5), jax.random.key(0))
+    except ValueError:
+        return False
+    return shape[-1] >= channels
+
+
 @st.composite
 def _shape_of(draw: st.DrawFn, /, config: Any, ranks: Sequence[int], max_side: int) -> Any:
     """Draws an element's shape that a config's mode, fill and channel axis fit."""
-    region = config.mode_object if isinstance(config, DropoutOperatorConfig) else None
-    axis = config.channel_axis if isinstance(config, DropoutOperatorConfig) else "auto"
-    fill = config.fill if isinstance(config, DropoutOperatorConfig) else 0
+    known = isinstance(config, DropoutOperatorConfig)
+    mode = config.mode_object if known else None
+    axis = config.channel_axis if known else "auto"
+    several = len(config.fill) if known and isinstance(config.fill, tuple) else 1
+    least = _channels_of(mode)
+    if isinstance(mode, Channel) and mode.groups is not None:
+        several = least
     fits = []
     for rank in ranks:
         has_channels = axis is not None and (axis != "auto" or rank > 2)
-        spatial = rank - has_channels
         named = isinstance(axis, int) and not -rank <= axis < rank
-        turned = isinstance(region, Grid) and region.rotate and spatial != 2
-        cut = isinstance(region, Band) and not -spatial <= region.axis < spatial
-        least = isinstance(region, Channel) and region.min_kept > 1 and not has_channels
-        several = isinstance(fill, tuple) and len(fill) > 1 and not has_channels
-        if spatial and not (named or turned or cut or least or several):
+        probe = (4,) * (rank - has_channels) + (max(several, least) if has_channels else 1,)
+        if len(probe) > 1 and not named and _samples(mode, probe, max(several, least)):
             fits.append(rank)
     if not fits:
         raise ValueError(must("elements.ranks", "have one that the config fits", tuple(ranks)))
-    shape = list(draw(shapes(ranks=fits, max_side=max_side)))
-    channels = -1 if axis == "auto" else axis
-    if channels is not None and (axis != "auto" or len(shape) > 2):
-        if isinstance(fill, tuple):
-            shape[channels] = len(fill)
-        elif isinstance(region, Channel):
-            shape[channels] = max(shape[channels], region.min_kept)
+    rank = draw(st.sampled_from(fits))
+    # Most images are small, and those of three spatial axes all are.
+    small, large = st.integers(1, min(9, max_side)), st.integers(1, max_side)
+    side = small if rank > 3 else _fairly([small, small, large])
+    shape = [draw(side) for _ in range(rank)]
+    channels: Any = -1 if axis == "auto" else axis
+    if channels is not None and (axis != "auto" or rank > 2):
+        shape[channels] = (
+            draw(st.integers(max(least, 1), max(8, least))) if several == 1 else several
+        )
     return tuple(shape)
 
 
 @st.composite
 def _parts(
-    draw: st.DrawFn,
-    /,
-    config: ModalityOperatorConfig,
-    size: int | None,
-    ranks: Sequence[int],
-    max_side: int,
-    options: dict[str, Any],
+    draw: st.DrawFn, /, config: Any, size: int | None, ranks: Any, max_side: int, options: Any
 ) -> tuple[Any, Any]:
     """Draws the data and the state of an element, or of a batch of some size."""
     lead = () if size is None else (size,)
-    shape = draw(_shape_of(config, ranks, max_side))
+    shape = draw(_shape_of(config, ranks, max_side if (size or 0) < 100 else min(max_side, 5)))
     asked = options.pop("dtypes", DTYPES)
-    names = dtypes_of(config, asked)
+    names = [name for name in asked if _takes(config, jnp.dtype(name))]
     if not names:
         raise ValueError(must("elements.dtypes", "have one that the config takes", asked))
     low, high = config.clip_range or (-math.inf, math.inf)
@@ -487,34 +462,19 @@ def _parts(
     image = draw(images(dtypes=names, shape=(*lead, *shape), **given))
     label = np.int32(1) if size is None else np.arange(size, dtype=np.int32)
     data = set_field({"label": label}, config.field_key, image)
-    for field in config.auxiliary_fields or ():
-        follower = images(dtypes=("float32",), shape=image.shape, special=False, layouts=("C",))
-        data = set_field(data, field, draw(follower, label=field))
+    beside: dict[str, Any] = {"special": False, "layouts": ("C",)}
+    read: list[tuple[str, tuple[str, ...], tuple[int, ...]]] = [
+        (field, ("float32",), shape) for field in config.auxiliary_fields or ()
+    ]
     if isinstance(config, DropoutOperatorConfig):
-        data = draw(_with_read_fields(config, data, image, lead))
+        if isinstance(config.fill, FromField):
+            read.append((config.fill.field, (image.dtype.name,), shape))
+        if config.where_key is not None:
+            spatial = Layout.of(shape, config.channel_axis).channel_last_shape[:-1]
+            read.append((config.where_key, ("bool", "float32"), spatial))
+    for field, dtypes, own in read:
+        data = set_field(data, field, draw(images(dtypes=dtypes, shape=(*lead, *own), **beside)))
     return data, {"seen": np.zeros(lead, np.uint32)}
-
-
-@st.composite
-def _with_read_fields(
-    draw: st.DrawFn,
-    /,
-    config: DropoutOperatorConfig,
-    data: dict[str, Any],
-    image: np.ndarray,
-    lead: tuple[int, ...],
-) -> dict[str, Any]:
-    """Adds the fields that a config reads beside the image: what fills, and where values drop."""
-    layout = Layout.of(image.shape[len(lead) :], config.channel_axis)
-    tame: dict[str, Any] = {"special": False, "layouts": ("C",)}
-    if isinstance(config.fill, FromField):
-        one = images(dtypes=(image.dtype.name,), shape=image.shape, **tame)
-        data = set_field(data, config.fill.field, draw(one, label=config.fill.field))
-    if config.where_key is not None:
-        spatial = (*lead, *layout.channel_last_shape[:-1])
-        one = images(dtypes=("bool", "float32"), shape=spatial, **tame)
-        data = set_field(data, config.where_key, draw(one, label=config.where_key))
-    return data
 
 
 @st.composite
@@ -524,38 +484,31 @@ def elements(
     config: Any = None,
     *,
     ranks: Sequence[int] = (3, 2, 1, 4),
-    max_side: int = 9,
+    max_side: int = 33,
     **options: Any,
 ) -> Element:
-    """Draws elements that a config works on.
+    """Draws elements that a config works on, with its fields, a label, a state and metadata.
 
     Args:
       draw: given by Hypothesis; not an argument of the call.
-      config: what the element must fit: its fields, axes, channels and dtypes. None for a default
-        config on "image".
+      config: what the element must fit: its fields, axes, channels (1 to 8) and dtypes. None for a
+        default config on "image".
       ranks: how many axes an image has; only those that fit are drawn.
-      max_side: the largest size of an axis, unless the config needs more channels.
+      max_side: the largest size of an axis.
       **options: `dtypes`, `layouts`, `special`, `low` and `high` of `images`. Unless they say
-        otherwise, values are tame and within the config's `clip_range`.
+        otherwise, values are moderate and within the config's `clip_range`.
 
     Returns:
-      A strategy of `dropax.Element`, with the config's `field_key` and auxiliary fields, a field
-      "label", a state of one number and metadata.
+      A strategy of elements.
 
     Raises:
       TypeError: when drawing, if the config has no `field_key`.
       ValueError: when drawing, if no rank or no dtype fits.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> from dropax import DropoutOperatorConfig, apply
-      >>> config = DropoutOperatorConfig(field_key="image")
-      >>> @settings(max_examples=3)
-      ... @given(elements(config, dtypes=("float32", "uint8")))
-      ... def check(element):
-      ...     data, _, _ = apply(config, element.data, element.state, element.metadata)
-      ...     assert data["image"].dtype == element.data["image"].dtype
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(elements(ranks=(3,)), lambda element: True).data["image"].shape
+      (1, 1, 1)
     """
     config = _config_of(config, "elements.config")
     data, state = draw(_parts(config, None, ranks, max_side, dict(options)))
@@ -571,18 +524,18 @@ def batches(
     size: Any = None,
     kinds: Sequence[str] = ("dict",),
     ranks: Sequence[int] = (3, 2, 1, 4),
-    max_side: int = 9,
+    max_side: int = 33,
     **options: Any,
 ) -> Any:
-    """Draws batches that a config works on.
+    """Draws batches that a config works on, as `elements` does.
 
     Args:
       draw: given by Hypothesis; not an argument of the call.
       config: as for `elements`.
-      size: how many records, or a strategy; None for 1 to 9.
+      size: how many records, or a strategy; None for 1 to 9, and at times 257.
       kinds: "dict" for dicts of arrays, "Batch" for `dropax.Batch` with states and metadata.
       ranks: as for `elements`.
-      max_side: as for `elements`.
+      max_side: as for `elements`; batches of more than 100 records have smaller sides.
       **options: as for `elements`.
 
     Returns:
@@ -592,29 +545,22 @@ def batches(
       TypeError, ValueError: when drawing, as for `elements`; or if a kind is unknown.
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=10)
-      ... @given(batches(size=3, kinds=("Batch",)))
-      ... def check(batch):
-      ...     assert len(batch) == len(batch["image"]) == 3
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(batches(size=3, ranks=(3,)), lambda batch: True)["image"].shape
+      (3, 1, 1, 1)
     """
     for kind in kinds:
-        require_choice("batches.kinds", kind, _KINDS)
+        require_choice("batches.kinds", kind, ("dict", "Batch"))
     config = _config_of(config, "batches.config")
-    count = draw(_sizes(size), label="size")
+    count = draw(_sizes() if size is None else as_strategy(size), label="size")
     data, states = draw(_parts(config, count, ranks, max_side, dict(options)))
-    if _choice(draw, kinds, "kind") == "dict":
+    if draw(st.sampled_from([*kinds]), label="kind") == "dict":
         return data
     return Batch.from_parts(data, states, [{"name": number} for number in range(count)])
 
 
-def _sizes(size: Any) -> st.SearchStrategy[int]:
-    """Draws how many records there are, as asked for."""
-    plan = _plan.get()
-    if size is not None:
-        return as_strategy(size)
-    return st.integers(1, 9) if plan is None else st.just(_PLANS[plan % len(_PLANS)][0])
+def _sizes() -> st.SearchStrategy[int]:
+    return st.sampled_from([*range(1, 10), 257])
 
 
 @st.composite
@@ -625,37 +571,25 @@ def data_shapes(
     *,
     size: Any = None,
     ranks: Sequence[int] = (3, 2, 1, 4),
-    max_side: int = 9,
+    max_side: int = 33,
 ) -> dict[str, Any]:
     """Draws what `generate_random_params` takes as `data_shapes`.
 
     Args:
       draw: given by Hypothesis; not an argument of the call.
-      config: as for `elements`.
-      size: how many records, or a strategy; None for 1 to 9.
-      ranks: as for `elements`.
-      max_side: as for `elements`.
+      config: as for `batches`, and so are the others.
+      size: how many records.
+      ranks: how many axes an image has.
+      max_side: the largest size of an axis.
 
     Returns:
-      A strategy of dicts of shapes (B, ...): nested as data is, of the config's `field_key`.
-
-    Raises:
-      TypeError: when drawing, if the config has no `field_key`.
-      ValueError: when drawing, if no rank fits.
+      A strategy of nested dicts of shapes (B, ...).
 
     Example:
-      >>> from hypothesis import given, settings
-      >>> @settings(max_examples=10)
-      ... @given(data_shapes(size=2))
-      ... def check(shapes):
-      ...     assert shapes["image"][0] == 2
-      >>> check()
+      >>> from hypothesis import find
+      >>> find(data_shapes(size=2, ranks=(3,)), lambda shapes: True)
+      {'image': (2, 1, 1, 1)}
     """
     config = _config_of(config, "data_shapes.config")
-    count = draw(_sizes(size), label="size")
+    count = draw(_sizes() if size is None else as_strategy(size), label="size")
     return set_field({}, config.field_key, (count, *draw(_shape_of(config, ranks, max_side))))
-
-
-def as_strategy(value: Any) -> st.SearchStrategy[Any]:
-    """Returns a strategy as it is, and one of a single value for anything else."""
-    return value if isinstance(value, st.SearchStrategy) else st.just(value)
