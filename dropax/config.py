@@ -156,10 +156,9 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         for name in ("seed", "channel_axis"):
             vars(self)[name] = plain(getattr(self, name))
         require_whole(self.owner("seed"), self.seed, 0, 2**32)
-        if self.channel_axis is not None and self.channel_axis != "auto":
-            require_kind(
-                self.owner("channel_axis"), self.channel_axis, int, "an int, 'auto' or None"
-            )
+        axis = self.channel_axis
+        if axis is not None and not (isinstance(axis, str) and axis == "auto"):
+            require_kind(self.owner("channel_axis"), axis, int, "an int, 'auto' or None")
 
     def _check_rates(self) -> None:
         owner, rate = self.owner("dropout_rate"), self.dropout_rate
@@ -168,8 +167,9 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         if isinstance(rate, tuple) and not self.stochastic:
             raise ValueError(must(owner, "be one number if stochastic is False", rate, cure))
         if self.apply_probability is not None:
-            owner, probability = self.owner("apply_probability"), self.apply_probability
-            vars(self)["apply_probability"] = checked_rate(probability, owner)
+            owner = self.owner("apply_probability")
+            probability = checked_rate(self.apply_probability, owner)
+            vars(self)["apply_probability"] = probability
             certain = isinstance(probability, int | float) and probability == 1
             if not certain and not self.stochastic:
                 constraint = "be None or 1.0 if stochastic is False"

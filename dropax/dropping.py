@@ -66,7 +66,7 @@ def drop_record(
     layout = Layout.of(image.shape, config.channel_axis)
     may_change, cure = None, ""  # where values may change; None for everywhere
     if "applied" in params:
-        may_change = jnp.asarray(params["applied"], jnp.bool_)
+        may_change = params["applied"]
     where = None
     if fields.where is not None:
         where = layout.fit_where(jnp.asarray(fields.where), f"field {config.where_key!r}")

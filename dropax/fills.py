@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.kit.errors import is_number, must, require_by_value, require_kind
-from dropax.kit.keys import threefry_key
+from dropax.kit.keys import as_key
 from dropax.kit.serialization import plain, read_text, static_number
 from dropax.kit.trees import broadcast_rank
 from dropax.moments import in_dtype, integer_range, mean_fill, noise_fill, widened
@@ -101,7 +101,7 @@ class Noise:
         """Draws noise of the image's shape; raises a TypeError if its dtype is complex."""
         if jnp.issubdtype(image.dtype, jnp.complexfloating):
             raise TypeError(must("the image that Noise fills", "hold real numbers", image))
-        key = threefry_key(key)
+        key = as_key(key, "Noise.fill.key")
         return noise_fill(key, image, _spatial_axes(image, channel_axis), where)
 
 

@@ -310,7 +310,7 @@ def drop_images(
         records = images.reshape(math.prod(batch_shape), *images.shape[len(batch_shape) :])
         keys = key[None]
         if batch_shape:
-            keys = fold_in_each(key, jnp.arange(len(records), dtype=jnp.uint32))
+            keys = fold_in_each(key, jnp.arange(records.shape[0], dtype=jnp.uint32))
         fields, _ = ENGINE.run(config, keys, Fields(records), None, None)
         return jax.tree.map(lambda leaf: leaf.reshape(images.shape), fields), None
 
@@ -398,7 +398,7 @@ def given_params(
             raise TypeError(must(argument, "be an array of numbers or bools", value))
         if name != "keep_mask" and np.shape(value) != ():
             raise ValueError(must(argument, "be a scalar", value))
-        params[name] = value
+        params[name] = jnp.asarray(value, jnp.bool_) if name == "applied" else value
     if config.fills_need("key"):
         params["fill_key"] = as_key(random_params["fill_key"], "apply.random_params['fill_key']")
     params["keep_mask"] = fit_mask(config, params["keep_mask"], element_shape)

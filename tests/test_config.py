@@ -339,3 +339,21 @@ def test_an_error_is_in_the_words_of_the_call_and_says_what_to_write_instead(cal
     with pytest.raises(error) as refused:
         call()
     assert text in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"mode": "box"}, {"mode": dropax.Box()}),
+        ({"mode": "box"}, {"mode": "Box()"}),
+        ({"fill": "mean"}, {"fill": dropax.Mean()}),
+        ({"auxiliary_fields": ["a"], "auxiliary_fill": ["mean"]}, {"auxiliary_fields": ["a"]}),
+    ],
+    ids=str,
+)
+def test_equal_configs_are_trees_of_one_structure(one, other):
+    if "auxiliary_fill" in one:
+        other = {**other, "auxiliary_fill": (dropax.Mean(),)}
+    one, other = (DropoutOperatorConfig(field_key="image", **options) for options in (one, other))
+    assert one == other
+    assert jax.tree.structure(one) == jax.tree.structure(other)

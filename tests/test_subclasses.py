@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import dropax
+from cases import config_of
 from dropax import (
     Batch,
     Element,
@@ -261,3 +262,42 @@ def test_an_operator_that_draws_within_a_compiled_step_is_refused():
     fixed = Nested(OperatorConfig(), inner=det())
     assert equal(run(fixed), run(det()))
     assert fixed.inner.get_operation_stats()["applied_count"] == 0
+
+
+class Holder(ModalityOperator):
+    """Applies another operator, which draws from a state of its own."""
+
+    def __init__(self, inner):
+        super().__init__(OperatorConfig())
+        self.inner = inner
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        return self.inner.apply(data, state, metadata)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_an_operator_that_draws_within_another_is_refused_however_deep(depth):
+    operator = dropax.DropoutOperator(config_of("pixel"), rngs=0)
+    for _ in range(depth):
+        operator = Holder(operator)
+    with pytest.raises(ValueError, match="was called under jit"):
+        operator.apply_batch({"image": np.ones((1, 4, 4, 3), np.float32)})
+
+
+class Keeping(ModalityOperator):
+    """Keeps what it has seen, and draws from both words of its key."""
+
+    def generate_random_params(self, rng, data_shapes):
+        return {"words": jax.random.key_data(rng).reshape(-1, 2)}
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        self.last = data["image"].mean()
+        return data, state, metadata
+
+
+def test_describing_what_apply_returns_leaves_nothing_traced_in_the_operator():
+    operator = Keeping(OperatorConfig(stochastic=True), rngs=0)
+    with jax.default_prng_impl("rbg"):
+        operator.output_spec({"image": jax.ShapeDtypeStruct((4, 4, 3), np.float32)})
+    operator.apply_batch({"image": np.ones((1, 4, 4, 3), np.float32)})
+    assert not hasattr(operator, "last")

@@ -133,8 +133,8 @@ def engine_of(
         draw=draw,
         work=work,
         constant=lambda config, records: None,
-        is_active=is_active or (lambda config, params: True),
-        is_shared=is_shared or (lambda config: False),
+        is_active=(lambda config, params: True) if is_active is None else is_active,
+        is_shared=(lambda config: False) if is_shared is None else is_shared,
     )
 
 

@@ -104,8 +104,13 @@ def require_kind(owner: str, value: Any, kind: type, noun: str, cure: str = "") 
 def require_by_value(owner: str, value: Any) -> None:
     """Raises a TypeError if an object is not hashed and compared by value."""
     kind: Any = type(value)
-    if kind.__eq__ is object.__eq__ or kind.__hash__ is None:
-        cure = "Make its class a frozen dataclass."
+    is_hashable = kind.__eq__ is not object.__eq__
+    try:
+        hash(value)
+    except TypeError:  # its class says so, or what it holds
+        is_hashable = False
+    if not is_hashable:
+        cure = "Make its class a frozen dataclass, of what is hashable."
         raise TypeError(must(owner, "be hashable by value", value, cure))
 
 

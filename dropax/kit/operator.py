@@ -24,6 +24,7 @@ from dropax.kit.batch import Batch, Element
 from dropax.kit.batching import AnyBatch, engine_of
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_traced, leaks, must, require_kind
+from dropax.kit.keys import seed_key
 from dropax.kit.rngs import draw_key
 from dropax.kit.state import (
     OperatorState,
@@ -314,17 +315,19 @@ class ModalityOperator:
         leaves, structure = jax.tree.flatten(state)
         arrays = {place: leaf for place, leaf in enumerate(leaves) if is_array(leaf)}
 
-        def run(data: Any, arrays: dict[int, Any], key: jax.Array) -> tuple[Any, Any]:
+        def run(operator: Any, data: Any, arrays: dict[int, Any], key: jax.Array) -> Any:
             whole = [arrays.get(place, leaf) for place, leaf in enumerate(leaves)]
             state, params = jax.tree.unflatten(structure, whole), None
             if self.stochastic:
                 shapes = jax.tree.map(lambda leaf: (1, *leaf.shape), data)
-                params = self.generate_random_params(key[None], shapes)
+                params = _call(operator, "generate_random_params", key[None], shapes)
                 params = jax.tree.map(lambda leaf: leaf[0], params)
-            data, state, _ = self.apply(data, state, {}, params, self.get_statistics())
+            stats = self.get_statistics()
+            data, state, _ = _call(operator, "apply", data, state, {}, params, stats)
             return data, jax.tree.map(lambda _: None, state)
 
-        spec: tuple[Any, Any] = jax.eval_shape(run, data, arrays, jax.random.key(0))
+        # On a copy, which keeps what is traced.
+        spec: tuple[Any, Any] = jax.eval_shape(run, self, data, arrays, seed_key(0))
         return spec
 
     def _store(self, new_state: OperatorState, method: str, *, drew: bool) -> None:
@@ -528,12 +531,16 @@ class ModalityOperator:
 
 def _call(operator: ModalityOperator, method: str, *arguments: Any) -> Any:
     """Calls a method of the copy that a compiled step has of an operator."""
-    kind = ModalityOperator
-    held = jax.tree.leaves(_own(operator), is_leaf=lambda part: isinstance(part, kind))
-    for one in (operator, *held):
-        if isinstance(one, kind):
-            one._is_copy = True
+    _mark_copy(operator)
     return getattr(operator, method)(*arguments)
+
+
+def _mark_copy(operator: ModalityOperator) -> None:
+    """Says of an operator, and of those that it holds, that what they keep is lost."""
+    operator._is_copy, kind = True, ModalityOperator
+    for part in jax.tree.leaves(_own(operator), is_leaf=lambda part: isinstance(part, kind)):
+        if isinstance(part, kind):
+            _mark_copy(part)
 
 
 _ENGINE = engine_of(

@@ -75,6 +75,7 @@ def write_text(value: Any, owner: str) -> str:
       >>> write_text(OneOf(("grid", Box(count=3))), "mode")
       'OneOf(modes=(Grid(), Box(count=3)))'
     """
+    value = plain(value)
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
     if isinstance(value, tuple):

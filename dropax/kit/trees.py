@@ -32,8 +32,9 @@ def register_pytree(cls: type, leaves: tuple[str, ...], *, static: bool = False)
     Args:
       cls: a dataclass, or a class that is about to become one.
       leaves: the fields that hold its children.
-      static: whether its other fields are static, hashed and compared by value. Otherwise they are
-        no part of the tree and fall back to their defaults, and `jax.export` can write the class.
+      static: whether its other fields are static, hashed and compared by what its `_meaning`
+        returns for a field. Otherwise they are no part of the tree and fall back to their defaults,
+        and `jax.export` can write the class.
     """
 
     @functools.cache
@@ -42,8 +43,8 @@ def register_pytree(cls: type, leaves: tuple[str, ...], *, static: bool = False)
         return tuple(name for name in names if static and name not in leaves)
 
     def flatten(tree: Any) -> tuple[Any, Any]:
-        values = vars(tree)  # as they are stored, which an attribute may read differently
-        return [getattr(tree, name) for name in leaves], tuple([values[name] for name in others()])
+        rest = tuple([tree._meaning(name) for name in others()])  # one for equal trees
+        return [getattr(tree, name) for name in leaves], rest
 
     def flatten_with_keys(tree: Any) -> tuple[Any, Any]:
         children, rest = flatten(tree)

@@ -11,7 +11,7 @@ import numpy as np
 
 from dropax.bits import GRID, drop_units
 from dropax.kit.errors import is_number, must, require_whole
-from dropax.kit.keys import threefry_key
+from dropax.kit.keys import as_key
 from dropax.kit.trees import broadcast_rank
 
 _Sample = TypeVar("_Sample", bound=Callable[..., jax.Array])
@@ -50,7 +50,8 @@ def one_dispatch(sample: _Sample) -> _Sample:
     @functools.partial(jax.jit, static_argnums=(0, 2), inline=True)
     @functools.wraps(sample)
     def run(mode: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        return sample(mode, threefry_key(key), known_shape(element_shape), rate)
+        key = as_key(key, f"{type(mode).__name__}.sample.key")
+        return sample(mode, key, known_shape(element_shape), rate)
 
     # What jit returns is called as before, but knows no arguments by type.
     return cast(_Sample, run)
