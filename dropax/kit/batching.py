@@ -21,7 +21,7 @@ from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import must
 from dropax.kit.fields import leading_size
 from dropax.kit.ids import as_epoch, as_record_ids, id_keys
-from dropax.kit.keys import fold_in, fold_in_each, refuse_shared_key, varying_axes
+from dropax.kit.keys import fold_in_each, refuse_shared_key, varying_axes
 from dropax.kit.meshes import call_over_mesh, explicit_mesh
 from dropax.kit.state import OperatorState, Process
 from dropax.kit.trees import as_array
@@ -228,13 +228,12 @@ class RecordEngine:
         size, axes, keys = jax.tree.leaves(records)[0].shape[0], varying_axes(records), None
         if config.stochastic and params is None:
             if ids is None:
-                key = fold_in(state.key, state.step)
-                keys = fold_in_each(key, jnp.arange(size, dtype=jnp.uint32))
+                keys = fold_in_each(state.next_key(), jnp.arange(size, dtype=jnp.uint32))
             else:
                 keys = id_keys(state.key, ids[1], ids[0])
             if axes and not self.is_shared(config):
                 refuse_shared_key(keys, records, "apply_batch.op_state.key", _MANUAL_CURE)
-            state = dataclasses.replace(state, step=state.step + np.uint32(1))
+            state = state.advance()
         records, active = self.run(config, keys, records, params, stats)
         return records, count_records(state, size, active, valid, axes)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.bits import drop_units, materialize, sample_words, whole_below
+from dropax.bits import GRID, drop_units, materialize, sample_words, whole_below
 from dropax.kit.errors import is_number, must, require_whole
 from dropax.kit.serialization import take_plain
 from dropax.modes.base import one_dispatch, spatial_shape
@@ -111,7 +111,7 @@ class Grid:
             turn = (words[1] >> np.uint32(8)).astype(jnp.float32) / np.float32(2**24)
             angle = np.float32(np.deg2rad(self.rotate)) * (2 * turn - 1)
             cosine, sine = _turns(jnp.cos(angle) / unit), _turns(jnp.sin(angle) / unit)
-            fraction = drop_units(rate).astype(jnp.float32) / np.float32(2**23)
+            fraction = drop_units(rate).astype(jnp.float32) / np.float32(GRID)
             y = jnp.arange(spatial[0], dtype=jnp.uint32)[:, None, None]
             x = jnp.arange(spatial[1], dtype=jnp.uint32)[None, :, None]
             # Phases of the lattice, shifted by up to a unit. They count in 2^-32 of a unit, and so
