@@ -28,6 +28,7 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -88,3 +89,9 @@ def few_compiled_programs() -> Iterator[None]:
 def key(request: pytest.FixtureRequest) -> jax.Array:
     """A key of the test's own, the same in every run."""
     return jax.random.fold_in(jax.random.key(0), zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """A generator of the test's own, the same in every run and in whatever order tests run."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))

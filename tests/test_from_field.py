@@ -21,7 +21,6 @@ from dropax import (
 )
 
 STATE = init_state(config_of("pixel"), jax.random.key(0))
-RNG = np.random.default_rng(0)
 
 
 def dropped(config, image, other):
@@ -36,8 +35,8 @@ def config_with(mode="pixel", **options):
     ("mode", "dtype"),
     [("box", "float32"), ("channel", "bfloat16"), ("pixel", "uint8"), ("pixel", "bool")],
 )
-def test_dropped_values_are_those_of_the_other_field_bit_for_bit(mode, dtype):
-    image = RNG.integers(0, 256, SHAPE).astype(jnp.dtype(dtype))
+def test_dropped_values_are_those_of_the_other_field_bit_for_bit(mode, dtype, rng):
+    image = rng.integers(0, 256, SHAPE).astype(jnp.dtype(dtype))
     other = ~image if dtype == "bool" else image[::-1] + np.ones((), image.dtype)
     out = dropped(config_with(MODES[mode]), image, other)
     assert out["image"].dtype == image.dtype
@@ -50,8 +49,8 @@ def test_dropped_values_are_those_of_the_other_field_bit_for_bit(mode, dtype):
     [((3,), "vmap"), ((6, 1, 1), "vmap"), ((6, 5, 1), "scan"), ((), "scan")],
     ids=str,
 )
-def test_it_broadcasts_to_the_image(shape, strategy):
-    other = RNG.random((4, *shape), np.float32)
+def test_it_broadcasts_to_the_image(shape, strategy, rng):
+    other = rng.random((4, *shape), np.float32)
     out = dropped(config_with(batch_strategy=strategy), image_of(SHAPE), other)
     spread = other.reshape(4, *[1] * (3 - len(shape)), *shape)
     expected = np.where(out["kept"], image_of(SHAPE), spread)

@@ -116,11 +116,11 @@ def test_the_dropped_fraction_is_the_rate_of_what_may_drop():
     ],
     ids=str,
 )
-def test_it_has_the_spatial_axes_with_or_without_channels(shape, axis, of_where):
+def test_it_has_the_spatial_axes_with_or_without_channels(shape, axis, of_where, rng):
     config = config_of(
         Pixel(), where_key="where", stochastic=False, dropout_rate=1.0, channel_axis=axis
     )
-    where = RNG.random(of_where) < 0.5
+    where = rng.random(of_where) < 0.5
     data = {"image": image_of(shape), "where": where}
     out = apply(config, data, {}, {})[0]["image"]
     spread = where
@@ -172,13 +172,13 @@ def test_the_operator_takes_it_and_describes_its_output():
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
-def test_a_sharded_batch_is_its_devices_own_work(kind):
+def test_a_sharded_batch_is_its_devices_own_work(kind, rng):
     config = config_of("pixel", where_key="where", mask_key="kept", fill=FromField("other"))
     mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
     by_record = jax.NamedSharding(mesh, jax.P("x"))
     batch = {
         "image": image_of((40, 6, 5, 3)),
-        "where": RNG.random((40, 6, 5)) < 0.5,
+        "where": rng.random((40, 6, 5)) < 0.5,
         "other": np.full((40, 1, 1, 3), -1, np.float32),
     }
     step = jax.jit(lambda state, batch: apply_batch(config, state, batch)[0])
@@ -262,8 +262,8 @@ def test_a_pixel_is_inside_if_any_box_covers_some_of_it(boxes):
 
 
 @pytest.mark.parametrize(("axes", "lead"), [(1, ()), (2, (4,)), (3, (2, 3))], ids=str)
-def test_boxes_have_any_leading_axes_and_any_number_of_spatial_axes(axes, lead):
-    boxes = RNG.uniform(-1, 5, (*lead, 2, 2 * axes)).astype(np.float32)
+def test_boxes_have_any_leading_axes_and_any_number_of_spatial_axes(axes, lead, rng):
+    boxes = rng.uniform(-1, 5, (*lead, 2, 2 * axes)).astype(np.float32)
     shape = (3, 4, 5)[:axes]
     found = np.asarray(box_mask(boxes, shape))
     assert found.shape == (*lead, *shape)
