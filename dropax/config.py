@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from dropax.fills import FILLS, AnyFill, Number, as_fill
+from dropax.fills import FILLS, AnyFill, Number, as_fill, needs_of
 from dropax.kit.config import ModalityOperatorConfig
 from dropax.kit.errors import (
     is_number,
@@ -130,7 +130,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
 
     def fills_need(self, name: str) -> bool:
         """Says whether any of the fills needs something: see `Fill`."""
-        return any(name in getattr(fill, "needs", ()) for fill in self.fills)
+        return any(name in needs_of(fill) for fill in self.fills)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -199,7 +199,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             raise ValueError(must(self.owner("auxiliary_fill"), constraint, fills))
         written = (self.field_key, self.target_key, self.mask_key)
         for number, fill in enumerate(self.fills):
-            if "values" in getattr(fill, "needs", ()) and fill.field in written:
+            if "values" in needs_of(fill) and fill.field in written:
                 owner = self.owner("auxiliary_fill" if number else "fill")
                 constraint = "name a field of its own, which is not written to"
                 raise ValueError(must(owner, constraint, fill))

@@ -18,6 +18,7 @@ from dropax.fills import (
     exact_fill,
     fill_dropped,
     fit_values,
+    needs_of,
     spread_channels,
 )
 from dropax.kit.errors import must
@@ -136,7 +137,7 @@ def _values_of(
         if isinstance(fill, tuple):
             value = spread_channels(value, array.shape, given["channel_axis"], owner)
         return value
-    needs = getattr(fill, "needs", ())
+    needs = needs_of(fill)
     if "key" not in needs:
         key = None
     elif number:

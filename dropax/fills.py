@@ -214,6 +214,11 @@ def as_fill(fill: Any, owner: str, types: Mapping[str, type] = {}, *, each: str 
     return fill
 
 
+def needs_of(fill: Any) -> tuple[str, ...]:
+    """Returns what else than the image a fill asks for: see `Fill`; nothing if it is a number."""
+    return getattr(fill, "needs", ())
+
+
 def fit_values(values: Any, image: jax.Array, owner: str) -> jax.Array:
     """Returns values that a fill returned, checked, with as many axes as the image.
 

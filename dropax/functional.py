@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from dropax.config import DropoutOperatorConfig
 from dropax.dropping import Fields, drop_record
-from dropax.fills import AnyFill, Number, as_fill
+from dropax.fills import AnyFill, Number, as_fill, needs_of
 from dropax.kit.batching import AnyBatch, RecordEngine, warn_if_baked
 from dropax.kit.errors import is_array, is_real, is_traced, must, names, require_kind, require_whole
 from dropax.kit.fields import get_field, remove_field, set_field
@@ -264,7 +264,7 @@ def dropout(
       >>> dropout(jax.random.key(0), images, rate=0.2).dtype
       dtype('uint8')
     """
-    if {"values", "stats"} & set(getattr(as_fill(fill, "dropout.fill"), "needs", ())):
+    if {"values", "stats"} & set(needs_of(as_fill(fill, "dropout.fill"))):
         cure = "Bare arrays have no other fields and no statistics: call apply_batch on a dict."
         raise TypeError(must("dropout.fill", "be computed from the image", fill, cure))
     require_whole("dropout.element_ndim", element_ndim, 0)
@@ -322,7 +322,7 @@ def drop_images(
 
 def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> Fields:
     """Returns the fields that dropout reads, each checked to be numbers or bools."""
-    read = [fill.field if "values" in getattr(fill, "needs", ()) else None for fill in config.fills]
+    read = [fill.field if "values" in needs_of(fill) else None for fill in config.fills]
     paths = (config.field_key, config.where_key, *read, *(config.auxiliary_fields or ()))
     image, where, *others = [
         None if path is None else require_numbers(get_field(data, path), f"field {path!r}")
