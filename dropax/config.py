@@ -6,16 +6,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
-import numpy as np
 
 from dropax.fills import FILLS, AnyFill, Number, as_fill, needs_of
 from dropax.kit.config import ModalityOperatorConfig
-from dropax.kit.errors import (
-    is_number,
-    must,
-    require_kind,
-    require_whole,
-)
+from dropax.kit.errors import is_number, is_real, must, require_kind, require_whole
 from dropax.kit.serialization import plain, shortest
 from dropax.layout import ChannelAxis
 from dropax.modes import MODES, Mode, as_mode
@@ -119,7 +113,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         """The object that `mode` stands for."""
         return MODES[self.mode] if isinstance(self.mode, str) else self.mode
 
-    @property
+    @functools.cached_property
     def fills(self) -> tuple[Any, ...]:
         """What fills the image, and each auxiliary field of the output: numbers or objects."""
         fields = (self.auxiliary_fields or ()) if self.preserve_auxiliary else ()
@@ -138,10 +132,8 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         for name in _OPEN:
             vars(self)[name] = _understood(name, vars(self)[name], self.owner(name))
         self._check_fills()
-        for name in ("rescale", "share_mask"):
-            require_kind(self.owner(name), getattr(self, name), bool, "a bool")
-        self._require_name("mask_key", optional=True)
-        self._require_name("where_key", optional=True)
+        self._require(bool, "a bool", "rescale", "share_mask")
+        self._require(str | None, "a string or None", "mask_key", "where_key")
         taken = [self.field_key, self.target_key, *(self.auxiliary_fields or ())]
         if self.where_key is not None and self.where_key in (*taken, self.mask_key):
             constraint = "name a field of its own, which is not written to"
@@ -222,12 +214,12 @@ def _understood(name: str, value: Any, owner: str, types: Mapping[str, type] = {
 def checked_rate(rate: Any, owner: str) -> Any:
     """Returns a fraction as a Python float, or as the JAX scalar that it is."""
     rate = plain(rate)
-    if isinstance(rate, jax.Array):
-        real = jax.numpy.issubdtype(rate.dtype, np.floating) or jax.numpy.issubdtype(
-            rate.dtype, np.integer
-        )
-        if not real or rate.shape != ():
-            raise TypeError(must(owner, "be a number or a real scalar array", rate))
+    if (
+        isinstance(rate, jax.Array)
+        and rate.shape == ()
+        and is_real(rate.dtype)
+        and rate.dtype != bool
+    ):
         return rate
     if not is_number(rate):
         raise TypeError(must(owner, "be a number or a real scalar array", rate))

@@ -116,7 +116,7 @@ def test_every_config_refuses_what_is_wrong_in_its_own_name(cls, name):
 def test_a_stream_must_have_a_name_and_statistics_one_source():
     for value, error, text in (
         ("", ValueError, "not be empty; got ''."),
-        (3, TypeError, "be a string; got 3."),
+        (3, TypeError, "be a string or None; got 3."),
     ):
         with pytest.raises(error) as refused:
             OperatorConfig(stochastic=True, stream_name=value)
@@ -138,7 +138,7 @@ SEED = "be in [0, 4294967296); got"
 REFUSED = [
     ("field_key", None, TypeError, "be a string; got None."),
     ("field_key", "", ValueError, "not be empty; got ''."),
-    ("target_key", ["a"], TypeError, "be a string; got ['a']."),
+    ("target_key", ["a"], TypeError, "be a string or None; got ['a']."),
     ("target_key", "", ValueError, "not be empty; got ''."),
     ("auxiliary_fields", ["a", "a"], ValueError, "name each field once; got ['a', 'a']."),
     ("auxiliary_fields", ("a",), TypeError, "be a list of field names or None; got ('a',)."),

@@ -119,10 +119,9 @@ class OperatorConfig:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        require_kind(self.owner("cacheable"), self.cacheable, bool, "a bool")
-        require_kind(self.owner("stochastic"), self.stochastic, bool, "a bool")
+        self._require(bool, "a bool", "cacheable", "stochastic")
+        self._require(str | None, "a string or None", "stream_name")
         require_choice(self.owner("batch_strategy"), self.batch_strategy, ("vmap", "scan"))
-        self._require_name("stream_name", optional=True)
         if self.stream_name is not None and not self.stochastic:
             owner = self.owner("stream_name")
             cure = "A deterministic operator draws no keys; pass stochastic=True to draw some."
@@ -130,12 +129,11 @@ class OperatorConfig:
         function: Any = self.batch_stats_fn
         if function is not None and not callable(function):
             raise TypeError(must(self.owner("batch_stats_fn"), "be callable or None", function))
+        self._require(dict | None, "a dict or None", "precomputed_stats")
         stats = self.precomputed_stats
-        if stats is not None:
+        if stats is not None and function is not None:
             owner = self.owner("precomputed_stats")
-            require_kind(owner, stats, dict, "a dict or None")
-            if self.batch_stats_fn is not None:
-                raise ValueError(must(owner, "be None if batch_stats_fn is given", stats))
+            raise ValueError(must(owner, "be None if batch_stats_fn is given", stats))
 
     def replace(self, **changes: Any) -> Self:
         """Returns a new config, checked again, with some attributes replaced."""
@@ -156,13 +154,16 @@ class OperatorConfig:
           >>> OperatorConfig(cacheable=True).to_dict()["cacheable"]
           True
         """
-        values = {}
-        for name in (field.name for field in dataclasses.fields(self)):
-            value, write = self._meaning(name), write_value
-            if isinstance(value, _ByValue):
-                value, write = value.tree, write_statistics
-            values[name] = write(value, self.owner(name))
-        return values
+        values = {
+            **dict(self.static_part),
+            **{name: vars(self)[name] for name in self.dynamic_fields},
+        }
+        return {
+            name: write_statistics(value.tree, self.owner(name))
+            if isinstance(value, _ByValue)
+            else write_value(value, self.owner(name))
+            for name, value in ((one.name, values[one.name]) for one in dataclasses.fields(self))
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], types: Sequence[type] = ()) -> Self:
@@ -183,10 +184,9 @@ class OperatorConfig:
           >>> OperatorConfig.from_dict({"stochastic": True})
           OperatorConfig(stochastic=True)
         """
-        owner = f"{cls.__name__}.from_dict"
+        owner, fields = f"{cls.__name__}.from_dict", [one.name for one in dataclasses.fields(cls)]
         require_kind(f"{owner}.values", values, dict, "a dict as to_dict returns it")
         for name in values:
-            fields = [field.name for field in dataclasses.fields(cls)]
             require_choice(f"{owner}.values: a field", name, fields)
         for number, kind in enumerate(types):
             if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
@@ -200,10 +200,6 @@ class OperatorConfig:
         if "precomputed_stats" in values:
             owner = f"{cls.__name__}.precomputed_stats"
             values["precomputed_stats"] = read_statistics(values["precomputed_stats"], owner)
-        if isinstance(values.get("clip_range"), list):
-            infinite = {"-inf": -math.inf, "inf": math.inf}
-            bounds = values["clip_range"]
-            values["clip_range"] = [infinite.get(b, b) if isinstance(b, str) else b for b in bounds]
         return values
 
     def same_statistics(self, other: "OperatorConfig") -> bool:
@@ -214,13 +210,22 @@ class OperatorConfig:
         """Returns the name of an argument as the caller wrote it, for an error."""
         return f"{type(self).__name__}.{name}"
 
-    def _require_name(self, name: str, *, optional: bool) -> None:
-        value = getattr(self, name)
-        if value is None and optional:
-            return
-        require_kind(self.owner(name), value, str, "a string")
-        if not value:
-            raise ValueError(must(self.owner(name), "not be empty", value))
+    def _require(self, kind: Any, noun: str, *names: str) -> None:
+        """Checks the types of arguments, and that no string is empty."""
+        for name in names:
+            require_kind(self.owner(name), getattr(self, name), kind, noun)
+            if vars(self)[name] == "":
+                raise ValueError(must(self.owner(name), "not be empty", ""))
+
+    @functools.cached_property
+    def static_part(self) -> tuple[tuple[str, Any], ...]:
+        """The fields that are no leaves, each with its value: one form for equal values."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return tuple((one, self._meaning(one)) for one in names if one not in self.dynamic_fields)
+
+    def _meaning(self, name: str) -> Any:
+        """Returns what a static field is compared by, and written as."""
+        return vars(self)[name]
 
     def _value(self) -> tuple[Any, ...]:
         """Returns what stands for the config in comparisons and hashes."""
@@ -230,13 +235,7 @@ class OperatorConfig:
                 f"{type(self).__name__} holds a traced value, so it can be neither hashed nor "
                 "compared. Pass it to the jitted function as an argument: it is a pytree."
             )
-        names = [field.name for field in dataclasses.fields(self)]
-        static = [self._meaning(name) for name in names if name not in self.dynamic_fields]
-        return type(self), *static, structure, *map(_rate_value, leaves)
-
-    def _meaning(self, name: str) -> Any:
-        """Returns what a field is compared by, and written as: one form for equal values."""
-        return vars(self)[name]
+        return type(self), self.static_part, structure, *map(_rate_value, leaves)
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -287,34 +286,38 @@ class ModalityOperatorConfig(OperatorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_name("field_key", optional=False)
-        self._require_name("target_key", optional=True)
-        for name in ("preserve_auxiliary", "validate_domain_constraints"):
-            require_kind(self.owner(name), getattr(self, name), bool, "a bool")
-        fields = self.auxiliary_fields
-        if fields is not None:
-            owner = self.owner("auxiliary_fields")
-            require_kind(owner, fields, list, "a list of field names or None")
-            for position, field in enumerate(fields):
-                require_kind(f"{owner}[{position}]", field, str, "a string")
-                if not field:
-                    raise ValueError(must(f"{owner}[{position}]", "not be empty", field))
+        self._require(str, "a string", "field_key")
+        self._require(str | None, "a string or None", "target_key")
+        self._require(bool, "a bool", "preserve_auxiliary", "validate_domain_constraints")
+        owner, fields = self.owner("auxiliary_fields"), self.auxiliary_fields
+        require_kind(owner, fields, list | None, "a list of field names or None")
+        for position, field in enumerate(fields or ()):
+            require_kind(f"{owner}[{position}]", field, str, "a string")
+            if not field:
+                raise ValueError(must(f"{owner}[{position}]", "not be empty", field))
             for name in ("field_key", "target_key"):
-                if getattr(self, name) in fields:
+                if getattr(self, name) == field:
                     raise ValueError(must(owner, f"not name {name} itself", fields))
-            if len(set(fields)) < len(fields):
-                raise ValueError(must(owner, "name each field once", fields))
-        if self.clip_range is not None:
-            self._check_clip_range(self.clip_range)
-
-    def _check_clip_range(self, bounds: Any) -> None:
-        owner, bounds = self.owner("clip_range"), plain(bounds)
+        if fields and len(set(fields)) < len(fields):
+            raise ValueError(must(owner, "name each field once", fields))
+        owner, bounds = self.owner("clip_range"), plain(self.clip_range)
+        if bounds is None:
+            return
         if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
             cure = "Pass a tuple such as (0.0, 1.0)."
             raise TypeError(must(owner, "be a tuple of two numbers or None", bounds, cure))
         if len(bounds) != 2 or not bounds[0] < bounds[1]:  # NaN fails the comparison too
             raise ValueError(must(owner, "be (low, high) with low < high", bounds))
         vars(self)["clip_range"] = tuple(map(static_number, bounds))
+
+    @classmethod
+    def _read(cls, values: dict[str, Any], types: dict[str, type]) -> dict[str, Any]:
+        values = super()._read(values, types)
+        if isinstance(values.get("clip_range"), list):
+            infinite = {"-inf": -math.inf, "inf": math.inf}
+            bounds = values["clip_range"]
+            values["clip_range"] = [infinite.get(b, b) if isinstance(b, str) else b for b in bounds]
+        return values
 
 
 def _leaf_value(leaf: Any) -> Any:

@@ -95,7 +95,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {near[0]!r}?" if near else ""
 
 
-def require_kind(owner: str, value: Any, kind: type, noun: str, cure: str = "") -> None:
+def require_kind(owner: str, value: Any, kind: Any, noun: str, cure: str = "") -> None:
     """Raises a TypeError if a value is not a `kind` (`noun` in words); a bool is no int here."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(must(owner, f"be {noun}", value, cure))

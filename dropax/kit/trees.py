@@ -1,7 +1,5 @@
 """Arrays, and trees of them: how they are registered, stacked, copied, broadcast and shown."""
 
-import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -32,27 +30,24 @@ def register_pytree(cls: type, leaves: tuple[str, ...], *, static: bool = False)
     Args:
       cls: a dataclass, or a class that is about to become one.
       leaves: the fields that hold its children.
-      static: whether its other fields are static, hashed and compared by what its `_meaning`
-        returns for a field. Otherwise they are no part of the tree and fall back to their defaults,
-        and `jax.export` can write the class.
+      static: whether its other fields are static: its `static_part` is a tuple of (name, value),
+        hashed and compared by value. Otherwise they are no part of the tree and fall back to their
+        defaults, and `jax.export` can write the class.
     """
-
-    @functools.cache
-    def others() -> tuple[str, ...]:
-        names = (field.name for field in dataclasses.fields(cls))
-        return tuple(name for name in names if static and name not in leaves)
+    keys = [GetAttrKey(name) for name in leaves]
 
     def flatten(tree: Any) -> tuple[Any, Any]:
-        rest = tuple([tree._meaning(name) for name in others()])  # one for equal trees
-        return [getattr(tree, name) for name in leaves], rest
+        return [getattr(tree, name) for name in leaves], tree.static_part if static else ()
 
     def flatten_with_keys(tree: Any) -> tuple[Any, Any]:
         children, rest = flatten(tree)
-        return list(zip(map(GetAttrKey, leaves), children, strict=True)), rest
+        return list(zip(keys, children, strict=True)), rest
 
     def unflatten(rest: Any, children: Any) -> Any:
         tree: Any = object.__new__(cls)
-        vars(tree).update(zip((*leaves, *others()), (*children, *rest), strict=True))
+        if static:
+            vars(tree).update(rest, static_part=rest)
+        vars(tree).update(zip(leaves, children, strict=True))
         return tree
 
     register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
