@@ -33,45 +33,23 @@ GRID = 2**23
 # compiled anew in every call; inlined under an outer jit.
 @functools.partial(jax.jit, static_argnames="shape", inline=True)
 def sample_bernoulli(key: jax.Array, rate: Any, shape: tuple[int, ...]) -> jax.Array:
-    """Draws a keep mask.
+    """Draws a keep mask from one Threefry key, of at most 2^32 values.
 
     Bit for bit `jax.random.bernoulli(key, float32(1) - float32(rate), shape)` of the partitionable
-    stream. XLA draws the mask inside the loop that uses it; `materialize` keeps it out of there.
-
-    Args:
-      key: one Threefry key. Consumed; do not reuse.
-      rate: fraction dropped: a float, or a scalar array that may be traced. At 0 and below all is
-        kept, at 1 and above all is dropped.
-      shape: the mask's shape, of at most 2^32 values.
-
-    Returns:
-      Keep mask, bool, True where kept.
-
-    Example:
-      >>> key = jax.random.key(0)
-      >>> mask = sample_bernoulli(key, 0.25, (4, 5))
-      >>> bool((mask == jax.random.bernoulli(key, np.float32(0.75), (4, 5))).all())
-      True
+    stream. At a rate of 0 and below all is kept, at 1 and above all is dropped.
     """
     return sample_words(key, shape) >> np.uint32(9) < keep_threshold(rate)
 
 
 def materialize(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
-    """Draws what a loop would otherwise draw again: XLA stores it on CPU, and fuses it elsewhere.
+    """Returns `draw(key)`, stored on CPU, where a loop would draw it again, and fused elsewhere.
 
     Left alone, XLA on CPU draws a mask inside the loop that uses it: once for each value that
     shares it, and in a loop that is vectorized for the size of the values, if at all, which leaves
-    the long chains of a draw waiting for each other. What a conditional returns is stored, so
-    there the draw is put into one whose condition always holds, but not to the compiler's
-    knowledge. On GPU a conditional makes the host wait for the device, and neither GPU nor TPU
-    gains from a stored mask.
-
-    Args:
-      draw: a function of a key that returns a tree of arrays.
-      key: one Threefry key. Consumed; do not reuse.
-
-    Returns:
-      `draw(key)`.
+    the long chains of a draw waiting for each other. What a conditional returns is stored, so there
+    the draw is put into one whose condition always holds, but not to the compiler's knowledge. On
+    GPU a conditional makes the host wait for the device, and neither GPU nor TPU gains from a
+    stored mask.
     """
     draw = jax.jit(draw)  # traced once: for its shapes, and for each platform
     drawn = jax.eval_shape(draw, key)
@@ -94,17 +72,10 @@ def materialize(draw: Callable[[jax.Array], Any], key: jax.Array) -> Any:
 
 
 def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draws words of 32 random bits.
+    """Draws `jax.random.bits(key, shape, uint32)` of the partitionable stream, at most 2^32 words.
 
-    They are `jax.random.bits(key, shape, uint32)` of the partitionable stream. Shifted right by 9
-    they are `2^23 * jax.random.uniform(key, shape)`: kept if below `keep_threshold(rate)`.
-
-    Args:
-      key: one Threefry key. Consumed; do not reuse.
-      shape: of the result, at most 2^32 words.
-
-    Returns:
-      uint32, of that shape.
+    Shifted right by 9 they are `2^23 * jax.random.uniform(key, shape)`: kept if below
+    `keep_threshold(rate)`.
     """
     coordinates = [jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(len(shape))]
     first, second = _threefry(jax.random.key_data(key), _counters(coordinates, shape))
@@ -112,16 +83,10 @@ def sample_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def split_in_two(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns two independent keys: `jax.random.split(key)` of the partitionable stream.
+    """Returns two independent keys, those of `jax.random.split(key)` of the partitionable stream.
 
-    `jax.random.split` itself follows the `jax_threefry_partitionable` flag. `fold_in` does not,
-    and returns what `split` does with the flag on.
-
-    Args:
-      key: one Threefry key. Consumed; do not reuse.
-
-    Returns:
-      Two typed keys.
+    `jax.random.split` itself follows the `jax_threefry_partitionable` flag. `fold_in` does not, and
+    returns what `split` does with the flag on.
     """
     return jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
 
@@ -129,14 +94,10 @@ def split_in_two(key: jax.Array) -> tuple[jax.Array, jax.Array]:
 def sample_words_from(
     key_words: jax.Array, shape: tuple[int, ...], axis: int, start: Any, length: int
 ) -> jax.Array:
-    """Returns `sample_words(key, shape)` from a start along an axis, and draws no others.
+    """Returns `length` positions of `sample_words(key, shape)` from a start along an axis.
 
-    Args:
-      key_words: `jax.random.key_data` of a `threefry2x32` key: a loop may use them in every step.
-      shape: of all words.
-      axis: the axis that is cut.
-      start: the first position along it, an int or a scalar that may be traced.
-      length: how many positions.
+    No other words are drawn. `key_words` are the key's `jax.random.key_data`, which a loop may use
+    in every step; `start` may be traced.
     """
     part = (*shape[:axis], length, *shape[axis + 1 :])
     coordinates = [jax.lax.broadcasted_iota(jnp.uint32, part, at) for at in range(len(shape))]
@@ -157,40 +118,23 @@ def normal_from(words: jax.Array) -> jax.Array:
 
 
 def whole_below(words: jax.Array, bound: Any) -> jax.Array:
-    """Turns random words into random integers.
+    """Returns `floor(words * bound / 2^32)`: random integers in [0, bound), or 0 if the bound is 0.
 
-    Args:
-      words: uint32, each of the 2^32 values equally likely.
-      bound: how many integers there are, uint32; may be traced and broadcasts to the words.
-
-    Returns:
-      `floor(words * bound / 2^32)`, uint32 in [0, bound); 0 if the bound is 0. Each integer has
-      its equal share of the words, to within one word.
+    Each has its equal share of the 2^32 words, to within one. `bound` is uint32 and may be traced.
     """
     return _multiply_high(words, jnp.asarray(bound, jnp.uint32))
 
 
 def drop_units(rate: Any) -> jax.Array:
-    """Returns how many of the 2^23 equally likely draws mean "dropped".
-
-    Args:
-      rate: fraction dropped, a float or a scalar array that may be traced.
-
-    Returns:
-      uint32 scalar in [0, 2^23]: what `keep_threshold` leaves.
-    """
+    """Returns how many of the 2^23 equally likely draws drop a value."""
     return np.uint32(GRID) - keep_threshold(rate)
 
 
 def keep_threshold(rate: Any) -> jax.Array:
     """Returns how many of the 2^23 equally likely draws mean "kept".
 
-    Args:
-      rate: fraction dropped, a float or a scalar array that may be traced.
-
-    Returns:
-      uint32 scalar: `ceil((float32(1) - float32(rate)) * 2^23)` within [0, 2^23], so that
-      comparing integers is comparing `uniform(key) < 1 - rate` exactly. 0 for NaN.
+    It is `ceil((float32(1) - float32(rate)) * 2^23)` within [0, 2^23], uint32, so that comparing
+    integers is comparing `uniform(key) < 1 - rate` exactly. 0 for NaN.
     """
     keep = jnp.float32(1) - jnp.asarray(rate).astype(jnp.float32)
     scaled = jnp.ceil(keep * np.float32(GRID))
@@ -200,12 +144,7 @@ def keep_threshold(rate: Any) -> jax.Array:
 
 
 def _counters(coordinates: Sequence[jax.Array], shape: tuple[int, ...]) -> Any:
-    """Returns the row-major index of elements, uint32, of an array of at most 2^32 of them.
-
-    Args:
-      coordinates: one uint32 array for each axis of `shape`; they broadcast against each other.
-      shape: of the array that the coordinates lie in.
-    """
+    """Returns the row-major index, uint32, of elements at coordinates, one array for each axis."""
     index: Any = np.uint32(0)
     for axis, coordinate in enumerate(coordinates):
         index = index + coordinate * np.uint32(math.prod(shape[axis + 1 :]) % 2**32)

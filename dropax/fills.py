@@ -187,10 +187,6 @@ def as_fill(fill: Any, owner: str, types: Mapping[str, type] = {}, *, each: str 
       types: further classes that text may hold, by name.
       each: what a tuple has one entry for: each "channel", of which entries are numbers, or each
         "field".
-
-    Raises:
-      ValueError: if there is no fill of that name, the text says none, or the tuple is empty.
-      TypeError: if it is anything else, or an object that is not hashable by value.
     """
     if isinstance(fill, str):
         fill = read_text(fill, FILLS, {**_TYPES, **types}, owner, "FromField('other')")
@@ -220,13 +216,7 @@ def needs_of(fill: Any) -> tuple[str, ...]:
 
 
 def fit_values(values: Any, image: jax.Array, owner: str) -> jax.Array:
-    """Returns values that a fill returned, checked, with as many axes as the image.
-
-    Args:
-      values: of the image's dtype; broadcasts to the image.
-      image: what is filled.
-      owner: the name of the values for the error.
-    """
+    """Returns values that a fill returned, checked, with as many axes as the image."""
     values = jnp.asarray(values)
     if values.dtype != image.dtype:
         cure = "Convert it with astype."
@@ -252,16 +242,7 @@ def _spatial_axes(image: jax.Array, channel_axis: int | None) -> tuple[int, ...]
 
 
 def fill_dropped(array: jax.Array, keep_mask: jax.Array, fill: Any) -> jax.Array:
-    """Replaces dropped values.
-
-    Args:
-      array: any dtype and shape.
-      keep_mask: bool or number, kept if not 0; broadcasts to the array.
-      fill: what dropped values become, of the array's dtype; broadcasts to the array.
-
-    Returns:
-      An array of the same shape and dtype.
-    """
+    """Replaces dropped values; the mask and the fill, of its dtype, broadcast to the array."""
     array, fill = jnp.asarray(array), jnp.asarray(fill)
     select: Any = jnp.where
     if _word_of(array.dtype):
@@ -271,20 +252,10 @@ def fill_dropped(array: jax.Array, keep_mask: jax.Array, fill: Any) -> jax.Array
 
 
 def exact_fill(fill: Any, dtype: Any, owner: str, *, in_range: bool = False) -> np.ndarray:
-    """Returns numbers in a dtype that can hold them.
+    """Returns numbers in a dtype that can hold them, of shape () or (numbers,).
 
-    Args:
-      fill: a number, or several.
-      dtype: of the array that they go into.
-      owner: the argument's name for the error.
-      in_range: whether a number past the range of a floating-point dtype is refused too.
-
-    Returns:
-      An array of that dtype, of shape () or (numbers,).
-
-    Raises:
-      ValueError: if an integer or bool dtype cannot hold a number exactly, or if a finite number
-        becomes infinite and `in_range` is True.
+    A ValueError if an integer dtype cannot hold one exactly, or, if `in_range` is True, one is past
+    the range of a floating-point dtype.
     """
     numbers = np.asarray(fill, object)
     if not jnp.issubdtype(dtype, jnp.inexact):
@@ -302,22 +273,10 @@ def exact_fill(fill: Any, dtype: Any, owner: str, *, in_range: bool = False) -> 
 
 
 def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> jax.Array:
-    """Clips values to a range, as on the real numbers.
+    """Clips values to a range, as on the real numbers; integers to the integers within it.
 
-    Values within the range are left untouched, bit for bit, and pass gradients on, even if they
-    are equal to a bound; but XLA on CPU flushes subnormal numbers to 0. NaN stays NaN.
-
-    Args:
-      array: any real dtype and any shape.
-      bounds: the lowest and the highest value. Integers are clipped to the integers between them.
-      owner: the argument's name for the error.
-
-    Returns:
-      An array of the same shape and dtype.
-
-    Raises:
-      TypeError: if the dtype is complex, which has no order.
-      ValueError: if the dtype has no finite value within the range.
+    Values within the range are left untouched, bit for bit, and pass gradients on, even if they are
+    equal to a bound; but XLA on CPU flushes subnormal numbers to 0. NaN stays NaN.
     """
     dtype = array.dtype
     if jnp.issubdtype(dtype, jnp.complexfloating):

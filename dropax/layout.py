@@ -15,23 +15,14 @@ ChannelAxis = int | Literal["auto"] | None
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The axes of one element.
-
-    Attributes:
-      shape: the element's shape.
-      channel_axis: the axis of its channels, from 0, or None if the element counts as one channel.
-    """
+    """The axes of one element: its shape, and that of its channels, or None for one channel."""
 
     shape: tuple[int, ...]
     channel_axis: int | None
 
     @classmethod
     def of(cls, shape: tuple[int, ...], channel_axis: ChannelAxis) -> "Layout":
-        """Finds the channel axis of an element.
-
-        Raises:
-          ValueError: if it has no such axis, is of a symbolic size, or holds more than 2^32 values.
-        """
+        """Finds the channel axis of an element; a ValueError if it has no such axis."""
         shape, rank = known_shape(shape), len(shape)
         if channel_axis is None or (channel_axis == "auto" and rank < 3):
             return cls(shape, None)
@@ -51,14 +42,7 @@ class Layout:
         return (*self.shape[:axis], *self.shape[axis + 1 :], self.shape[axis])
 
     def place(self, mask: jax.Array) -> jax.Array:
-        """Puts a mask onto the element's own axes.
-
-        Args:
-          mask: what a mode drew: an array that broadcasts to `channel_last_shape`.
-
-        Returns:
-          The mask with as many axes as the element, still of size 1 where it was.
-        """
+        """Puts a mask that a mode drew onto the element's own axes, of size 1 where it was."""
         mask = fit_sampled(mask, self.channel_last_shape)
         if self.channel_axis is None:
             return mask.reshape(mask.shape[:-1])
@@ -77,14 +61,9 @@ class Layout:
         return rank if self.channel_axis is None else self.channel_axis
 
     def fit(self, mask: Any, *, by_channel: bool) -> jax.Array:
-        """Returns a mask from the user as bools with the element's axes.
+        """Returns a user's mask as bools with the element's axes.
 
-        Args:
-          mask: an array, kept if not zero, that broadcasts to the element.
-          by_channel: whether a mask with one axis is along the channel axis.
-
-        Raises:
-          ValueError: if it does not broadcast to the element, or would change its shape.
+        By channel, a mask with one axis is along the channel axis.
         """
         name = "apply.random_params['keep_mask']"
         if by_channel and mask.ndim == 1:
@@ -95,15 +74,9 @@ class Layout:
         return broadcast_rank(mask, self.shape, name).astype(jnp.bool_)
 
     def fit_where(self, where: jax.Array, name: str) -> jax.Array:
-        """Returns a field that says where values may drop as bools with the element's axes.
+        """Returns the field of a where_key as bools with the element's axes.
 
-        Args:
-          where: an array, True if not zero, of the element's spatial axes, with or without the
-            channel axis. Any axis may have size 1.
-          name: the field's, for the error.
-
-        Raises:
-          ValueError: if it has other axes.
+        It has the spatial axes, with or without that of the channels; any may be of size 1.
         """
         spread = where
         if self.channel_axis is not None and where.ndim == len(self.spatial_axes):
@@ -118,23 +91,12 @@ class Layout:
     def follow(
         self, mask: jax.Array, shape: tuple[int, ...], name: str, cure: str = ""
     ) -> jax.Array:
-        """Returns the mask for another field of the same record.
+        """Returns the mask for another field of the same record, which broadcasts to that.
 
-        Args:
-          mask: the element's mask, as `fit` returns it.
-          shape: the other field's: the element's own; its spatial shape; or its spatial shape with
-            other channels along the same axis. Spatial axes may be a whole number of times shorter
-            than the element's, the last two by the same number.
-          name: the field's, for the error.
-          cure: for a mask that differs from channel to channel; by default, another mode.
-
-        Returns:
-          A mask that broadcasts to the other field. A cell of a shorter field is kept if every
-          pixel under it is.
-
-        Raises:
-          ValueError: if the field has none of these shapes, or if it has other channels than the
-            element and the mask differs from channel to channel.
+        The other field has the element's shape, or its spatial shape, with or without channels of
+        its own along the same axis. Spatial axes may be a whole number of times shorter, the last
+        two by the same number; such a cell is kept if every pixel under it is. `cure` is what else
+        would do if the mask differs from channel to channel.
         """
         if tuple(shape) == self.shape:
             return mask

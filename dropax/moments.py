@@ -21,17 +21,9 @@ from dropax.bits import normal_from, sample_words, sample_words_from
 # loops would be compiled anew in each call; inlined under an outer jit.
 @functools.partial(jax.jit, static_argnames="axes", inline=True)
 def mean_fill(array: jax.Array, axes: tuple[int, ...], where: Any = None) -> jax.Array:
-    """Returns the mean along some axes, as a constant to gradients.
+    """Returns the mean along axes of what is finite and in `where`, as a constant to gradients.
 
-    Exact if all values are equal, in every dtype.
-
-    Args:
-      array: any dtype. NaN and infinities do not count.
-      axes: of size 1 in the result.
-      where: bools that broadcast to the array, True where values count; None for everywhere.
-
-    Returns:
-      The mean in the array's dtype, rounded in integers; 0 if nothing counts.
+    Exact if all values are equal, in every dtype; rounded in integers; 0 if nothing counts.
     """
     pivot, offset, _ = _moments(array, axes, where)
     return _moved(pivot, offset)
@@ -41,17 +33,9 @@ def mean_fill(array: jax.Array, axes: tuple[int, ...], where: Any = None) -> jax
 def noise_fill(
     key: jax.Array, array: jax.Array, axes: tuple[int, ...], where: Any = None
 ) -> jax.Array:
-    """Draws normal noise with the mean and the standard deviation along some axes.
+    """Draws normal noise with the mean and the standard deviation along some axes, as `mean_fill`.
 
-    Args:
-      key: one typed key. Consumed; do not reuse.
-      array: any real dtype. NaN and infinities do not count.
-      axes: those that the moments are taken along.
-      where: as for `mean_fill`.
-
-    Returns:
-      An array of the same shape and dtype, rounded in integers. Before rounding it is
-      `mean + deviation * jax.random.normal(key, shape, float32)`.
+    Before rounding it is `mean + deviation * jax.random.normal(key, shape, float32)`.
     """
     shape, dtype = array.shape, array.dtype
     pivot, offset, deviation = _moments(array, axes, where)
@@ -95,15 +79,7 @@ def noise_fill(
 
 
 def in_dtype(values: jax.Array, dtype: Any) -> jax.Array:
-    """Returns computed values in a dtype: rounded for integer dtypes, and clipped to its range.
-
-    Args:
-      values: floating-point or complex numbers.
-      dtype: any numeric dtype, or bool, which is True from 0.5 on.
-
-    Returns:
-      An array of that dtype and the same shape.
-    """
+    """Returns computed values in a dtype: rounded for integer dtypes, and clipped to its range."""
     if dtype == jnp.bool_:
         return values >= 0.5
     if jnp.issubdtype(dtype, jnp.complexfloating):
@@ -130,12 +106,11 @@ def widened(array: jax.Array) -> jax.Array:
 def _moments(
     array: jax.Array, axes: tuple[int, ...], where: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the mean and the standard deviation of the finite values, as constants.
+    """Returns (pivot, offset, deviation) of the finite values, as constants.
 
-    Returns:
-      (pivot, offset, deviation): the mean is pivot + 2 * offset, the deviation 2 * deviation. The
-      pivot has the array's dtype, the others are at least float32. Halves, as the distance between
-      two finite numbers may overflow.
+    The mean is pivot + 2 * offset, the standard deviation 2 * deviation: halves, as the distance
+    between two finite numbers may overflow. The pivot has the array's dtype, the others are at
+    least float32.
     """
     array = jax.lax.stop_gradient(array)
     count: Any = math.prod(array.shape[axis] for axis in axes)

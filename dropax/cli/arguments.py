@@ -36,18 +36,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Returns the options of a command line, and makes the output folder.
-
-    Args:
-      argv: the arguments, or None for those of the process.
-
-    Returns:
-      A namespace of `files`, `modes` (each the text that was passed, and the mode), `presets`
-      (names), `rates`, `fill`, `seed`, `size` and `out`.
-
-    Raises:
-      SystemExit: with code 2 if an argument is wrong, and with 0 after `--help` and `--version`.
-    """
+    """Returns the options of a command line, and makes the output folder; exits if one is wrong."""
     parser = _Parser(
         prog="python -m dropax",
         description="Show what dropax drops: a contact sheet, and a table of dropped fractions.",

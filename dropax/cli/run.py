@@ -24,17 +24,7 @@ Configs = tuple[DropoutOperatorConfig, ...]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-      argv: the arguments, or None for those of the process.
-
-    Returns:
-      The exit code: 0; 1 if something could not be done, though the rest was; 130 after Ctrl-C.
-
-    Raises:
-      SystemExit: as `parse`.
-    """
+    """Runs the command line; returns 0, 1 if something could not be done, or 130 after Ctrl-C."""
     options = parse(argv)
     try:
         with jax.enable_x64(True), warnings.catch_warnings():  # 64-bit arrays stay what they are
@@ -88,19 +78,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def read_image(path: str, size: int) -> np.ndarray:
-    """Reads one image.
+    """Reads one image: a `.npy` file, or a picture, scaled down to `size` on its longest side.
 
-    Args:
-      path: a `.npy` file, or a picture that Pillow opens.
-      size: the longest side of a picture. A larger one is scaled down.
-
-    Returns:
-      The array of a `.npy` file, in the byte order of the machine. Of a picture, shape (H, W) if it
-      is gray and else (H, W, 3); uint8, or int32 or float32 if it is gray of more bits.
-
-    Raises:
-      ValueError: if an array is no image.
-      Exception: whatever a decoder raises, ImportError if Pillow is missing.
+    A picture has shape (H, W) if it is gray and else (H, W, 3), and is uint8, or int32 or float32
+    if it is gray of more bits. A ValueError if an array is no image; or whatever a decoder raises.
     """
     if path.endswith(".npy"):
         with open(path, "rb") as file:

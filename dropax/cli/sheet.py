@@ -20,12 +20,7 @@ class Row(NamedTuple):
 
 
 def write_sheet(path: str, title: str, headings: Sequence[str], rows: Sequence[Row]) -> None:
-    """Writes rows below a title and the headings of their columns.
-
-    Raises:
-      ImportError: if Pillow is missing.
-      OSError: if the file cannot be written.
-    """
+    """Writes rows below a title and the headings of their columns."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(13)

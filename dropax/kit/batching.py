@@ -153,8 +153,7 @@ class RecordEngine:
       draw: `(config, keys, records) -> params`, with a leading axis of as many records as keys.
         Of `records` only the shapes behind the leading axis matter.
       work: `(config, record, params, stats) -> record`, on one record.
-      constant: `(config, records) -> params`: what every record gets if the config is not
-        stochastic.
+      constant: `(config, records) -> params`: what every record gets if nothing is drawn.
       is_active: `(config, params) -> bools`, as for `batched`.
       is_shared: `(config) -> bool`, as for `batched`.
     """
@@ -242,8 +241,7 @@ class RecordEngine:
     ) -> tuple[Any, Any]:
         """Draws for records from their keys, and works on them; without keys, all get the same.
 
-        Returns:
-          (records, active): the records, and which of them changed, of shape () or (B,).
+        Returns the records, and which of them changed, of shape () or (B,).
         """
         records = jax.tree.map(jnp.asarray, records)
         one_by_one = config.batch_strategy == "scan"
@@ -291,12 +289,7 @@ def warn_if_baked(
 
 
 def records_of(batch: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Returns (data, states) of the `batch` of `apply_batch`; None for a `Batch` of nothing.
-
-    Raises:
-      TypeError: if it is neither a `Batch` nor a dict, or a leaf is no array.
-      ValueError: if there is no array, one without axes, or two that differ in length.
-    """
+    """Returns (data, states) of the `batch` of `apply_batch`; None for a `Batch` of nothing."""
     parts = (batch.data, batch.states) if isinstance(batch, Batch) else (batch, {})
     leaves = jax.tree.leaves(parts)
     if isinstance(batch, Batch) and not leaves:
@@ -315,13 +308,7 @@ _MANUAL_CURE = "Pass each shard's record_ids, and the epoch. Or: "
 
 
 def identify(record_ids: Any, epoch: Any, *, size: int, shared: bool) -> tuple[Any, Any]:
-    """Returns (ids, epoch) of `size` records, checked, in the form that goes through `jit`.
-
-    Raises:
-      TypeError: if ids or epoch are no integers.
-      ValueError: if one comes without the other, there is not one id for each record, one is
-        negative, or all records share a draw.
-    """
+    """Returns (ids, epoch) of `size` records, checked, in the form that goes through `jit`."""
     if record_ids is None:
         raise ValueError(must("apply_batch.record_ids", "be given if epoch is", None))
     if epoch is None:

@@ -14,24 +14,13 @@ import numpy as np
 
 
 def must(owner: str, constraint: str, value: Any, cure: str = "") -> str:
-    """Builds an error message.
-
-    Example:
-      >>> must("Config.rate", "be in [0.0, 1.0]", 1.5)
-      'Config.rate must be in [0.0, 1.0]; got 1.5.'
-    """
+    """Builds an error message: "Config.rate must be in [0.0, 1.0]; got 1.5."."""
     message = f"{owner} must {constraint}; got {describe(value)}."
     return f"{message} {cure}" if cure else message
 
 
 def describe(value: Any) -> str:
-    """Shows a value in a few characters, without reading an array's contents.
-
-    Example:
-      >>> import numpy as np
-      >>> describe(np.zeros((2, 3), np.uint8))
-      'an array of shape (2, 3) and dtype uint8'
-    """
+    """Shows a value in a few characters, without reading an array's contents."""
     if isinstance(value, np.generic):
         return repr(value)
     if is_array(value):

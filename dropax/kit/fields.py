@@ -14,10 +14,7 @@ from dropax.kit.errors import must, names
 
 
 def get_field(data: Any, path: str) -> Any:
-    """Returns what is at a dotted path, itself and not a copy.
-
-    Raises:
-      KeyError: if the path leads nowhere; the message lists what is there instead.
+    """Returns what is at a dotted path, itself; a KeyError lists what is there instead.
 
     Example:
       >>> get_field({"camera": {"rgb": 1, "depth": 2}}, "camera.depth")
@@ -39,16 +36,8 @@ def get_field(data: Any, path: str) -> Any:
 def set_field(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     """Returns a copy of nested dicts with a value put at a dotted path.
 
-    What is not on the path is shared, and dicts that are missing on the way are made.
-
-    Args:
-      data: nested dicts with string keys; left as it is.
-      path: where to put the value.
-      value: what to put there.
-
-    Raises:
-      TypeError: if the path leads through something that is not a dict.
-      ValueError: if there is a dict at the path, whose other fields would vanish.
+    What is not on the path is shared, and dicts that are missing on the way are made. A TypeError
+    if the path leads through anything else, a ValueError if it ends at a dict with fields.
 
     Example:
       >>> set_field({"image": 1}, "views.dropped", 2)
@@ -87,12 +76,7 @@ def remove_field(data: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def leading_size(tree: Any) -> int:
-    """Returns the length of the leading axis that all leaves of a tree share.
-
-    Raises:
-      TypeError: if a leaf is no array.
-      ValueError: if there is no leaf, one without axes, or two that differ.
-    """
+    """Returns the length of the leading axis that all arrays of a tree share."""
     first: tuple[str, int] | None = None
     for path, leaf in tree_flatten_with_path(tree)[0]:
         name = keystr(path, simple=True, separator=".")

@@ -71,15 +71,7 @@ def as_record_ids(ids: Any) -> Any:
 
 
 def as_epoch(epoch: Any) -> Any:
-    """Returns an epoch as a uint32 scalar.
-
-    Args:
-      epoch: an int in [0, 2^32), or an integer scalar array, which may be traced.
-
-    Raises:
-      TypeError: if it is of the wrong type.
-      ValueError: if an int is out of range, or an array no scalar.
-    """
+    """Returns an epoch, an int in [0, 2^32) or an integer scalar array, as a uint32 scalar."""
     if isinstance(epoch, np.ndarray | np.generic) and epoch.shape == ():
         epoch = epoch.item()
     if not is_array(epoch):
@@ -93,12 +85,9 @@ def as_epoch(epoch: Any) -> Any:
 
 
 def id_keys(key: jax.Array, epoch: Any, ids: Any) -> jax.Array:
-    """Returns one key for each record: `fold_in` of a tag, the epoch, the high and the low word.
+    """Returns the key of each record: `fold_in` of a tag, the epoch, the high and the low word.
 
-    Args:
-      key: one typed key, an operator's own.
-      epoch: uint32 scalar.
-      ids: uint32, shape (B,), or (B, 2), words (low, high).
+    `key` is an operator's own; `ids` are as `as_record_ids` returns them.
     """
     base = fold_in(fold_in(key, _IDS), epoch)
     ids = jnp.asarray(ids)

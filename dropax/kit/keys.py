@@ -10,16 +10,7 @@ from dropax.kit.errors import must
 
 
 def as_keys(key: Any, owner: str) -> jax.Array:
-    """Returns Threefry keys for typed or legacy keys of any implementation; see `threefry_key`.
-
-    Args:
-      key: a typed key array of any shape, or a legacy `uint32` array of shape
-        `(..., words of a key)` for JAX's default implementation.
-      owner: the argument's name for the error.
-
-    Raises:
-      TypeError: if `key` is neither.
-    """
+    """Returns Threefry keys for typed keys of any shape, or legacy keys; else a TypeError."""
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return threefry_key(key)
     if getattr(key, "dtype", None) == jnp.uint32 and getattr(key, "ndim", 0) >= 1:
@@ -41,18 +32,7 @@ def as_key(key: Any, owner: str) -> jax.Array:
 
 
 def record_keys(key: Any, batch_size: int, owner: str) -> jax.Array:
-    """Returns one key for each record of a batch, shape `(batch_size,)`.
-
-    Args:
-      key: one key for the batch, of which record i gets `fold_in(key, i)`; or `(batch_size,)` keys,
-        which are returned as they are.
-      batch_size: how many records there are.
-      owner: the argument's name for the error.
-
-    Raises:
-      TypeError: if `key` is no key.
-      ValueError: if there are several keys, but not one for each record.
-    """
+    """Returns the key of each record: `fold_in(key, i)`, or the keys that were given for each."""
     keys = as_keys(key, owner)
     if keys.shape == ():
         return fold_in_each(keys, jnp.arange(batch_size, dtype=jnp.uint32))
@@ -75,14 +55,8 @@ def threefry_key(key: jax.Array) -> jax.Array:
     """Returns Threefry keys for keys of any implementation, so that there is one stream.
 
     `vmap` over keys of `rbg` draws something else than each key alone, so that masks would depend
-    on the batch; and drawing from them one by one takes a loop over records.
-
-    Args:
-      key: a typed key array of any shape.
-
-    Returns:
-      Keys of the same shape: those of `threefry2x32` as they are. The words of any other key are
-      hashed: folded one after the other into a key of this package.
+    on the batch; and drawing from them one by one takes a loop over records. So the words of any
+    other key are hashed: folded one after the other into a key of this package.
     """
     if str(jax.random.key_impl(key)) == "threefry2x32":
         return key
@@ -115,14 +89,7 @@ def varying_axes(tree: Any) -> frozenset[str]:
 
 
 def refuse_shared_key(key: jax.Array, data: Any, owner: str, cure: str = "") -> None:
-    """Raises a ValueError if JAX shows that every shard of a manual axis would draw the same.
-
-    Args:
-      key: what is drawn from.
-      data: what it is drawn for.
-      owner: the argument's name for the error.
-      cure: what else would do.
-    """
+    """Refuses a key of which JAX shows that all shards of a manual axis would draw the same."""
     shared = sorted(varying_axes(data) - varying_axes(jax.random.key_data(key)))
     if shared:
         axis = shared[0]

@@ -27,16 +27,9 @@ def call_over_mesh(
 ) -> Any:
     """Calls a function of records, some of which have explicit axes; inside it they are automatic.
 
-    Args:
-      function: `(config, state, records, *rest) -> (records, summary)`.
-      config: any tree of arrays, and so are the other arguments.
-      state: see there.
-      records: a tree of arrays with a leading batch axis.
-      *rest: see there.
-
-    Returns:
-      What the function returns. An array of its records lies as the first one of its shape did that
-      was given, or else as the batch axis does, and the summary is on every device.
+    All arguments are trees of arrays, and the function returns (records, summary). An array of its
+    records lies as the first one of its shape did that was given, or else as the batch axis does,
+    and the summary is on every device.
     """
     arguments = (config, state, records, *rest)
     mesh, given = explicit_mesh(arguments), jax.tree.leaves(records)

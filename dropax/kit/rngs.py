@@ -94,19 +94,11 @@ class Rngs:
 
 
 def draw_key(rngs: Any, stream: str | None, owner: str) -> jax.Array:
-    """Draws one fresh typed key.
+    """Draws one fresh typed key from a named stream, or from the default one if that is None.
 
-    Args:
-      rngs: an `Rngs`, an int seed, a key, or anything that returns a key when its stream is called:
-        `rngs.<stream>()`, or `rngs()` if it has no such stream. A seed or a key counts as a stream
-        never drawn from.
-      stream: the stream's name, or None for the default one.
-      owner: the argument's name for the error.
-
-    Raises:
-      TypeError: if `rngs` is none of these, or returns something that is not a key.
-      KeyError: if it is an `Rngs` with neither that stream nor a default one.
-      ValueError: if a seed is not in [0, 2^32), or several keys are given.
+    `rngs` is an `Rngs`, an int seed, a key, or anything that returns a key when its stream is
+    called: `rngs.<stream>()`, or `rngs()` if it has no such stream. A seed or a key counts as a
+    stream never drawn from.
     """
     if isinstance(rngs, Rngs):
         return rngs[stream or "default"]()

@@ -63,12 +63,7 @@ def shortest(value: Any, names: Mapping[str, Any]) -> Any:
 def write_text(value: Any, owner: str) -> str:
     """Writes an object as Python does, without the options that have their defaults.
 
-    Args:
-      value: None, a bool, a number, a string, a tuple of these, or a dataclass of them.
-      owner: the argument's name for the error.
-
-    Raises:
-      TypeError: if it is or holds anything else.
+    An object is None, a bool, a number, a string, a tuple of these, or a dataclass of them.
 
     Example:
       >>> from dropax import Box, OneOf
@@ -94,7 +89,7 @@ def write_text(value: Any, owner: str) -> str:
 def read_text(
     text: str, names: Mapping[str, Any], types: Mapping[str, type], owner: str, example: str
 ) -> Any:
-    """Returns what a text stands for.
+    """Returns what a text stands for, or raises a ValueError that says what is wrong, and where.
 
     Args:
       text: one of the names; or a call of a class, a number, or a tuple or list of these, whose
@@ -103,9 +98,6 @@ def read_text(
       types: the dataclasses that may be called, by name.
       owner: the argument's name for the error.
       example: a text that would do, for the error.
-
-    Raises:
-      ValueError: if it is anything else; says what is wrong, and at which character.
 
     Example:
       >>> from dropax import Box

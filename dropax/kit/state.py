@@ -131,12 +131,7 @@ def init_state(config: OperatorConfig, key: Any = None) -> OperatorState:
 
 
 def new_state(key: jax.Array, statistics: dict[str, Any] | None = None) -> OperatorState:
-    """Returns the state, at step 0 with counts of zero, of an operator that has not run.
-
-    Args:
-      key: one typed key; copied, so that donating the state never invalidates the caller's key.
-      statistics: to start with, or None; copied too.
-    """
+    """Returns a state at step 0 with counts of zero, whose buffers are its own."""
     Process.require_own()
     zero = jnp.zeros((), jnp.uint32)
     words = jnp.zeros((2,), jnp.uint32)

@@ -72,15 +72,9 @@ def _kind(leaf: Any) -> str:
 
 
 def stack_trees(trees: list[Any], part: str) -> Any:
-    """Stacks the leaves of trees of one structure; returns {} for no trees.
+    """Stacks the leaves of trees of one structure, arrays or numbers; returns {} for no trees.
 
-    Args:
-      trees: one for each record; their leaves are arrays or numbers.
-      part: which part of a record they are, for the error.
-
-    Raises:
-      TypeError: if a leaf is no array or number.
-      ValueError: if structures, shapes or dtypes differ.
+    `part` says which part of a record they are, for the error if they differ.
     """
     if not trees:
         return {}
@@ -113,11 +107,7 @@ def stack_trees(trees: list[Any], part: str) -> Any:
 
 
 def as_array(leaf: Any) -> Any:
-    """Returns an array of another library, such as torch, as one that JAX takes.
-
-    Raises:
-      TypeError: if it is on a device or of a dtype that neither NumPy nor JAX reads.
-    """
+    """Returns an array of another library, such as torch, as one that JAX takes."""
     if isinstance(leaf, jax.Array | np.ndarray | np.generic) or not hasattr(leaf, "__dlpack__"):
         return leaf
     try:

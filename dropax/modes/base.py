@@ -42,10 +42,7 @@ class Mode(Protocol):
 
 
 def one_dispatch(sample: _Sample) -> _Sample:
-    """Compiles a mode's `sample` for eager calls, and gives it a Threefry key for any other.
-
-    It is inlined under an outer jit.
-    """
+    """Compiles a mode's `sample` for eager calls, and gives it a Threefry key for any other."""
 
     @functools.partial(jax.jit, static_argnums=(0, 2), inline=True)
     @functools.wraps(sample)
@@ -58,16 +55,7 @@ def one_dispatch(sample: _Sample) -> _Sample:
 
 
 def fit_sampled(mask: Any, element_shape: tuple[int, ...]) -> jax.Array:
-    """Returns what a mode's `sample` returned, checked, with as many axes as the element.
-
-    Args:
-      mask: from a mode that may be a user's own.
-      element_shape: what the mask must broadcast to.
-
-    Raises:
-      TypeError: if it is no array of bools.
-      ValueError: if it does not broadcast to the element.
-    """
+    """Returns what a mode's `sample` returned, checked, with as many axes as the element."""
     owner = "the mask that a mode's sample returns"
     if getattr(mask, "dtype", None) != jnp.bool_:
         raise TypeError(must(owner, "be an array of bools, True where kept", mask))
@@ -80,16 +68,7 @@ def sample_mask(mode: Mode, key: jax.Array, element_shape: tuple[int, ...], rate
 
 
 def expected_fraction(mode: Mode, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-    """Returns the expected dropped fraction of a mode's masks.
-
-    Args:
-      mode: a mode object.
-      element_shape: `(..., channels)`.
-      rate: a float or a scalar array that may be traced.
-
-    Returns:
-      float32 scalar in [0, 1]: the rate, unless the mode says otherwise.
-    """
+    """Returns the expected dropped fraction of a mode: the rate, unless the mode says otherwise."""
     own = getattr(mode, "expected_dropped_fraction", None)
     if own is not None:
         return jnp.asarray(own(element_shape, rate), jnp.float32)
@@ -97,18 +76,7 @@ def expected_fraction(mode: Mode, element_shape: tuple[int, ...], rate: Any) -> 
 
 
 def spatial_shape(mode: Any, element_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the axes of an element that are no channels, of which there must be one at least.
-
-    Args:
-      mode: who asks, for the error.
-      element_shape: `(..., channels)`.
-
-    Returns:
-      All but the last size.
-
-    Raises:
-      ValueError: if there are only channels.
-    """
+    """Returns all sizes of an element but that of the channels, which must not be the only one."""
     if len(element_shape) < 2:
         owner = f"the element that {type(mode).__name__} drops from"
         raise ValueError(must(owner, "have a spatial axis beside the channels", element_shape))
@@ -118,9 +86,7 @@ def spatial_shape(mode: Any, element_shape: tuple[int, ...]) -> tuple[int, ...]:
 def known_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
     """Returns the shape of an element as ints.
 
-    Raises:
-      ValueError: if a size is symbolic (`jax.export`), or the element holds more values than a word
-        can count.
+    A ValueError if a size is symbolic (`jax.export`), or there are more values than a word counts.
     """
     if not all(isinstance(size, int | np.integer) for size in shape):
         cure = "Only the batch axis may be symbolic."
@@ -132,16 +98,7 @@ def known_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
 
 
 def require_sizes(owner: str, sizes: Any) -> None:
-    """Refuses what is neither a positive int nor a tuple of them.
-
-    Args:
-      owner: the argument's name for the error.
-      sizes: what came.
-
-    Raises:
-      TypeError: if it is of the wrong type.
-      ValueError: if one of them is below 1, or the tuple is empty.
-    """
+    """Refuses what is neither a positive int nor a tuple of them."""
     if not isinstance(sizes, tuple):
         require_whole(owner, sizes, 1)
         return
@@ -152,16 +109,7 @@ def require_sizes(owner: str, sizes: Any) -> None:
 
 
 def require_aspect_ratio(owner: str, bounds: Any) -> None:
-    """Refuses what is no range of aspect ratios.
-
-    Args:
-      owner: the argument's name for the error.
-      bounds: what came.
-
-    Raises:
-      TypeError: if it is no tuple of numbers.
-      ValueError: if it is not (low, high), or too extreme.
-    """
+    """Refuses what is no range of aspect ratios (low, high)."""
     if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
         cure = "Pass a tuple such as (0.5, 2.0)."
         raise TypeError(must(owner, "be a tuple of two numbers", bounds, cure))
@@ -174,19 +122,7 @@ def require_aspect_ratio(owner: str, bounds: Any) -> None:
 def sizes_along(
     owner: str, sizes: int | tuple[int, ...], spatial: Sequence[int]
 ) -> tuple[int, ...]:
-    """Returns a size for each spatial axis, none larger than the axis, and none below 1.
-
-    Args:
-      owner: the argument's name for the error.
-      sizes: one for all axes, or one for each.
-      spatial: the sizes of the axes.
-
-    Returns:
-      As many sizes as axes.
-
-    Raises:
-      ValueError: if there are several, but not one for each axis.
-    """
+    """Returns a size for each spatial axis, none larger than the axis, and none below 1."""
     each = sizes if isinstance(sizes, tuple) else (sizes,) * len(spatial)
     if len(each) != len(spatial):
         raise ValueError(must(owner, f"have one size for each of {len(spatial)} axes", sizes))

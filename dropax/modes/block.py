@@ -99,11 +99,7 @@ class Block:
 
 @functools.lru_cache(maxsize=64)
 def _levels(spatial: tuple[int, ...], sides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Makes thresholds for seeds from none to all.
-
-    Returns:
-      (units, thresholds): what each level drops, and below which word a block starts.
-    """
+    """Returns what each level of seeds drops, and below which word a block starts."""
     if 0 in spatial:  # there is nothing to drop, so any seed will do
         spatial = sides = (1,) * len(spatial)
     # How many blocks can cover a pixel, and how many pixels are so, as shares of all.

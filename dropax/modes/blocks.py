@@ -147,15 +147,7 @@ class Blocks:
         What is missing is known only after the rectangles before are placed, and a GPU would launch
         each of these steps by itself. So a round of rectangles counts on what each adds on average.
         As that may fall short, further rounds assume that an eighth of the cells is still missing.
-        All rounds are drawn side by side.
-
-        Args:
-          words: uint32, shape (rectangles,).
-          dropped: how many cells drop, uint32 scalar.
-          count: how many cells there are.
-
-        Returns:
-          uint32, shape (rectangles,).
+        All rounds are drawn side by side, a word and a uint32 area for each rectangle.
         """
         least = jnp.clip(dropped, np.uint32(1), np.uint32(min(self.min_cells, count)))
         is_first = jnp.arange(_ROUNDS) == 0
@@ -185,8 +177,7 @@ def _bits_of(position: jax.Array, first: jax.Array, length: jax.Array) -> jax.Ar
 def _least_areas(aspect_ratio: tuple[float, float], rows: int) -> np.ndarray:
     """Returns for each aspect ratio from which area on a rectangle has 1, 2, ... rows.
 
-    Returns:
-      uint32, shape (ratios, rows): how many of its areas a rectangle reaches is its height.
+    Of shape (ratios, rows): how many of its areas a rectangle reaches is its height.
     """
     ratios = ratios_between(*aspect_ratio)
     # The height is the root of area * ratio, rounded: above k rows from (k + 1/2)^2 / ratio on. It

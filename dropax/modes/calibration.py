@@ -30,13 +30,9 @@ def ratios_between(low: float, high: float) -> np.ndarray:
 
 
 def fraction_units(fractions: np.ndarray) -> np.ndarray:
-    """Counts fractions in units of 2^-23, as a rate of that value counts.
+    """Counts fractions, ascending from 0.0 to 1.0 along the last axis, in units of 2^-23.
 
-    Args:
-      fractions: expected dropped fractions, ascending from 0.0 to 1.0 along the last axis.
-
-    Returns:
-      uint32 of the same shape; only 0.0 is 0, and only 1.0 is 2^23.
+    Only 0.0 is 0, and only 1.0 is 2^23.
     """
     # The last bits, which may differ from one machine's linear algebra to the other's, decide
     # nothing.
@@ -47,32 +43,16 @@ def fraction_units(fractions: np.ndarray) -> np.ndarray:
 
 
 def pick_level(word: jax.Array, rate: Any, units: jax.Array | np.ndarray) -> jax.Array:
-    """Draws the level of one record.
-
-    Args:
-      word: uint32 scalar, 32 random bits.
-      rate: a float or a scalar array that may be traced.
-      units: what each level drops, from `fraction_units`, shape (levels,).
-
-    Returns:
-      int32 scalar: an index into the levels, such that the expected fraction is the rate.
-    """
+    """Draws an index into levels that drop `units`, such that the expected fraction is the rate."""
     below, _, gap, missing = _bracket(rate, jnp.asarray(units))
     return below + (whole_below(word, gap) < missing).astype(jnp.int32)
 
 
 def pick_sides(word: jax.Array, rate: Any, units: jax.Array, sides: jax.Array) -> jax.Array:
-    """Draws the sides of one record, as `pick_level` draws a level.
+    """Draws the sides of one record, int32 of shape (axes,), as `pick_level` draws a level.
 
-    Args:
-      word: uint32 scalar, 32 random bits.
-      rate: a float or a scalar array that may be traced.
-      units: what each level drops, from `fraction_units`, shape (levels,).
-      sides: of each level, int32, shape (levels, axes). Where a level is more than a pixel larger
-        than the one before, sides in between are drawn too, for which fractions are interpolated.
-
-    Returns:
-      int32, shape (axes,), such that the expected fraction is the rate.
+    `sides` are of each level, shape (levels, axes). Where a level is more than a pixel larger than
+    the one before, sides in between are drawn too, for which fractions are interpolated.
     """
     below, above, gap, missing = _bracket(rate, units)
     draw = whole_below(word, gap)
@@ -95,15 +75,9 @@ def _bracket(rate: Any, units: jax.Array) -> tuple[jax.Array, jax.Array, jax.Arr
 
 
 def start_range(size: int, side: Any, border: Border) -> tuple[Any, Any]:
-    """Returns where an interval may start: the first position, and how many there are.
+    """Returns where an interval may start: (first position, how many), all of them equally likely.
 
-    Args:
-      size: positions on the axis.
-      side: length of the interval; an int, or an int32 array that may be traced.
-      border: "inside" keeps the interval on the axis; "clip" centres it on any position.
-
-    Returns:
-      (first, count). All of them are equally likely.
+    The border "inside" keeps the interval on the axis, "clip" centres it on any position.
     """
     if border == "inside":
         return 0, size - side + 1
@@ -118,16 +92,9 @@ def largest_side(size: int, border: Border) -> int:
 def box_fractions(
     sides: np.ndarray, spatial: tuple[int, ...], count: int, border: Border
 ) -> np.ndarray:
-    """Returns the fraction that boxes of the same size cover in expectation, overlaps counted once.
+    """Returns the fraction that `count` boxes of the same size cover in expectation, for each size.
 
-    Args:
-      sides: ints, shape (levels, axes).
-      spatial: positions on each axis.
-      count: boxes; each is placed on its own.
-      border: as in `start_range`.
-
-    Returns:
-      float64, shape (levels,).
+    Overlaps count once. `sides` are ints of shape (levels, axes), the result is of shape (levels,).
     """
     every, last = np.arange(count + 1), len(spatial) - 1
     # spared[level, m]: how likely a position is spared by m boxes that cover it along the axes
@@ -146,18 +113,10 @@ def box_fractions(
 def coverage(
     sides: np.ndarray, size: int, border: Border, total: np.ndarray, chosen: np.ndarray
 ) -> np.ndarray:
-    """Says for several intervals on one axis how many of them cover a position.
+    """Returns how likely `chosen` of `total` intervals cover a position, on average over positions.
 
-    Args:
-      sides: lengths of an interval, ints, shape (sides,).
-      size: positions on the axis.
-      border: as in `start_range`.
-      total: numbers of intervals, ints; broadcasts against `chosen`.
-      chosen: numbers of intervals that cover the position.
-
-    Returns:
-      float64, for each length an array of the shape of `total` and `chosen`: the probability,
-      averaged over positions, that `chosen` of `total` intervals cover one.
+    For each length of an interval, `sides`, an array of the shape that the two numbers broadcast
+    to.
     """
     total, chosen = np.broadcast_arrays(total, chosen)
     highest = int(total.max())
@@ -233,15 +192,9 @@ def run_itself(lengths: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray
 def gauss_rule(lengths: np.ndarray, degree: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns points and weights whose sums are means over the integers from 0 to below a length.
 
-    Everything is elementwise: linear algebra starts threads, which take seconds to find a core on a
-    machine that is busy.
-
-    Args:
-      lengths: ints, shape (lengths,), above `longest_sum(degree)`.
-      degree: of the polynomials that are summed exactly.
-
-    Returns:
-      (points, weights): float64, shape (lengths, degree // 2 + 1).
+    Exact for polynomials up to the degree; lengths are above `longest_sum(degree)`, and the results
+    of shape (lengths, degree // 2 + 1). Everything is elementwise: linear algebra starts threads,
+    which take seconds to find a core on a machine that is busy.
     """
     # The polynomials that are orthonormal on the run, moved to [-1, 1] (the discrete Chebyshev
     # polynomials), follow z p[k] = a[k] p[k-1] + a[k+1] p[k+1]. The points are the zeros of

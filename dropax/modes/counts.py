@@ -19,18 +19,7 @@ _FEW, _SEVERAL = 32, 256
 
 
 def sample_exactly(key: jax.Array, rate: Any, units: int, *, min_kept: int = 0) -> jax.Array:
-    """Draws which units are kept if the number of those that drop is exact.
-
-    Args:
-      key: one typed key. Consumed; do not reuse.
-      rate: fraction dropped, a float or a scalar array that may be traced.
-      units: how many there are.
-      min_kept: no fewer are kept.
-
-    Returns:
-      bool, shape (units,), True where kept: all but `draw_count` of them, each set of so many
-      equally likely.
-    """
+    """Draws which units are kept: all but `draw_count` of them, each set equally likely."""
     words = sample_words(key, (1 + units,))
     dropped = draw_count(words[0], rate, units)
     kept = np.uint32(units) - jnp.minimum(dropped, np.uint32(units - min_kept))
@@ -38,16 +27,10 @@ def sample_exactly(key: jax.Array, rate: Any, units: int, *, min_kept: int = 0) 
 
 
 def draw_count(word: jax.Array, rate: Any, units: int) -> jax.Array:
-    """Draws how many units drop: `rate * units`, rounded at random if it is not whole.
+    """Draws how many units drop, uint32: `rate * units`, rounded at random if it is not whole.
 
-    Args:
-      word: uint32 scalar, 32 random bits.
-      rate: a float or a scalar array that may be traced.
-      units: how many there are.
-
-    Returns:
-      uint32 scalar in [0, units], whose expectation is `rate * units`. If that is whole, as far as
-      a rate in multiples of 2^-23 can tell, it is always that number.
+    Its expectation is `rate * units`. If that is whole, as far as a rate in multiples of 2^-23 can
+    tell, it is always that number.
     """
     whole, part = _product(rate, units)
     return whole + (word < part).astype(jnp.uint32)
@@ -79,17 +62,7 @@ def _product(rate: Any, units: int) -> tuple[jax.Array, jax.Array]:
 
 
 def choose_lowest(words: jax.Array, count: jax.Array) -> jax.Array:
-    """Chooses the units with the lowest words; of equal words the first come first.
-
-    If the words are random, all subsets of that size are equally likely, but for equal words.
-
-    Args:
-      words: uint32, shape (units,).
-      count: how many are chosen, uint32 scalar in [0, units]; may be traced.
-
-    Returns:
-      bool, shape (units,), True for exactly `count` of them.
-    """
+    """Returns True for exactly the `count` units with the lowest words, the first of equal ones."""
     if words.shape[0] <= _FEW:
         return _lowest_of_pairs(words, count)
     off_cpu = _lowest_of_pairs if words.shape[0] <= _SEVERAL else _lowest_by_sorting
@@ -116,7 +89,7 @@ def _lowest_by_sorting(words: jax.Array, count: jax.Array) -> jax.Array:
 
 
 def _lowest_by_bisection(words: jax.Array, count: jax.Array) -> jax.Array:
-    """`choose_lowest` by finding the bound below which `count` units are, bit by bit.
+    """Does as `choose_lowest` by finding the bound below which `count` units are, bit by bit.
 
     Sorting takes ten times as long on CPU; elsewhere each step of this loop launches kernels.
     """

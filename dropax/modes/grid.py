@@ -132,12 +132,7 @@ def _turns(share: jax.Array) -> jax.Array:
 
 @functools.lru_cache(maxsize=64)
 def _levels(unit: int | tuple[int, int], axes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Makes the sizes that squares can have.
-
-    Returns:
-      (units, sides, table): the units; the side of each level, at most the unit;
-      and for each unit the fraction that each level drops.
-    """
+    """Returns the units, the side of each level, and for each unit what each level drops."""
     low, high = unit if isinstance(unit, tuple) else (unit, unit)
     units = np.linspace(low, high, min(high - low + 1, _MOST)).round().astype(np.uint32)
     levels = high + 1

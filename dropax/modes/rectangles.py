@@ -36,10 +36,9 @@ def require_count(owner: str, count: Any) -> None:
 def size_levels(
     spatial: tuple[int, ...], count: int, aspect_ratio: tuple[float, float], border: Border
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Makes the sizes that boxes can have, for each aspect ratio a row from none to all.
+    """Returns the sizes that boxes can have, for each aspect ratio a row from none to all.
 
-    Returns:
-      (units, sides): what each drops, shape (ratios, levels); its sides, (ratios, levels, axes).
+    (units, sides): what each drops, shape (ratios, levels); its sides, (ratios, levels, axes).
     """
     if max(spatial) > _LONGEST:
         owner = "a spatial axis that boxes or bands are drawn on"
@@ -61,11 +60,8 @@ def size_levels(
 def _growth(spatial: tuple[int, ...], ratio: float, border: Border, most: int) -> np.ndarray:
     """Lets a box grow from nothing to all, by a pixel along one axis at a time.
 
-    Of more levels than `most`, half of these are the first ones, and the others grow by a constant
-    factor.
-
-    Returns:
-      Its sides, int64, shape (levels, axes), the first of them all 0.
+    Returns its sides, of shape (levels, axes). Of more levels than `most`, half are the first ones,
+    and the others grow by a constant factor.
     """
     shares = np.ones(len(spatial))
     if len(spatial) > 1:

@@ -22,21 +22,7 @@ def add_mode(kind: type, name: str | None) -> None:
 
 
 def as_mode(mode: Any, owner: str, types: Mapping[str, type] = {}) -> Mode:
-    """Returns the mode object of a mode.
-
-    Args:
-      mode: a mode's name, which stands for its object's defaults; text, as the object is written in
-        Python; or a mode object.
-      owner: the argument's name for the error.
-      types: further classes that text may hold, by name.
-
-    Returns:
-      The mode object.
-
-    Raises:
-      ValueError: if there is no mode of that name, or the text says none.
-      TypeError: if it is neither a string nor a hashable object with a `sample` method.
-    """
+    """Returns the mode object of a name, a text, which may hold `types` too, or an object."""
     if isinstance(mode, str):
         mode = read_text(mode, MODES, {**TYPES, **types}, owner, "Box(count=3)")
     if not callable(getattr(type(mode), "sample", None)):
