@@ -72,14 +72,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         axis of an element of three axes or more, and none otherwise.
       share_mask: whether all records of a batch get the mask and the rate of the first.
       seed: seed of the fixed pattern of a deterministic config, in [0, 2^32).
-      stream_name: stream of `rngs` that an operator draws its key from; None for the default one.
-      batch_strategy: "vmap" runs a batch at once, "scan" record by record, in less memory. The
-        masks are the same.
-      batch_stats_fn: function of data that returns a dict of statistics, or None.
-      precomputed_stats: such a dict, or None. Arrays in it are copied.
-      cacheable: whether a deterministic operator keeps its mask between eager calls.
-      validate_domain_constraints: whether a fill beyond the range of a floating-point dtype is an
-        error.
+      **others: as in `OperatorConfig` and `ModalityOperatorConfig`.
 
     Raises:
       TypeError: if an argument is of the wrong type.

@@ -47,9 +47,8 @@ _OWN = ("config", "rngs", "name", "_state", "_process", "_cache", "_lock", "_lay
 def atomic(method: Method) -> Method:
     """Lets one thread at a time through the methods that read an operator's state and replace it.
 
-    Else two threads could draw from one step, and the count of one would be lost. A thread that
-    holds the lock may call further methods. Each operator has a lock of its own, which is no part
-    of its copies, nor of its pytree.
+    Else two threads could draw from one step. A thread that holds the lock may call further
+    methods.
     """
 
     @functools.wraps(method)
@@ -283,26 +282,21 @@ class ModalityOperator:
         return self.apply_batch(batch, stats, record_ids=record_ids, epoch=epoch)
 
     def get_output_structure(self, sample_data: Any, sample_state: Any) -> tuple[Any, Any]:
-        """Returns the structure of what `apply` returns, with None for leaves.
+        """Returns (data, state) as `apply` returns them, with None for leaves.
 
         Args:
           sample_data: the data of one element, or its shapes (`jax.ShapeDtypeStruct`).
           sample_state: the state of one element; may hold anything.
-
-        Returns:
-          (data, state), trees with None leaves.
         """
         data, state = self._trace(sample_data, sample_state)
         return jax.tree.map(lambda _: None, data), state
 
     def output_spec(self, input_spec: Any) -> Any:
-        """Returns what `apply` makes of an element, as shapes and dtypes.
+        """Returns the shapes and dtypes of the data that `apply` returns, with every field it adds.
 
         Args:
-          input_spec: the data of an element as `jax.ShapeDtypeStruct`, or an `Element` of these.
-
-        Returns:
-          The same kind, with every field that `apply` adds.
+          input_spec: the data of an element as `jax.ShapeDtypeStruct`, or an `Element` of these;
+            the same comes back.
         """
         if isinstance(input_spec, Element):
             return input_spec.replace(data=self._trace(input_spec.data, input_spec.state)[0])
@@ -345,13 +339,10 @@ class ModalityOperator:
         self._state = new_state
 
     def get_operation_stats(self) -> dict[str, int]:
-        """Returns how many records were worked on and how many were left alone.
+        """Returns how many records were worked on and how many were left alone, outside of jit.
 
         Returns:
           `{"applied_count": ..., "skipped_count": ...}`.
-
-        Raises:
-          ValueError: if the operator is traced.
         """
         if is_traced(self._state):
             raise ValueError("get_operation_stats must be called outside of jit.")
@@ -388,10 +379,9 @@ class ModalityOperator:
         return self.get_statistics()
 
     def get_statistics(self) -> dict[str, Any] | None:
-        """Returns the statistics that were set or computed last, else the precomputed ones.
+        """Returns a copy of the statistics that were set or computed last, or the precomputed ones.
 
-        Returns:
-          A copy, or None if there are none, or if they were reset since.
+        None if there are none, or if they were reset since.
         """
         return copy_tree(self._state.statistics)
 
@@ -463,15 +453,7 @@ class ModalityOperator:
         return twin
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the state as plain arrays, numbers and strings, for a checkpoint.
-
-        Returns:
-          A dict that `numpy.savez`, pickle, msgpack or Orbax (as a PyTree) can store; see
-          `set_state`.
-
-        Raises:
-          ValueError: if the operator is traced.
-        """
+        """Returns the state for a checkpoint, as `dropax.save_state` does; see `set_state`."""
         if is_traced(self._state):
             raise ValueError("get_state must be called outside of jit; the state is traced.")
         return save_state(self._state)
