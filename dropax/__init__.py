@@ -19,6 +19,7 @@ Pure functions, for a jitted step of your own:
     apply                      drops from one element what its params say; no randomness
     batched                    makes an `apply_batch` of two functions of your own
     as_record_ids              ids of up to 64 bits, for masks that follow a record anywhere
+    record_keys                the keys of records, from their ids and an epoch
 
 The same as an object:
     DropoutOperator            holds config and state; a pytree
@@ -83,7 +84,7 @@ from dropax.functional import apply, apply_batch, dropout, generate_random_param
 from dropax.kit.batch import Batch, Element
 from dropax.kit.batching import batched
 from dropax.kit.config import ModalityOperatorConfig, OperatorConfig
-from dropax.kit.ids import as_record_ids
+from dropax.kit.ids import as_record_ids, record_keys
 from dropax.kit.operator import ModalityOperator
 from dropax.kit.rngs import Rngs
 from dropax.kit.state import OperatorState, init_state, load_state, save_state
@@ -161,6 +162,7 @@ __all__ = [
     "load_state",
     "patch_mask",
     "presets",
+    "record_keys",
     "save_state",
     "scatter_tokens",
     "visible_fraction",

@@ -20,7 +20,7 @@ from dropax.fills import AnyFill, Number, as_fill, needs_of
 from dropax.kit.batching import AnyBatch, RecordEngine, warn_if_baked
 from dropax.kit.errors import is_array, is_real, is_traced, must, names, require_kind, require_whole
 from dropax.kit.fields import get_field, remove_field, set_field
-from dropax.kit.keys import as_key, as_keys, fold_in_each, record_keys, refuse_shared_key
+from dropax.kit.keys import as_key, as_keys, batch_keys, refuse_shared_key
 from dropax.kit.meshes import call_over_mesh, explicit_mesh
 from dropax.kit.state import OperatorState, Process
 from dropax.kit.trees import as_array
@@ -85,7 +85,7 @@ def _sample_batch(
     config: DropoutOperatorConfig, key: jax.Array, batch_size: int, element_shape: tuple[int, ...]
 ) -> dict[str, jax.Array]:
     """Draws in the shapes that `generate_random_params` documents."""
-    keys = record_keys(key, batch_size, "generate_random_params.key")
+    keys = batch_keys(key, (batch_size,), "generate_random_params.key")
     one = jax.ShapeDtypeStruct((1, *element_shape), np.bool_)
     params = ENGINE.draw(config, keys[:1] if config.share_mask else keys, Fields(one))
     if _is_channel_mode(config):
@@ -236,10 +236,12 @@ def dropout(
 
     One record draws from the key itself, so in pixel mode it is kept where
     `jax.random.bernoulli(key, float32(1) - float32(rate), images.shape)`. Of several records, the
-    one at row-major position i of the leading axes draws from `fold_in(key, i)`.
+    one at row-major position i of the leading axes draws from `fold_in(key, i)`, or from a key of
+    its own: with those of `record_keys` a layer drops the same in any batch, micro-batch or shard.
 
     Args:
-      key: one typed or legacy key. Consumed; do not reuse.
+      key: one typed or legacy key, or an array of keys of the batch axes' shape. Consumed; do not
+        reuse.
       images: an array of numbers or bools. The last `element_ndim` axes are the element's, those
         before them are batch axes. With fewer axes, the whole is one element.
       rate: expected fraction dropped, in [0, 1]. May be traced. A tuple (low, high) lets each
@@ -269,7 +271,7 @@ def dropout(
         raise TypeError(must("dropout.fill", "be computed from the image", fill, cure))
     require_whole("dropout.element_ndim", element_ndim, 0)
     images = require_numbers(images, "dropout.images")
-    key = as_key(key, "dropout.key")
+    key = as_keys(key, "dropout.key")
     if Process.forked:
         Process.require_own()
     try:
@@ -308,9 +310,7 @@ def drop_images(
 
     def drop_all(config: DropoutOperatorConfig, key: jax.Array, images: jax.Array) -> Any:
         records = images.reshape(math.prod(batch_shape), *images.shape[len(batch_shape) :])
-        keys = key[None]
-        if batch_shape:
-            keys = fold_in_each(key, jnp.arange(records.shape[0], dtype=jnp.uint32))
+        keys = batch_keys(key, batch_shape, "dropout.key").reshape(records.shape[0])
         fields, _ = ENGINE.run(config, keys, Fields(records), None, None)
         return jax.tree.map(lambda leaf: leaf.reshape(images.shape), fields), None
 

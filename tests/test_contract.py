@@ -63,7 +63,7 @@ Grid Inverted Mean ModalityOperator ModalityOperatorConfig Mode Noise OneOf Oper
 OperatorState Patch Pixel Record Rngs STREAM_VERSION Shared StatsMean Tokens apply apply_batch
 as_record_ids batched box_mask dropout dropped_fraction expected_dropped_fraction gather_tokens
 generate_random_params images init_state keep_tokens length_mask load_state patch_mask presets
-save_state scatter_tokens visible_fraction visible_points
+record_keys save_state scatter_tokens visible_fraction visible_points
 """
 NAMES_FOR_TESTS = """
 PropertyError Report assert_dropped_fraction assert_drops assert_masks batches check_operator

@@ -16,8 +16,10 @@ from dropax import (
     OperatorConfig,
     apply_batch,
     as_record_ids,
+    dropout,
     generate_random_params,
     init_state,
+    record_keys,
 )
 from dropax.kit.ids import as_epoch, id_keys
 
@@ -159,6 +161,55 @@ def test_keys_of_a_million_records_are_all_different(key):
     keys = jax.jit(lambda ids: jax.random.key_data(id_keys(key, np.uint32(0), ids)))(ids)
     words = np.asarray(keys).astype(np.uint64)
     assert len(np.unique((words[:, 0] << np.uint64(32)) | words[:, 1])) == 2**20
+
+
+# Keys of records, for layers.
+
+
+@pytest.mark.parametrize("mode", ["pixel", "box"])
+def test_a_layer_that_is_given_keys_of_records_drops_as_apply_batch_does(mode, key):
+    expected = run(config_of(mode, dropout_rate=0.3), key, IMAGES, IDS, epoch=5)
+    layer = jax.jit(lambda keys, x: dropout(keys, x, mode=mode, rate=0.3))
+    keys = record_keys(key, IDS, 5)
+    assert keys.shape == (4,)
+    np.testing.assert_array_equal(layer(keys, IMAGES), expected)
+    legacy = record_keys(jax.random.key_data(key), as_record_ids(IDS), jnp.uint32(5))
+    np.testing.assert_array_equal(layer(jax.random.key_data(legacy), IMAGES), expected)
+    # In micro-batches of another order, over more axes, and one record alone.
+    for part in ([2, 0], [3, 1]):
+        np.testing.assert_array_equal(
+            layer(keys[np.array(part)], IMAGES[jnp.array(part)]), expected[np.array(part)]
+        )
+    folded = IMAGES.reshape(2, 2, *IMAGES.shape[1:])
+    np.testing.assert_array_equal(layer(keys.reshape(2, 2), folded).reshape(IMAGES.shape), expected)
+    np.testing.assert_array_equal(layer(keys[3], IMAGES[3]), expected[3])
+
+
+def test_one_key_stands_for_a_key_folded_for_each_record(key):
+    folded = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(4, dtype=jnp.uint32))
+    np.testing.assert_array_equal(dropout(folded, IMAGES), dropout(key, IMAGES))
+
+
+def test_keys_of_records_are_taken_in_shards(key):
+    expected, specs = dropout(record_keys(key, IDS, 1), IMAGES, mode="band"), jax.P("data")
+    keys = record_keys(key, IDS, 1)
+    for kind in jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit:
+        over = jax.NamedSharding(mesh_of(kind), specs)
+        laid = jax.device_put(IMAGES, over), jax.device_put(keys, over)
+        found = jax.jit(lambda x, k: dropout(k, x, mode="band"))(*laid)
+        np.testing.assert_array_equal(found, expected)
+    layer = jax.shard_map(
+        lambda k, x: dropout(k, x, mode="band"), mesh=mesh_of(), in_specs=specs, out_specs=specs
+    )
+    np.testing.assert_array_equal(jax.jit(layer)(keys, IMAGES), expected)
+
+
+def test_a_layer_refuses_keys_that_are_not_one_for_each_record(key):
+    text = (
+        r"dropout.key must have shape \(\) or \(4,\), one per record; got an array of shape \(2,\)"
+    )
+    with pytest.raises(ValueError, match=text):
+        dropout(jax.random.split(key), IMAGES)
 
 
 # Padding.

@@ -117,7 +117,7 @@ no_keys = pytest.mark.parametrize(("value", "shown"), NO_KEYS.values(), ids=NO_K
 
 @no_keys
 @pytest.mark.parametrize(
-    "use", [keys.as_keys, keys.as_key, lambda key, owner: keys.record_keys(key, 2, owner)]
+    "use", [keys.as_keys, keys.as_key, lambda key, owner: keys.batch_keys(key, (2,), owner)]
 )
 def test_what_is_no_key_is_refused(use, value, shown):
     with pytest.raises(TypeError, match="must be a PRNG key") as refused:
@@ -152,26 +152,32 @@ def test_a_number_is_folded_into_a_key_as_a_loop_does(shape):
 @pytest.mark.parametrize(("impl", "size"), [("threefry2x32", 4), ("rbg", 4), ("threefry2x32", 0)])
 def test_record_i_gets_the_key_with_i_folded_in(impl, size):
     key = jax.random.key(9, impl=impl)
-    several = keys.record_keys(key, size, "a")
+    several = keys.batch_keys(key, (size,), "a")
     assert several.shape == (size,)
     key = keys.threefry_key(key)
     expected = [words(jax.random.fold_in(key, position)).tolist() for position in range(size)]
     assert words(several).tolist() == expected
-    assert keys.record_keys(several, size, "a") is several
+    assert keys.batch_keys(several, (size,), "a") is several
 
 
 def test_legacy_keys_of_records_are_taken_and_a_legacy_pair_of_words_is_one_key():
     several = jax.random.split(jax.random.key(1), 2)
-    same(keys.record_keys(words(several), 2, "a"), several)
-    one = keys.record_keys(words(several[0]), 2, "a")
+    same(keys.batch_keys(words(several), (2,), "a"), several)
+    one = keys.batch_keys(words(several[0]), (2,), "a")
     same(one[1], jax.random.fold_in(several[0], 1))
+
+
+def test_records_in_several_axes_get_keys_by_row_major_position():
+    key = jax.random.key(9)
+    same(keys.batch_keys(key, (2, 3), "a").reshape(6), keys.batch_keys(key, (6,), "a"))
+    same(keys.batch_keys(key, (), "a"), key)
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 1), (0,)], ids=str)
 def test_keys_that_are_not_one_for_each_record_are_refused(shape):
     several = jax.random.split(jax.random.key(1), shape)
     with pytest.raises(ValueError, match="one per record") as refused:
-        keys.record_keys(several, 4, "a")
+        keys.batch_keys(several, (4,), "a")
     shown = f"an array of shape {shape} and dtype key<fry>"
     assert str(refused.value) == f"a must have shape () or (4,), one per record; got {shown}."
 

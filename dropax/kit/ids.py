@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.kit.errors import is_array, must, require_whole
-from dropax.kit.keys import fold_in
+from dropax.kit.keys import as_key, fold_in
 
 # Folded in first, so that keys of ids are not those of steps and positions.
 _IDS = np.uint32(2**32 - 1)
@@ -82,6 +82,33 @@ def as_epoch(epoch: Any) -> Any:
     if epoch.shape != ():
         raise ValueError(must("epoch", "be one number, of shape ()", epoch))
     return epoch.astype(jnp.uint32)
+
+
+def record_keys(key: Any, record_ids: Any, epoch: Any) -> jax.Array:
+    """Returns the keys that `apply_batch` draws its records from, given their ids and an epoch.
+
+    A key depends on the operator's key, the epoch and the record's id alone, so that whatever draws
+    from it drops the same in any batch, micro-batch, pipeline stage or shard. Fold the number of a
+    layer or of a view into `key` to get other masks for it.
+
+    Args:
+      key: one typed or legacy key, such as an `OperatorState` holds; may be used for other ids.
+      record_ids: (B,) or (B, 2), as `as_record_ids` takes them.
+      epoch: an int in [0, 2^32), or an integer scalar array, which may be traced.
+
+    Returns:
+      (B,) typed keys, for `dropout` or `generate_random_params`.
+
+    Raises:
+      TypeError, ValueError: as `as_record_ids`; if `key` is not one key, or `epoch` not one number.
+
+    Example:
+      >>> import dropax
+      >>> keys = record_keys(jax.random.key(0), range(4), epoch=0)
+      >>> dropax.dropout(keys, jnp.ones((4, 8, 8, 3)), rate=0.2).shape
+      (4, 8, 8, 3)
+    """
+    return id_keys(as_key(key, "record_keys.key"), as_epoch(epoch), as_record_ids(record_ids))
 
 
 def id_keys(key: jax.Array, epoch: Any, ids: Any) -> jax.Array:

@@ -1,6 +1,7 @@
 """Random keys: where keys of every kind become Threefry keys, and one for each record."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -31,13 +32,15 @@ def as_key(key: Any, owner: str) -> jax.Array:
     return typed
 
 
-def record_keys(key: Any, batch_size: int, owner: str) -> jax.Array:
-    """Returns the key of each record: `fold_in(key, i)`, or the keys that were given for each."""
+def batch_keys(key: Any, batch_shape: tuple[int, ...], owner: str) -> jax.Array:
+    """Returns a key for each record: the keys that were given, or `fold_in(key, i)` by position."""
     keys = as_keys(key, owner)
-    if keys.shape == ():
-        return fold_in_each(keys, jnp.arange(batch_size, dtype=jnp.uint32))
-    if keys.shape != (batch_size,):
-        raise ValueError(must(owner, f"have shape () or ({batch_size},), one per record", keys))
+    if keys.shape == () and batch_shape:
+        numbers = jnp.arange(math.prod(batch_shape), dtype=jnp.uint32)
+        return fold_in_each(keys, numbers).reshape(batch_shape)
+    if keys.shape != batch_shape:
+        constraint = f"have shape {' or '.join(dict.fromkeys(('()', str(batch_shape))))}"
+        raise ValueError(must(owner, f"{constraint}, one per record", keys))
     return keys
 
 

@@ -16,7 +16,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from dropax.kit.batch import Batch
 from dropax.kit.fields import get_field, set_field
-from dropax.kit.keys import record_keys
+from dropax.kit.keys import batch_keys
 from dropax.testing.bounds import fraction_fault
 from dropax.testing.drops import is_near, same_bits, show, value_fault
 from dropax.testing.masks import (
@@ -221,7 +221,7 @@ def transformations_agree(trial: Trial) -> None:
     require_same(results, (scan.data, scan.states), "the results under vmap and scan", tolerance)
     params = None
     if config.stochastic:
-        keys = record_keys(state.next_key(), trial.size, "check_transform.key")
+        keys = batch_keys(state.next_key(), (trial.size,), "check_transform.key")
         params = row(trial.draw_eagerly(keys), 0)
     parts = (row(trial.data, 0), row(trial.states, 0), params)
     eager = subject.apply_one(config, *parts)
