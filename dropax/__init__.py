@@ -17,6 +17,7 @@ Pure functions, for a jitted step of your own:
     apply_batch                drops from a batch, and returns it with the next state
     generate_random_params     draws the keep masks of a batch, and does nothing else
     apply                      drops from one element what its params say; no randomness
+    chain                      several configs as one, with one state
     batched                    makes an `apply_batch` of two functions of your own
     as_record_ids              ids of up to 64 bits, for masks that follow a record anywhere
     record_keys                the keys of records, from their ids and an epoch
@@ -78,6 +79,7 @@ For your own tests: `dropax.testing`. On pictures, from a shell: `python -m drop
 
 from dropax import images, presets
 from dropax.bits import STREAM_VERSION
+from dropax.chaining import chain
 from dropax.config import DropoutOperatorConfig
 from dropax.fills import Fill, FromField, Mean, Noise, StatsMean
 from dropax.functional import apply, apply_batch, dropout, generate_random_params
@@ -150,6 +152,7 @@ __all__ = [
     "as_record_ids",
     "batched",
     "box_mask",
+    "chain",
     "dropout",
     "dropped_fraction",
     "expected_dropped_fraction",

@@ -1,10 +1,10 @@
 """Papers' own parameters, as configs, and rates for holes of a side in pixels.
 
 Each function but the last takes what its paper takes and returns a config whose `dropout_rate` and
-mode do the same; `spec_augment` returns several. All take the name of the field, as `field_key`,
-and every other option of `DropoutOperatorConfig`; they are stochastic unless told otherwise. A
-`rate` is the fraction that drops, and may be traced. An argument of the wrong type is a TypeError,
-one that is out of range a ValueError. `PRESETS` holds each by its name.
+mode do the same; `spec_augment` returns a chain of several. All take the name of the field, as
+`field_key`, and every other option of `DropoutOperatorConfig`; they are stochastic unless told
+otherwise. A `rate` is the fraction that drops, and may be traced. An argument of the wrong type is
+a TypeError, one that is out of range a ValueError. `PRESETS` holds each by its name.
 
     cutout, random_erasing, gridmask, dropblock     augmentation and regularization
     mae, simmim, beit, videomae                     masked image and video modeling
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from dropax.chaining import Chain, chain
 from dropax.config import DropoutOperatorConfig, checked_rate, checked_rates
 from dropax.kit.errors import is_number, must, require_kind, require_number, require_whole
 from dropax.modes import Band, Block, Blocks, Box, Grid, Patch, Record, Shared, as_mode
@@ -309,14 +310,14 @@ def spec_augment(
     time_mask_count: int = 2,
     time_mask_max_frames: int = 100,
     time_mask_max_share: float = 1.0,
+    time_axis: int = 0,
     **options: Any,
-) -> tuple[DropoutOperatorConfig, ...]:
+) -> Chain:
     """SpecAugment: bands of frequency and of time, each of a width of its own.
 
     Park et al., 2019, arXiv:1904.08779, with the parameters of its "LD" policy: 27 bins (F), twice,
-    and 100 frames (T), twice. The configs are to be applied one after the other, each with a state
-    of its own from a key of its own: two bands of one key would be the same band. Bands are of
-    these widths on spectrograms of `spectrogram_shape`; on others they grow with the axis.
+    and 100 frames (T), twice. Bands are of these widths on spectrograms of `spectrogram_shape`; on
+    others they grow with the axis.
 
     Differs: time is not warped. A width is uniform on the real numbers from 0 to F and then rounded
     at random, so that widths of 0 and F come half as often as those in between. With `where_key`
@@ -330,26 +331,24 @@ def spec_augment(
       time_mask_count: how many bands of time, 0 to 64.
       time_mask_max_frames: largest width of one, in frames.
       time_mask_max_share: no band of time is wider than this part of all frames, in [0, 1].
+      time_axis: which of the two axes is time; 1 for spectrograms that are (frequency, time), of
+        which `spectrogram_shape` then is (bins, frames).
       **options: further options of the configs, such as `where_key` for padding or `fill="mean"`.
         With a `target_key` the first config writes it, and the others work on it.
 
     Returns:
-      Stochastic configs in `Band` mode, as many as bands.
+      A `chain` of stochastic configs in `Band` mode, as many as bands.
 
     Raises:
       TypeError: if an argument is of the wrong type.
-      ValueError: if an argument is out of range, or there is a `mask_key`.
+      ValueError: if an argument is out of range.
 
     Example:
       >>> import jax
-      >>> from dropax import apply_batch, init_state
-      >>> configs = spec_augment("audio", spectrogram_shape=(400, 80))
-      >>> keys = jax.random.split(jax.random.key(0), len(configs))
-      >>> states = [init_state(config, key) for config, key in zip(configs, keys)]
-      >>> batch = {"audio": jax.numpy.ones((8, 400, 80))}
-      >>> for n, config in enumerate(configs):
-      ...     batch, states[n] = apply_batch(config, states[n], batch)
-      >>> [config.mode for config in configs[::2]]
+      >>> augment = spec_augment("audio", spectrogram_shape=(400, 80))
+      >>> states = augment.init_state(jax.random.key(0))
+      >>> batch, states = augment.apply_batch(states, {"audio": jax.numpy.ones((8, 400, 80))})
+      >>> [config.mode for config in augment.configs[::2]]
       [Band(axis=1, count=1), Band(axis=0, count=1)]
     """
     owner = "spec_augment"
@@ -365,14 +364,12 @@ def spec_augment(
     if not 0 <= time_mask_max_share <= 1:
         constraint = "be in [0, 1]"
         raise ValueError(must(f"{owner}.time_mask_max_share", constraint, time_mask_max_share))
-    if options.get("mask_key") is not None:
-        cure = "Each config has a mask of its own: use config.replace(mask_key=...)."
-        raise ValueError(must(f"{owner}.mask_key", "be None", options["mask_key"], cure))
-    frames, bins = spectrogram_shape
+    require_whole(f"{owner}.time_axis", time_axis, 0, 2)
+    frames, bins = shape[time_axis], shape[1 - time_axis]
     widest = min(freq_mask_max_bins, bins) / bins
-    bands = [(Band(axis=1), widest)] * freq_mask_count
+    bands = [(Band(axis=1 - time_axis), widest)] * freq_mask_count
     widest = min(min(time_mask_max_frames, frames) / frames, time_mask_max_share)
-    bands += [(Band(axis=0), widest)] * time_mask_count
+    bands += [(Band(axis=time_axis), widest)] * time_mask_count
     configs = []
     for number, (band, widest) in enumerate(bands, 1):
         # Auxiliary fields that are to be left out are needed up to the last config.
@@ -381,7 +378,7 @@ def spec_augment(
         # What one config wrote is what the next one works on.
         field_key = options.get("target_key") or field_key
         options = {**options, "target_key": None}
-    return tuple(configs)
+    return chain(*configs)
 
 
 # Every function up to here is a preset.

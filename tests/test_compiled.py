@@ -241,22 +241,21 @@ def test_a_gradient_draws_no_mask_again():
     assert operations < BLOCK * 1.05 + 10
 
 
-def chain(modes):
-    configs = [config_of(mode) for mode in modes]
-
-    def run(state, images):
-        batch = {"image": images}
-        for config in configs:
-            batch, state = apply_batch(config, state, batch)
-        return batch
-
-    return run
+CHAIN = dropax.chain(*map(config_of, ("pixel", "channel", Pixel(per_channel=False))))
 
 
 def test_a_chain_draws_each_mask_once():
-    _, state, images = arguments_of("pixel", (32, 64, 64, 3))
-    operations, _ = compiled(chain(["pixel", "channel", Pixel(per_channel=False)]), state, images)
+    images = {"image": jax.ShapeDtypeStruct((32, 64, 64, 3), jnp.float32)}
+    operations, _ = compiled(CHAIN.apply_batch, CHAIN.init_state(jax.random.key(0)), images)
     assert operations < BLOCK * 1.05 * (1 + 1 / 3) + 6
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_off_the_cpu_a_chain_has_no_loop_and_no_conditional(platform):
+    states, images = CHAIN.init_state(jax.random.key(0)), {"image": jnp.ones((4, 16, 16, 3))}
+    program = lowered(CHAIN.apply_batch, states, images, platform=platform)
+    assert "stablehlo.while" not in program
+    assert conditionals(program) == []
 
 
 @pytest.mark.parametrize("strategy", ["vmap", "scan"])

@@ -61,9 +61,9 @@ PUBLIC_NAMES = """
 Band Batch Block Blocks Box Channel DropoutOperator DropoutOperatorConfig Element Fill FromField
 Grid Inverted Mean ModalityOperator ModalityOperatorConfig Mode Noise OneOf OperatorConfig
 OperatorState Patch Pixel Record Rngs STREAM_VERSION Shared StatsMean Tokens apply apply_batch
-as_record_ids batched box_mask dropout dropped_fraction expected_dropped_fraction gather_tokens
-generate_random_params images init_state keep_tokens length_mask load_state patch_mask presets
-record_keys save_state scatter_tokens visible_fraction visible_points
+as_record_ids batched box_mask chain dropout dropped_fraction expected_dropped_fraction
+gather_tokens generate_random_params images init_state keep_tokens length_mask load_state
+patch_mask presets record_keys save_state scatter_tokens visible_fraction visible_points
 """
 NAMES_FOR_TESTS = """
 PropertyError Report assert_dropped_fraction assert_drops assert_masks batches check_operator

@@ -281,7 +281,7 @@ def spec_bands(rng, size, widest):
 def test_spec_augment_is_that_of_the_paper():
     configs = presets.spec_augment(
         "image", spectrogram_shape=(20, 12), freq_mask_max_bins=6, time_mask_max_frames=10
-    )
+    ).configs
     assert [config.mode for config in configs] == [Band(axis=1)] * 2 + [Band(axis=0)] * 2
     for config, axis, size, widest in ((configs[0], 2, 12, 6), (configs[2], 1, 20, 10)):
         drops = dropped(config, (20, 12))
@@ -301,29 +301,32 @@ def test_spec_augment_is_that_of_the_paper():
 
 def test_spec_augment_takes_the_bounds_of_the_paper_and_those_of_the_spectrogram():
     options = {"spectrogram_shape": (50, 20), "freq_mask_count": 1, "time_mask_count": 1}
-    rates = [config.dropout_rate for config in presets.spec_augment("i", **options)]
+    rates = [config.dropout_rate for config in presets.spec_augment("i", **options).configs]
     assert rates == [(0, 1), (0, 1)]
     options |= {"time_mask_max_share": 0.2, "freq_mask_max_bins": 5}
-    rates = [config.dropout_rate for config in presets.spec_augment("i", **options)]
+    rates = [config.dropout_rate for config in presets.spec_augment("i", **options).configs]
     assert rates == [(0, 0.25), (0, 0.2)]
-    assert (
-        presets.spec_augment("i", **{**options, "freq_mask_count": 0, "time_mask_count": 0}) == ()
-    )
+    options["spectrogram_shape"] = (20, 50)
+    other = presets.spec_augment("i", **options, time_axis=1).configs
+    assert [config.dropout_rate for config in other] == rates
+    assert [config.mode for config in other] == [Band(axis=0), Band(axis=1)]
+    options |= {"freq_mask_count": 0, "time_mask_count": 0}
+    assert presets.spec_augment("i", **options).configs == ()
 
 
 def test_the_configs_of_spec_augment_work_on_one_another_and_leave_out_a_field_once():
     options = {"target_key": "b", "auxiliary_fields": ["frames"], "preserve_auxiliary": False}
     shape = {"spectrogram_shape": (30, 20)}
-    configs = presets.spec_augment("a", **shape, **options)
+    configs = presets.spec_augment("a", **shape, **options).configs
     assert [(c.field_key, c.target_key) for c in configs] == [("a", "b")] + [("b", None)] * 3
     counts = {"freq_mask_count": 1, "time_mask_count": 1}
-    configs = presets.spec_augment("a", **shape, **options, **counts, fill=-1.0)
+    augment = presets.spec_augment("a", **shape, **options, **counts, fill=-1.0, mask_key="kept")
     batch = {"a": jnp.ones((64, 30, 20)), "frames": jnp.ones((64, 30, 20))}
-    for seed, config in enumerate(configs):
-        batch, _ = apply_batch(config, init_state(config, jax.random.key(seed)), batch)
-    assert list(batch) == ["a", "b"]
+    batch, _ = augment.apply_batch(augment.init_state(jax.random.key(0)), batch)
+    assert list(batch) == ["a", "b", "kept"]
     assert (np.asarray(batch["a"]) == 1).all()
     masked = np.asarray(batch["b"]) == -1
+    np.testing.assert_array_equal(batch["kept"], ~masked)
     assert masked.all(axis=1).any()
     assert masked.all(axis=2).any()
 
@@ -396,7 +399,7 @@ WRONG = [
     ("spec_augment", {"spectrogram_shape": (80,)}, ValueError, "spectrogram_shape must be (frames"),
     ("spec_augment", {"time_mask_max_share": 2}, ValueError, "time_mask_max_share must be in [0,"),
     ("spec_augment", {"freq_mask_count": -1}, ValueError, "freq_mask_count must be in [0, 65);"),
-    ("spec_augment", {"mask_key": "kept"}, ValueError, "mask_key must be None; got 'kept'. Each"),
+    ("spec_augment", {"time_axis": 2}, ValueError, "time_axis must be in [0, 2); got 2."),
     ("rate_for_side", {"mode": "patch"}, ValueError, KINDS + "Patch(size=16, exact=False). The s"),
     ("rate_for_side", {"mode": "pixel"}, ValueError, KINDS + "Pixel(per_channel=True)."),
     ("rate_for_side", {"mode": Box(1, (1, 2))}, ValueError, "mode must have aspect_ratio=(1, 1);"),

@@ -115,7 +115,7 @@ def _kinds(options: argparse.Namespace, shape: tuple[int, ...]) -> list[tuple[st
         preset = PRESETS[name]
         sizes = {"image_shape", "spectrogram_shape"} & inspect.signature(preset).parameters.keys()
         made = preset("image", fill=options.fill, **dict.fromkeys(sizes, shape[:2]))
-        kinds.append((name, made if isinstance(made, tuple) else (made,)))
+        kinds.append((name, getattr(made, "configs", (made,))))
     return kinds
 
 

@@ -208,7 +208,7 @@ def preset_configs(*, names: Sequence[str] = tuple(presets.PRESETS)) -> st.Searc
         st.builds(presets.PRESETS[name], st.just("image"), **options.get(name, {}))
         for name in names
     ]
-    return _fairly(made).map(lambda made: made[0] if isinstance(made, tuple) else made)
+    return _fairly(made).map(lambda made: getattr(made, "configs", (made,))[0])
 
 
 def keys(
