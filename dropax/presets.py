@@ -6,7 +6,8 @@ mode do the same; `spec_augment` returns a chain of several. All take the name o
 otherwise. A `rate` is the fraction that drops, and may be traced. An argument of the wrong type is
 a TypeError, one that is out of range a ValueError. `PRESETS` holds each by its name.
 
-    cutout, random_erasing, gridmask, dropblock     augmentation and regularization
+    cutout, random_erasing, coarse_dropout,
+    gridmask, dropblock                             augmentation and regularization
     mae, simmim, beit, videomae                     masked image and video modeling
     drop_path, spec_augment                         residual branches, spectrograms
 
@@ -14,6 +15,7 @@ Hide-and-Seek is `mode="patch"`, SpatialDropout `mode="channel"` with `rescale=T
 """
 
 import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,11 @@ import numpy as np
 from dropax.chaining import Chain, chain
 from dropax.config import DropoutOperatorConfig, checked_rate, checked_rates
 from dropax.kit.errors import is_number, must, require_kind, require_number, require_whole
+from dropax.kit.serialization import plain
 from dropax.modes import Band, Block, Blocks, Box, Grid, Patch, Record, Shared, as_mode
 from dropax.modes.base import require_aspect_ratio, require_sizes, spatial_shape
 from dropax.modes.calibration import Border, box_fractions, largest_side
+from dropax.modes.rectangles import require_count
 
 Sizes = int | tuple[int, ...]
 
@@ -95,6 +99,76 @@ def random_erasing(
     checked_rate(probability, "random_erasing.probability")
     options = {"apply_probability": probability, **options}
     return _config(field_key, scale, Box(aspect_ratio=ratio), options)
+
+
+def coarse_dropout(
+    field_key: str,
+    *,
+    image_shape: tuple[int, int],
+    num_holes_range: tuple[int, int] = (1, 2),
+    hole_height_range: tuple[float, float] = (0.1, 0.2),
+    hole_width_range: tuple[float, float] = (0.1, 0.2),
+    probability: float = 0.5,
+    **options: Any,
+) -> DropoutOperatorConfig:
+    """CoarseDropout of albumentations 2: a few rectangles, inside the image.
+
+    The number of holes is theirs. So is the fraction that drops, exactly on average over images of
+    `image_shape` and about in its spread, and the mean and the spread of the logarithm of
+    height / width. Differs: all holes of an image have one size, and many holes are smaller than
+    few, where there each hole has a size of its own and more holes drop more. On images of another
+    shape the rate stays, and the sides adapt.
+
+    Args:
+      field_key: the image's field.
+      image_shape: its spatial shape, (height, width).
+      num_holes_range: (fewest, most) holes, 1 to 64, each number equally likely.
+      hole_height_range: (least, largest) height of a hole: ints in pixels, or fractions of the
+        image's. Both are drawn from, uniformly.
+      hole_width_range: the same for its width.
+      probability: how likely an image is worked on.
+      **options: further options of the config.
+
+    Example:
+      >>> config = coarse_dropout("image", image_shape=(32, 32), hole_width_range=(0.25, 0.5))
+      >>> config.mode.count, [round(rate, 3) for rate in config.dropout_rate]
+      ((1, 2), [0.02, 0.122])
+    """
+    owner = "coarse_dropout"
+    _require_shape(f"{owner}.image_shape", image_shape, "a tuple of two sizes")
+    if len(image_shape) != 2:
+        raise ValueError(must(f"{owner}.image_shape", "be (height, width)", image_shape))
+    require_kind(f"{owner}.num_holes_range", num_holes_range, tuple, "a tuple (fewest, most)")
+    require_count(f"{owner}.num_holes_range", num_holes_range, may_vary=True)
+    counts = np.arange(num_holes_range[0], num_holes_range[1] + 1)
+    checked_rate(probability, f"{owner}.probability")
+    hits, means, squares, logs, spread = [], [], [], [], 0.0
+    for name, bounds, size in zip(
+        ("height", "width"), (hole_height_range, hole_width_range), image_shape, strict=True
+    ):
+        sides, shares = _hole_sides(f"{owner}.hole_{name}_range", bounds, size)
+        # How likely a hole of a random side and place covers each position.
+        at, starts = np.arange(size), size - sides[:, None] + 1
+        covering = np.minimum(np.minimum(at, at[::-1]) + 1, np.minimum(sides[:, None], starts))
+        hits.append(shares @ (covering / starts))
+        means.append(shares @ sides / size)
+        squares.append(shares @ sides**2 / size**2)
+        log = np.log(np.maximum(sides, 1))
+        logs.append(shares @ log)
+        spread += shares @ (log - logs[-1]) ** 2
+    missed = 1 - np.outer(*hits)
+    rate = float(np.mean([1 - (missed**count).mean() for count in counts]))
+    # A uniform draw has half the width sqrt(3) * deviation. That of the area of all holes shrinks,
+    # as each covers only what the others miss.
+    mean = math.prod(means)
+    variance = counts.mean() * (math.prod(squares) - mean**2) + counts.var() * mean**2
+    shrunk = math.sqrt(3 * max(round(variance, 12), 0)) * (1 - rate) / max(1 - mean, 1e-9)
+    reach = min(shrunk, rate, 1 - rate)
+    width = math.sqrt(3 * round(spread, 12))
+    center = logs[0] - logs[1]
+    mode = Box(num_holes_range, (math.exp(center - width), math.exp(center + width)))
+    options = {"apply_probability": probability, **options}
+    return _config(field_key, (rate - reach, rate + reach) if reach else rate, mode, options)
 
 
 def gridmask(
@@ -444,6 +518,8 @@ def _rate_for_side(mode: Any, side: int, element_shape: tuple[int, ...], owner: 
     if isinstance(mode, Box):
         if set(mode.aspect_ratio) != {1}:
             raise ValueError(must("rate_for_side.mode", "have aspect_ratio=(1, 1)", mode))
+        if isinstance(mode.count, tuple):
+            raise ValueError(must("rate_for_side.mode", "have one count", mode))
         count, border = mode.count, mode.border
     elif isinstance(mode, Band):
         if not -len(spatial) <= mode.axis < len(spatial):
@@ -456,6 +532,26 @@ def _rate_for_side(mode: Any, side: int, element_shape: tuple[int, ...], owner: 
     # The largest square that fits, or that an image can be covered by.
     require_whole(owner, side, 0, min(largest_side(size, border) for size in spatial) + 1)
     return float(box_fractions(np.array([[side] * len(spatial)]), spatial, count, border)[0])
+
+
+def _hole_sides(owner: str, bounds: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the sides in pixels of holes that are drawn uniformly, and how likely each is."""
+    bounds = plain(bounds)
+    if not isinstance(bounds, tuple) or len(bounds) != 2 or not all(map(is_number, bounds)):
+        raise TypeError(must(owner, "be a tuple of two numbers", bounds))
+    low, high = bounds
+    pixels = all(isinstance(bound, int) for bound in bounds)
+    if not 0 <= low <= high or low > (size if pixels else 1) or (high > 1 and not pixels):
+        constraint = f"be (low, high) in pixels, at most {size}, or in fractions, at most 1.0"
+        raise ValueError(must(owner, constraint, bounds))
+    if pixels:
+        sides = np.arange(low, min(high, size) + 1)
+        return sides, np.full(len(sides), 1 / len(sides))
+    # What is drawn is rounded down.
+    low, high = low * size, high * size
+    sides = np.arange(math.floor(low), math.floor(high) + 1)
+    parts = np.minimum(sides + 1, high) - np.maximum(sides, low)
+    return sides, parts / parts.sum() if high > low else np.ones(1)
 
 
 def _require_shape(owner: str, shape: Any, noun: str) -> None:

@@ -88,6 +88,8 @@ CLASSES = [
 PRESETS = {
     "cutout": {"image_shape": (4, 4), "length": 2, "holes": 1},
     "random_erasing": {"scale": (0.1, 0.2), "ratio": (0.5, 2.0), "probability": 0.5},
+    "coarse_dropout": {"image_shape": (4, 4), "num_holes_range": (1, 2), "probability": 0.5}
+    | {"hole_height_range": (1, 2), "hole_width_range": (0.1, 0.5)},
     "gridmask": {"unit": 4, "ratio": 0.5, "rotate": 0, "probability": 0.5},
     "dropblock": {"rate": 0.1, "block_size": 2},
     "mae": {"rate": 0.75, "patch_size": 2},

@@ -41,6 +41,8 @@ CASES = [
     (Patch(size=4), (33,)),
     (Box(), (9, 9)),
     (Box(count=3, aspect_ratio=(0.3, 3.3)), (9, 8)),
+    (Box(count=(1, 4), aspect_ratio=(0.5, 2)), (9, 8)),
+    (Box(count=(2, 3), border="clip"), (33,)),
     (Box(count=2, border="clip"), (5, 6, 7)),
     (Box(count=2, border="clip"), (1, 1)),
     (Grid(unit=5), (33,)),
@@ -95,6 +97,19 @@ def test_boxes_and_bands_start_anywhere_equally_often():
     assert_counts(counts[allowed], RECORDS, 1 / 64)
 
 
+def test_each_number_of_boxes_of_a_range_is_as_likely_and_drops_as_much():
+    # Of 12 boxes and of none, few positions are covered twice: their number is that of the boxes.
+    drops = dropped(Box(count=(1, 3)), (4096,), 1 / 256)
+    found = np.diff(drops, axis=1, prepend=False).sum(axis=1)
+    starts = np.ceil(found / 2).astype(int)
+    for count in (1, 2, 3):
+        apart = starts == count
+        # Two boxes of some 5 to 16 of 4,096 positions meet in less than one record in 64.
+        assert abs(apart.mean() - 1 / 3) < 1 / 64 + 5 * np.sqrt(2 / 9 / RECORDS)
+        assert drops[apart].mean() == pytest.approx(1 / 256, rel=0.03)
+    assert set(starts) <= {1, 2, 3}
+
+
 def test_records_and_axes_are_drawn_independently():
     drops = dropped(Box(), (9, 9), 4 / 81)
     starts = drops.any(axis=2).argmax(axis=1), drops.any(axis=1).argmax(axis=1)
@@ -126,6 +141,8 @@ def test_boxes_cover_what_the_table_says_over_all_positions(border, count):
         unions = [np.any(chosen, axis=0) for chosen in itertools.product(boxes, repeat=count)]
         table = box_fractions(np.array([sides]), spatial, count, border)[0]
         assert table == pytest.approx(np.mean(unions), abs=1e-12)
+        several = box_fractions(np.array([sides]), spatial, (1, 2), border)[0]
+        assert several[count - 1] == pytest.approx(table, abs=1e-12)
 
 
 def test_many_boxes_cover_as_much_as_inclusion_and_exclusion_says():

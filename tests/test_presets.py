@@ -1,5 +1,6 @@
 """Presets against their papers' rules, written out slowly."""
 
+import functools
 import math
 import random
 
@@ -105,6 +106,53 @@ def test_random_erasing_is_that_of_the_paper():
     for start, side, rule in ((top, height, theirs[2]), (left, width, theirs[3])):
         assert (start + side <= 96).all()
         compare(start, rule, range(5, 90, 10))
+
+
+def coarse_holes(rng, image_shape, num_holes_range, hole_height_range, hole_width_range):
+    """The holes of albumentations' CoarseDropout, image by image."""
+    masks = np.zeros((4 * RECORDS, *image_shape), bool)
+    for mask in masks:
+        count = rng.integers(num_holes_range[0], num_holes_range[1] + 1)
+        sides = []
+        for size, (low, high) in zip(
+            image_shape, (hole_height_range, hole_width_range), strict=True
+        ):
+            if isinstance(low, int):
+                sides.append(rng.integers(low, min(high, size) + 1, size=count))
+            else:
+                sides.append((size * rng.uniform(low, high, size=count)).astype(int))
+        for h, w in zip(*sides, strict=True):
+            top, left = (
+                rng.integers(0, n - s + 1) for n, s in zip(image_shape, (h, w), strict=True)
+            )
+            mask[top : top + h, left : left + w] = True
+    return masks
+
+
+@pytest.mark.parametrize(
+    ("counts", "heights", "widths"),
+    [((1, 2), (0.1, 0.2), (0.15, 0.3)), ((2, 5), (2, 6), (3, 40)), ((3, 3), (5, 5), (4, 4))],
+    ids=str,
+)
+def test_coarse_dropout_is_that_of_albumentations_but_for_one_size_of_holes(
+    counts, heights, widths
+):
+    options = {"num_holes_range": counts, "hole_height_range": heights, "hole_width_range": widths}
+    config = presets.coarse_dropout("image", image_shape=(24, 20), probability=1.0, **options)
+    drops = dropped(config, (24, 20)).mean(axis=(1, 2))
+    theirs = coarse_holes(np.random.default_rng(0), (24, 20), **options)
+    theirs = theirs.mean(axis=(1, 2))
+    rate = np.mean(config.dropout_rate)
+    assert_counts(drops.sum(), RECORDS, rate)
+    assert_counts(theirs.sum(), len(theirs), rate)
+    assert drops.std() == pytest.approx(theirs.std(), rel=0.2, abs=0.002)
+    if counts == (3, 3):
+        assert config.mode.aspect_ratio == pytest.approx((5 / 4, 5 / 4))
+        options["num_holes_range"] = (1, 1)
+        one = presets.coarse_dropout("image", image_shape=(24, 20), probability=1.0, **options)
+        assert one.dropout_rate == pytest.approx(20 / 480)
+        (_, height), (_, width) = spans(dropped(one, (24, 20)))
+        assert (set(height), set(width)) == ({5}, {4})
 
 
 def test_gridmask_is_that_of_the_paper():
@@ -367,9 +415,10 @@ def test_rates_for_a_side_are_those_of_the_papers():
 
 
 @pytest.mark.parametrize(
-    ("preset", "default"), [(presets.random_erasing, 0.5), (presets.gridmask, 0.8)]
+    ("name", "default"), [("random_erasing", 0.5), ("gridmask", 0.8), ("coarse_dropout", 0.5)]
 )
-def test_a_probability_is_that_of_the_paper_or_as_given(preset, default):
+def test_a_probability_is_that_of_the_paper_or_as_given(name, default):
+    preset = functools.partial(getattr(presets, name), **SOUND.get(name, {}))
     assert preset("i").apply_probability == default
     assert preset("i", probability=0.25).apply_probability == 0.25
 
@@ -385,6 +434,7 @@ def test_options_of_the_config_are_taken_and_the_papers_own_can_be_changed():
 
 SOUND = {
     "cutout": {"image_shape": (32, 32)},
+    "coarse_dropout": {"image_shape": (32, 32)},
     "spec_augment": {"spectrogram_shape": (80, 9)},
     "rate_for_side": {"mode": "box", "side": 8, "element_shape": (40, 32, 3)},
 }
@@ -395,6 +445,18 @@ WRONG = [
     ("cutout", {"image_shape": (32, 0)}, ValueError, "image_shape[1] must be at least 1; got 0."),
     ("cutout", {"length": 0}, ValueError, "length must be at least 1; got 0."),
     ("cutout", {"holes": 65}, ValueError, "holes must be in [1, 65); got 65."),
+    ("coarse_dropout", {"image_shape": (9,)}, ValueError, "image_shape must be (height, width); g"),
+    ("coarse_dropout", {"num_holes_range": 2}, TypeError, "num_holes_range must be a tuple (few"),
+    ("coarse_dropout", {"num_holes_range": (2, 1)}, ValueError, "num_holes_range must be a number"),
+    ("coarse_dropout", {"num_holes_range": (0, 1)}, ValueError, "num_holes_range[0] must be from"),
+    ("coarse_dropout", {"hole_height_range": 8}, TypeError, "hole_height_range must be a tuple of"),
+    (
+        "coarse_dropout",
+        {"hole_height_range": (33, 40)},
+        ValueError,
+        "hole_height_range must be (lo",
+    ),
+    ("coarse_dropout", {"hole_width_range": (0.5, 2)}, ValueError, "hole_width_range must be (low"),
     ("spec_augment", {"spectrogram_shape": 80}, TypeError, "spectrogram_shape must be a tuple of"),
     ("spec_augment", {"spectrogram_shape": (80,)}, ValueError, "spectrogram_shape must be (frames"),
     ("spec_augment", {"time_mask_max_share": 2}, ValueError, "time_mask_max_share must be in [0,"),
@@ -403,6 +465,7 @@ WRONG = [
     ("rate_for_side", {"mode": "patch"}, ValueError, KINDS + "Patch(size=16, exact=False). The s"),
     ("rate_for_side", {"mode": "pixel"}, ValueError, KINDS + "Pixel(per_channel=True)."),
     ("rate_for_side", {"mode": Box(1, (1, 2))}, ValueError, "mode must have aspect_ratio=(1, 1);"),
+    ("rate_for_side", {"mode": Box((1, 2))}, ValueError, "mode must have one count; got Box(count"),
     ("rate_for_side", {"mode": Grid((4, 8))}, ValueError, "mode must have one unit; got Grid("),
     ("rate_for_side", {"mode": Band(2)}, ValueError, "mode must have an axis that is one of 2;"),
     ("rate_for_side", {"side": (0, 33)}, ValueError, "side[1] must be in [0, 33); got 33."),

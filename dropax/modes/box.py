@@ -24,13 +24,15 @@ class Box:
     al., 2017, arXiv:1708.04896) and CoarseDropout. All boxes of a record are of one size, with
     sides of whole pixels, each placed on its own; where they overlap counts once. The size is drawn
     from the two that come nearest to the rate, so that exactly the rate drops in expectation. Of
-    more than 16,384 sizes (1,024 with a range of aspect ratios) only some are calibrated, and what
-    drops at the others is interpolated, to within 1e-5 of the rate.
+    more than 16,384 sizes (1,024 with a range of aspect ratios or of counts) only some are
+    calibrated, and what drops at the others is interpolated, to within 1e-5 of the rate.
 
     Attributes:
-      count: how many boxes, 1 to 64.
-      aspect_ratio: (lowest, highest) height / width, log-uniform, from 64 steps. It holds for the
-        last two axes; a third has the mean side. If such a box does not fit, the ratio is reduced.
+      count: how many boxes, 1 to 64; or (lowest, highest), of which each record draws one, each
+        equally likely. More boxes are smaller: whatever their number, the rate drops.
+      aspect_ratio: (lowest, highest) height / width, log-uniform, from 64 steps, or from fewer with
+        a range of more than 8 counts. It holds for the last two axes; a third has the mean side. If
+        such a box does not fit, the ratio is reduced.
       border: "inside" keeps boxes within the image, so that its edges are dropped less often than
         its middle; "clip" centres them on any pixel and cuts off what lies outside.
 
@@ -43,13 +45,13 @@ class Box:
       (8, 8, 1)
     """
 
-    count: int = 1
+    count: int | tuple[int, int] = 1
     aspect_ratio: tuple[float, float] = (1, 1)
     border: Border = "inside"
 
     def __post_init__(self) -> None:
         take_plain(self)
-        require_count("Box.count", self.count)
+        require_count("Box.count", self.count, may_vary=True)
         require_aspect_ratio("Box.aspect_ratio", self.aspect_ratio)
         require_choice("Box.border", self.border, ("inside", "clip"))
 

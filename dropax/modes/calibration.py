@@ -22,9 +22,10 @@ Border = Literal["inside", "clip"]
 _RATIOS = 64  # that are told apart
 
 
-def ratios_between(low: float, high: float) -> np.ndarray:
+def ratios_between(low: float, high: float, most: int = _RATIOS) -> np.ndarray:
     """Returns aspect ratios, log-uniform and equally likely; one if the bounds are equal."""
-    steps = (np.arange(_RATIOS) + 0.5) / _RATIOS if low < high else np.zeros(1)
+    count = min(most, _RATIOS)
+    steps = (np.arange(count) + 0.5) / count if low < high else np.zeros(1)
     ratios: np.ndarray = low * (high / low) ** steps
     return ratios
 
@@ -90,24 +91,26 @@ def largest_side(size: int, border: Border) -> int:
 
 
 def box_fractions(
-    sides: np.ndarray, spatial: tuple[int, ...], count: int, border: Border
+    sides: np.ndarray, spatial: tuple[int, ...], count: int | tuple[int, int], border: Border
 ) -> np.ndarray:
     """Returns the fraction that `count` boxes of the same size cover in expectation, for each size.
 
-    Overlaps count once. `sides` are ints of shape (levels, axes), the result is of shape (levels,).
+    Overlaps count once. `sides` are ints of shape (levels, axes), the result is of shape (levels,);
+    for each number of boxes from one to another, of shape (levels, numbers).
     """
-    every, last = np.arange(count + 1), len(spatial) - 1
+    fewest, most = count if isinstance(count, tuple) else (count, count)
+    every, last = np.arange(most + 1), len(spatial) - 1
     # spared[level, m]: how likely a position is spared by m boxes that cover it along the axes
     # before. With no axis left, 0 boxes spare it and others do not; so the last axis comes first.
     spared = np.ones((len(sides), 1))
     for axis in range(last, -1, -1):
-        total = every if axis else every[-1:]
+        total = every if axis else every[fewest:]
         chosen = every if axis < last else every[:1]
         lengths, places = np.unique(sides[:, axis], return_inverse=True)
         table = coverage(lengths, spatial[axis], border, total[:, None], chosen)
         parts = _parts(np.arange(len(sides)), table[:1].size)
         spared = np.concatenate([(table[places[p]] * spared[p, None]).sum(axis=2) for p in parts])
-    return 1 - spared[:, 0]
+    return 1 - (spared if isinstance(count, tuple) else spared[:, 0])
 
 
 def coverage(

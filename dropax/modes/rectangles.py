@@ -20,33 +20,47 @@ from dropax.modes.calibration import (
 )
 
 _MOST = 64  # rectangles of a record
-_LEVELS, _LEVELS_EACH = 2**14, 2**10  # of one aspect ratio, and of each of several
+_LEVELS, _LEVELS_EACH = 2**14, 2**10  # of one row of sizes, and of each of several
+_ROWS = 2**9  # of several numbers of rectangles: with many, fewer aspect ratios are told apart
 _LONGEST = 2**28  # positions on an axis: with more, `pick_sides` would overflow
 
 
-def require_count(owner: str, count: Any) -> None:
-    """Refuses what is no number of rectangles."""
+def require_count(owner: str, count: Any, *, may_vary: bool = False) -> None:
+    """Refuses what is no number of rectangles, nor a range of such numbers if it may vary."""
+    if may_vary and isinstance(count, tuple):
+        for n, bound in enumerate(count):
+            require_count(f"{owner}[{n}]", bound)
+        if len(count) != 2 or count[0] > count[1]:
+            raise ValueError(must(owner, "be a number or (low, high) with low <= high", count))
+        return
     require_kind(owner, count, int, "an int")
     if not 1 <= count <= _MOST:
-        cure = "For more holes, take Patch." if owner == "Box.count" and count > _MOST else ""
+        cure = (
+            "For more holes, take Patch." if owner.startswith("Box.count") and count > _MOST else ""
+        )
         raise ValueError(must(owner, f"be from 1 to {_MOST}", count, cure))
 
 
 @functools.lru_cache(maxsize=64)
 def size_levels(
-    spatial: tuple[int, ...], count: int, aspect_ratio: tuple[float, float], border: Border
+    spatial: tuple[int, ...],
+    count: int | tuple[int, int],
+    aspect_ratio: tuple[float, float],
+    border: Border,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the sizes that boxes can have, for each aspect ratio a row from none to all.
 
-    (units, sides): what each drops, shape (ratios, levels); its sides, (ratios, levels, axes).
+    (units, sides): what each drops, shape (counts * ratios, levels), for one number of boxes after
+    the other; its sides, (ratios, levels, axes).
     """
     if max(spatial) > _LONGEST:
         owner = "a spatial axis that boxes or bands are drawn on"
         raise ValueError(must(owner, f"have at most {_LONGEST} positions", max(spatial)))
     if 0 in spatial:  # there is nothing to drop, so any boxes will do
         spatial = (1,) * len(spatial)
-    ratios = ratios_between(*aspect_ratio)
-    most = _LEVELS if len(ratios) == 1 else _LEVELS_EACH
+    counts = 1 + count[1] - count[0] if isinstance(count, tuple) else 1
+    ratios = ratios_between(*aspect_ratio, _ROWS // counts)
+    most = _LEVELS if len(ratios) * counts == 1 else _LEVELS_EACH
     rows = [_growth(spatial, ratio, border, most) for ratio in ratios]
     longest = max(map(len, rows))
     # Shorter rows repeat some levels.
@@ -54,7 +68,8 @@ def size_levels(
         [row[np.linspace(0, len(row) - 1, longest).round().astype(int)] for row in rows]
     )
     fractions = box_fractions(sides.reshape(-1, len(spatial)), spatial, count, border)
-    return fraction_units(fractions.reshape(sides.shape[:2])), sides.astype(np.int32)
+    by_count = fractions.reshape(*sides.shape[:2], counts).transpose(2, 0, 1)
+    return fraction_units(by_count.reshape(-1, longest)), sides.astype(np.int32)
 
 
 def _growth(spatial: tuple[int, ...], ratio: float, border: Border, most: int) -> np.ndarray:
@@ -91,23 +106,28 @@ def draw_union(
     key: jax.Array,
     rate: Any,
     spatial: tuple[int, ...],
-    count: int,
+    count: int | tuple[int, int],
     border: Border,
     units: np.ndarray,
     sides: np.ndarray,
 ) -> jax.Array:
     """Draws boxes: where at least one covers, bool of the shape of the spatial axes."""
+    fewest, most = count if isinstance(count, tuple) else (count, count)
 
     def draw(key: jax.Array) -> list[jax.Array]:
-        words = sample_words(key, (2 + len(spatial) * count,))
+        words = sample_words(key, (2 + len(spatial) * most,))
         row = whole_below(words[0], len(units))
-        side = pick_sides(words[1], rate, jnp.asarray(units)[row], jnp.asarray(sides)[row])
+        ratio = row if fewest == most else row % np.uint32(len(sides))
+        side = pick_sides(words[1], rate, jnp.asarray(units)[row], jnp.asarray(sides)[ratio])
         covered = []
-        for axis, place in enumerate(words[2:].reshape(len(spatial), count)):
+        for axis, place in enumerate(words[2:].reshape(len(spatial), most)):
             first, starts = start_range(spatial[axis], side[axis], border)
             start = first + whole_below(place, starts).astype(jnp.int32)
             position = jnp.arange(spatial[axis], dtype=jnp.int32)
             boxes = [(position >= box) & (position < box + side[axis]) for box in list(start)]
+            if axis == 0 and fewest < most:  # boxes past the number that was drawn cover nothing
+                more = row // np.uint32(len(sides))
+                boxes[fewest:] = [box & (n < more) for n, box in enumerate(boxes[fewest:])]
             covered.append(boxes)
         if len(spatial) == 1:
             return [functools.reduce(jnp.logical_or, covered[0])]

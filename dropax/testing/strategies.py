@@ -78,7 +78,7 @@ def modes(
         "Block": {"size": sizes, "per_channel": flags},
         "Patch": {"size": sizes, "exact": flags},
         "Box": {
-            "count": counts,
+            "count": _fairly([counts, st.just((1, 3))]),
             "aspect_ratio": aspects,
             "border": st.sampled_from(["inside", "clip"]),
         },
@@ -193,6 +193,7 @@ def preset_configs(*, names: Sequence[str] = tuple(presets.PRESETS)) -> st.Searc
     options: dict[str, dict[str, Any]] = {
         "cutout": {"image_shape": st.just((16, 16)), "length": st.integers(1, 16)},
         "random_erasing": {"probability": st.floats(0, 1)},
+        "coarse_dropout": {"image_shape": st.just((16, 16))},
         "gridmask": {
             "unit": sizes,
             "ratio": st.floats(0.3, 0.9),
