@@ -1,6 +1,8 @@
 """The one table of cases that every cross-cutting test runs through; it takes in new modes."""
 
 import functools
+import json
+import pickle
 import re
 from importlib.metadata import version
 
@@ -116,6 +118,16 @@ def collectives(compiled):
     """The type of each thing that the devices of a compiled program exchange."""
     kinds = r"all-\w+|collective-\w+|reduce-scatter|ragged-\w+|send|recv"
     return re.findall(rf"= (.+?) (?:{kinds})(?:-start)?\(", compiled.as_text())
+
+
+def through_pickle(value):
+    return pickle.loads(pickle.dumps(value))
+
+
+def through_json(config, types=()):
+    """A config that was written as JSON and read again."""
+    values = json.loads(json.dumps(config.to_dict(), allow_nan=False))
+    return type(config).from_dict(values, types)
 
 
 def assert_refused(function, arguments, error, text):

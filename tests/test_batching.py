@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import SHAPE, config_of, image_of
-from dropax import Batch, Element, OperatorConfig, apply_batch, batched, init_state
+from cases import SHAPE, config_of
+from dropax import Batch, OperatorConfig, apply_batch, batched, init_state
 from dropax.kit.state import new_state
 
 
@@ -46,25 +46,6 @@ def test_a_deterministic_config_draws_nothing(strategy, key):
     np.testing.assert_array_equal(out["image"], np.full((4, 3, 2), 2.0))
     np.testing.assert_array_equal(out["gain"], np.full(4, 2.0))
     assert int(state.step) == 0
-
-
-@pytest.mark.parametrize("strategy", ["vmap", "scan"])
-def test_data_and_states_may_grow(strategy, key):
-    config = OperatorConfig(batch_strategy=strategy)
-    batch = Batch([Element({"image": jnp.ones(3)}, {"n": i}, i) for i in range(3)])
-    out, _ = scale_batch(config, new_state(key), batch)
-    assert out.states.keys() == {"n", "seen"}
-    assert out.states["seen"].shape == (3,)
-    assert out.metadata_list == [0, 1, 2]
-
-
-def test_statistics_come_from_the_state_unless_they_are_given(key):
-    state = new_state(key, {"offset": jnp.float32(10.0)})
-    out, state = scale_batch(OperatorConfig(), state, IMAGES)
-    assert float(out["image"][0, 0, 0]) == 12.0
-    assert float(state.statistics["offset"]) == 10.0
-    out, _ = scale_batch(OperatorConfig(), state, IMAGES, {"offset": jnp.float32(1.0)})
-    assert float(out["image"][0, 0, 0]) == 3.0
 
 
 def test_the_config_says_whether_records_count_as_worked_on(key):
@@ -117,9 +98,8 @@ def test_local_positions_would_repeat_masks_and_are_refused(key):
     assert len(np.unique(gains)) == 8
 
 
-@pytest.mark.parametrize("strategy", ["vmap", "scan"])
-def test_numpy_arrays_may_be_constants_of_a_jitted_function(strategy, key):
-    config = config_of("pixel", batch_strategy=strategy)
+def test_numpy_arrays_may_be_constants_of_a_jitted_function(key):
+    config = config_of("pixel")
     state, images = init_state(config, key), np.ones(SHAPE, np.float32)
     baked = jax.jit(lambda state: apply_batch(config, state, {"image": images}))(state)[0]
     passed = jax.jit(apply_batch)(config, state, {"image": images})[0]
@@ -132,28 +112,6 @@ def test_a_batch_of_nothing_comes_back_and_draws_nothing(key):
     out, after = batched(None, None)(config, state, batch)
     assert out is batch
     assert after is state
-
-
-@pytest.mark.parametrize(
-    ("impl", "mode", "wrap"),
-    [
-        ("threefry2x32", "box", jax.jit),
-        ("rbg", "pixel", lambda function: function),
-    ],
-)
-def test_states_that_are_mapped_over_draw_each_from_its_own_key(impl, mode, wrap):
-    config = config_of(mode, fill="noise", apply_probability=0.7, dropout_rate=(0.2, 0.5))
-    states = [init_state(config, jax.random.key(seed, impl=impl)) for seed in range(2)]
-    images = np.asarray(image_of((2, 4, 6, 5, 3)))
-
-    def drop(state, images):
-        return apply_batch(config, state, {"image": images})[0]["image"]
-
-    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    mapped = np.asarray(wrap(jax.vmap(wrap(drop)))(both, images))
-    for lane, state in enumerate(states):
-        alone = np.asarray(drop(state, images[lane]))
-        np.testing.assert_array_equal(mapped[lane] == images[lane], alone == images[lane])
 
 
 def manual(function, out_specs, **options):

@@ -100,14 +100,6 @@ def test_two_keys_are_those_of_a_partitionable_split_under_either_flag(key):
             np.testing.assert_array_equal(both, expected)
 
 
-def test_the_partitionable_flag_makes_no_difference(key):
-    expected = sample_bernoulli(key, 0.3, (4, 5)), sample_words(key, (7,))
-    with jax.threefry_partitionable(False):
-        assert not bool((jax_mask(key, 0.3, (4, 5)) == expected[0]).all())
-        assert_same(sample_bernoulli(key, 0.3, (4, 5)), expected[0])
-        np.testing.assert_array_equal(sample_words(key, (7,)), expected[1])
-
-
 def test_64_bit_mode_makes_no_difference(key):
     expected = [sample_bernoulli(key, rate, (4, 5)) for rate in RATES]
     jitted = jax.jit(lambda rate: sample_bernoulli(key, rate, (4, 5)))

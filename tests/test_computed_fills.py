@@ -143,21 +143,6 @@ def test_every_value_counts_once_and_noise_is_that_of_jax(dtype, shape):
     assert off.max() <= spacing + 1e-3
 
 
-@pytest.mark.parametrize("kind", ["mean", "noise"])
-def test_a_second_eager_call_compiles_nothing(kind, caplog):
-    compiles = []
-    for image in (image_of((4, 7, 3)), image_of((4, 7, 3)) + 1):
-        caplog.clear()
-        with jax.log_compiles():
-            if kind == "mean":
-                mean_fill(image, (0, 1))
-            else:
-                noise_fill(jax.random.key(0), image, (0, 1))
-        compiles.append(sum("Compiling" in record.getMessage() for record in caplog.records))
-    assert compiles[0] > 0
-    assert compiles[1] == 0
-
-
 @pytest.mark.parametrize("dtype", ["uint8", "bfloat16"])  # what would be widened to be summed up
 def test_computed_fills_take_at_most_twice_the_memory_of_the_images(dtype):
     config = config_of(Pixel(per_channel=False), fill="noise")  # which computes the mean too
@@ -221,6 +206,7 @@ def test_computed_values_saturate_at_the_range_of_a_dtype():
     low, *_, high = in_dtype(values, jnp.int32).tolist()
     assert (low, high) == (info.min, 2**31 - 128)  # the largest float32 that fits
     assert in_dtype(values, jnp.float16)[-1] == jnp.finfo(jnp.float16).max
+    assert in_dtype(jnp.array([0.0, 0.49, 0.5]), jnp.bool_).tolist() == [False, False, True]
 
 
 # Statistics.
@@ -281,8 +267,3 @@ def test_a_cacheable_operator_keeps_its_noise():
     np.testing.assert_array_equal(first, second)
     plain = DropoutOperator(config.replace(cacheable=False), rngs=None).apply_batch(data)["image"]
     np.testing.assert_array_equal(first, plain)
-
-
-def test_a_half_is_true_in_bools():
-    halves = in_dtype(jnp.array([0.0, 0.49, 0.5, 1.0]), jnp.bool_)
-    assert halves.tolist() == [False, False, True, True]

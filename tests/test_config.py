@@ -12,14 +12,11 @@ import pytest
 
 import dropax
 from dropax import (
-    Channel,
     DropoutOperatorConfig,
+    FromField,
     ModalityOperatorConfig,
     OperatorConfig,
-    Pixel,
-    Rngs,
 )
-from small import det, equal, run, sto
 
 
 def config_of(**options):
@@ -32,56 +29,12 @@ def mean_of(data):
 
 # The constructor.
 
-DEFAULTS = {
-    "cacheable": False,
-    "batch_stats_fn": None,
-    "precomputed_stats": None,
-    "stochastic": False,
-    "stream_name": None,
-    "batch_strategy": "vmap",
-    "field_key": inspect.Parameter.empty,
-    "target_key": None,
-    "auxiliary_fields": None,
-    "clip_range": None,
-    "preserve_auxiliary": True,
-    "validate_domain_constraints": True,
-    "dropout_rate": 0.1,
-    "mode": "pixel",
-}
-
-
-def test_the_documented_arguments_have_their_names_order_kinds_and_defaults():
-    documented = [*inspect.signature(DropoutOperatorConfig).parameters.values()][: len(DEFAULTS)]
-    assert {p.name: p.default for p in documented} == DEFAULTS
-    assert [p.name for p in documented[:6]] == [*DEFAULTS][:6]
-    assert {p.kind for p in documented[:6]} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    rest = [*inspect.signature(DropoutOperatorConfig).parameters.values()][6:]
-    assert {p.kind for p in rest} == {inspect.Parameter.KEYWORD_ONLY}
-
 
 def test_help_lists_every_argument_with_stochastic_first():
     documented = inspect.getdoc(DropoutOperatorConfig)
     listed = re.findall(r"^  (\w+):", documented.partition("Raises:")[0], re.MULTILINE)
     assert listed[0] == "stochastic"
     assert sorted(listed) == sorted(f.name for f in dataclasses.fields(DropoutOperatorConfig))
-
-
-def test_the_first_six_may_be_given_by_position():
-    config = DropoutOperatorConfig(True, None, {"a": 1}, True, "augment", "scan", field_key="x")
-    assert config == DropoutOperatorConfig(
-        cacheable=True,
-        precomputed_stats={"a": 1},
-        stochastic=True,
-        stream_name="augment",
-        batch_strategy="scan",
-        field_key="x",
-    )
-
-
-def test_further_options_reproduce_the_documented_behaviour_by_default():
-    config = config_of()
-    assert (config.fill, config.channel_axis, config.seed) == (0.0, "auto", 0)
-    assert (config.mode_object, config_of(mode="channel").mode_object) == (Pixel(), Channel())
 
 
 COMMON = {
@@ -131,10 +84,11 @@ RATE = "be a number or a real scalar array; got"
 RANGE = "be a tuple of two numbers or None; got"
 ORDER = "be (low, high) with low < high; got"
 PAIR = "Pass a tuple such as (0.0, 1.0)."
-OBJECT = "be a mode's name or a mode object such as Pixel(); got"
 FILL = "be a number, or a fill's name or object such as Mean(); got"
 AXIS = "be an int, 'auto' or None; got"
 SEED = "be in [0, 4294967296); got"
+DRAWN = {"stochastic": True}
+WRITTEN = {"target_key": "out", "mask_key": "kept", "auxiliary_fields": ["labels"]}
 REFUSED = [
     ("field_key", None, TypeError, "be a string; got None."),
     ("field_key", "", ValueError, "not be empty; got ''."),
@@ -168,15 +122,6 @@ REFUSED = [
     ("dropout_rate", jnp.ones(1), TypeError, f"{RATE} an array of shape (1,) and dtype float32."),
     ("dropout_rate", jnp.array(True), TypeError, f"{RATE} an array of shape () and dtype bool."),
     (
-        "mode",
-        "pixle",
-        ValueError,
-        "be one of 'pixel', 'channel', 'block', 'patch', 'box', 'grid', 'band', 'record'; "
-        "got 'pixle'. Did you mean 'pixel'? Or write it as in Python, such as 'Box(count=3)'.",
-    ),
-    ("mode", None, TypeError, f"{OBJECT} None."),
-    ("mode", Pixel, TypeError, f"{OBJECT} the class Pixel."),
-    (
         "fill",
         "red",
         ValueError,
@@ -191,6 +136,53 @@ REFUSED = [
     ("seed", 0.0, TypeError, "be an int; got 0.0."),
     ("seed", -1, ValueError, f"{SEED} -1."),
     ("seed", 2**32, ValueError, f"{SEED} 4294967296."),
+    ("apply_probability", 2, ValueError, "be in [0.0, 1.0]; got 2."),
+    ("mask_key", "", ValueError, "not be empty; got ''."),
+    ("mask_key", "image", ValueError, "name a field of its own; got 'image'."),
+    *(
+        (name, field, error, text)
+        for name in ("where_key", "target_key")
+        for field, error, text in (
+            ("", ValueError, "not be empty; got ''."),
+            (1, TypeError, "be a string; got 1."),
+        )
+    ),
+]
+# What is wrong of several options together, with what the error begins with.
+TOGETHER = [
+    ({"auxiliary_fields": ["a", 3]}, "auxiliary_fields[1] must be a string; got 3."),
+    ({"auxiliary_fields": ["a", ""]}, "auxiliary_fields[1] must not be empty; got ''."),
+    (
+        {"auxiliary_fields": ["out"], "target_key": "out"},
+        "auxiliary_fields must not name target_key itself; got ['out'].",
+    ),
+    ({"dropout_rate": (0.1, 0.2)}, "dropout_rate must be one number if stochastic is False"),
+    ({"apply_probability": 0.5}, "apply_probability must be None or 1.0 if stochastic is False"),
+    ({"apply_probability": 0.5}, "A deterministic operator has one pattern; pass stochas"),
+    ({**DRAWN, "dropout_rate": (0.3, 0.2)}, "dropout_rate must be (low, high) with low <= high"),
+    ({**DRAWN, "dropout_rate": (0.3,)}, "dropout_rate must be a number or (low, high); got (0.3,)"),
+    ({**DRAWN, "dropout_rate": (0.3, 1.2)}, "dropout_rate[1] must be in [0.0, 1.0]; got 1.2."),
+    ({"fill": ()}, "fill must have one for each channel; got ()."),
+    ({"mask_key": "out.kept", "target_key": "out"}, "mask_key must name a field of its own; got "),
+    ({"mask_key": "out", "target_key": "out.image"}, "mask_key must name a field of its own; got "),
+    *(
+        ({**WRITTEN, "where_key": name}, "where_key must name a field of its own")
+        for name in ("image", "out", "kept", "labels")
+    ),
+    *(
+        ({**WRITTEN, "fill": FromField(name)}, "fill must name a field of its own")
+        for name in ("image", "out", "kept")
+    ),
+    *(
+        ({"auxiliary_fields": ["a", "b"], "auxiliary_fill": fills}, f"auxiliary_fill{text}")
+        for fills, text in (
+            (("mean",), " must have one fill for each of the 2 auxiliary_fields; got"),
+            ((), " must have one for each field"),
+            ((1, "maen"), "[1] must be one of 'mean', "),
+            ((1, (2, 3)), "[1] must be a number; got"),
+            (FromField("image"), " must name a field of its own"),
+        )
+    ),
 ]
 
 
@@ -201,17 +193,11 @@ def test_a_wrong_argument_is_refused_with_its_name_value_and_cure(name, value, e
     assert str(refused.value) == f"DropoutOperatorConfig.{name} must {text}"
 
 
-def test_each_auxiliary_field_must_be_a_name():
-    for value, error, text in ((3, TypeError, "be a string; got 3."), ("", ValueError, "not be e")):
-        with pytest.raises(error, match=rf"auxiliary_fields\[1\] must {text}"):
-            config_of(auxiliary_fields=["a", value])
-
-
-@pytest.mark.parametrize("name", ["field_key", "fill", "clip_range"])
-@pytest.mark.parametrize("value", [np.float32, Rngs(0)], ids=["dtype", "rngs"])
-def test_a_value_of_a_foreign_kind_is_refused_in_the_same_words(name, value):
-    with pytest.raises(TypeError, match=rf"^DropoutOperatorConfig\.{name} must be a.*; got "):
-        config_of(**{name: value})
+@pytest.mark.parametrize(("options", "text"), TOGETHER, ids=str)
+def test_options_that_cannot_be_meant_together_are_refused(options, text):
+    with pytest.raises((TypeError, ValueError), match=r"^DropoutOperatorConfig\.\w+") as refused:
+        config_of(**options)
+    assert text in str(refused.value)
 
 
 @pytest.mark.parametrize("number", [10**400, -(10**400)], ids=["large", "small"])
@@ -219,21 +205,6 @@ def test_a_whole_number_past_all_floats_is_taken_or_refused_in_words(number):
     with pytest.raises(ValueError, match=r"dropout_rate must be in \[0\.0, 1\.0\]; got a"):
         config_of(dropout_rate=number)
     assert config_of(fill=number).fill == number
-
-
-def test_clip_range_is_two_numbers_in_order():
-    for bounds in ("ab", ("0", "1"), [0, None], 1.0):
-        with pytest.raises(TypeError, match="clip_range must be a tuple of two numbers or None"):
-            det(clip_range=bounds)
-    for bounds in ((0, np.nan), (np.nan, 1), (1, 1), (1, 0), (0,), (0, 1, 2), ()):
-        with pytest.raises(ValueError, match=r"clip_range must be \(low, high\) with low < high"):
-            det(clip_range=bounds)
-
-
-def test_only_a_deterministic_config_refuses_a_stream_name():
-    assert run(sto()).any()
-    with pytest.raises(ValueError, match="stream_name must be None if stochastic is False"):
-        det(stream_name="augment")
 
 
 # The rate.
@@ -255,17 +226,6 @@ def test_a_rate_on_a_device_is_kept_and_not_read(rate):
     assert config_of(dropout_rate=rate).dropout_rate is rate
 
 
-def test_a_rate_may_be_any_real_scalar():
-    rates = [np.float64(0.5), np.float32(0.5), np.array(0.5), jnp.float32(0.5), jnp.bfloat16(0.5)]
-    for rate in rates:
-        assert equal(run(det(dropout_rate=rate)), run(det()))
-    for rate in (np.int64(1), jnp.int32(1)):
-        assert not run(det(dropout_rate=rate)).any()
-    for rate in (np.nan, np.inf, np.float32(-1), np.array(2)):
-        with pytest.raises(ValueError, match=r"dropout_rate must be in \[0.0, 1.0\]"):
-            det(dropout_rate=rate)
-
-
 def test_a_traced_rate_is_taken_compiled_once_and_can_be_differentiated():
     traces = []
 
@@ -277,12 +237,6 @@ def test_a_traced_rate_is_taken_compiled_once_and_can_be_differentiated():
     assert [float(double(rate)) for rate in (0.25, 0.5, 7.0)] == [0.5, 1.0, 14.0]
     assert len(traces) == 1
     assert float(jax.grad(double)(0.25)) == 2.0
-
-
-def test_an_auxiliary_field_cannot_be_where_the_result_goes():
-    text = r"auxiliary_fields must not name target_key itself; got \['out'\]\."
-    with pytest.raises(ValueError, match=text):
-        config_of(target_key="out", auxiliary_fields=["out"])
 
 
 def test_whole_numbers_of_numpy_become_ints():

@@ -186,28 +186,21 @@ def test_records_without_arrays_are_counted_by_their_metadata():
 
 
 TWO, SAME = np.ones(2), "must have the structure of the first, PyTreeDef({'a': *}); got PyTreeDef("
+ONE = Element({"a": TWO})
 WRONG_RECORDS = [
     ([Element(), {}], TypeError, "[1] must be a dropax.Element; got {}."),
     ({"image": 1}, TypeError, "[0] must be a dropax.Element; got 'image'."),
     ([Element({"a": {"b": "c"}})], TypeError, "[0].data['a']['b'] must be an array or a number; g"),
     ([Element({}, {"a": "c"})], TypeError, "[0].state['a'] must be an array or a number; got 'c'."),
-    ([Element({"a": 1}), Element({"b": 1})], ValueError, "[1].data " + SAME + "{'b': *})."),
+    ([ONE, Element({"b": 1})], ValueError, f"[1].data {SAME}{{'b': *}})."),
+    ([Element({}, {"a": 1}), Element({}, {"a": [1]})], ValueError, f"[1].state {SAME}{{'a': [*"),
     (
-        [Element({}, {"a": 1}), Element({}, {"a": [1]})],
+        [ONE, ONE, Element({"a": np.ones(3)})],
         ValueError,
-        "[1].state " + SAME + "{'a': [*",
+        "[2].data['a'] must have the first's shap",
     ),
-    (
-        [Element({"a": TWO})] * 2 + [Element({"a": np.ones(3)})],
-        ValueError,
-        "[2].data['a'] must have the first's shape (2,)",
-    ),
-    (
-        [Element({"a": TWO}), Element({"a": TWO > 0})],
-        ValueError,
-        "[1].data['a'] must have the first's dtype float64",
-    ),
-    ([Element({"a": TWO}), Element({"a": 1.0})], ValueError, "[1].data['a'] must have the first's"),
+    ([ONE, Element({"a": TWO > 0})], ValueError, "[1].data['a'] must have the first's dtype float"),
+    ([ONE, Element({"a": 1.0})], ValueError, "[1].data['a'] must have the first's"),
 ]
 
 
@@ -237,32 +230,23 @@ def test_parts_that_are_left_out_are_empty():
     assert len(Batch.from_parts({}, {"n": np.ones(4)})) == 4
 
 
-CURE = "Build the batch of records instead: Batch([Element(data, state), ...])."
 WRONG_PARTS = [
-    ({"data": [1]}, TypeError, f"Batch.from_parts.data must be a dict of arrays; got [1]. {CURE}"),
-    ({"states": [{}]}, TypeError, "Batch.from_parts.states must be a dict of arrays; got"),
+    (
+        {"data": [1]},
+        TypeError,
+        ".data must be a dict of arrays; got [1]. Build the batch of records",
+    ),
+    ({"states": [{}]}, TypeError, ".states must be a dict of arrays; got"),
     ({"data": {"a": {"b": 1}}}, TypeError, "leaf 'data.a.b' must be an array; got 1."),
     ({"data": {}, "states": {}}, ValueError, "a batch must hold at least one array; got none."),
-    (
-        {"states": {"n": np.float32(1)}},
-        ValueError,
-        "leaf 'states.n' must have a leading batch ax",
-    ),
-    (
-        {"states": {"n": np.ones((3, 2))}},
-        ValueError,
-        "leaf 'states.n' must have 2 records along ",
-    ),
-    ({"metadata_list": ["x"]}, ValueError, "Batch.from_parts.metadata_list must have 2 en"),
-    ({"record_ids": np.arange(3)}, ValueError, "Batch.from_parts.record_ids must have 2 ent"),
-    ({"valid_mask": TWO}, TypeError, "Batch.from_parts.valid_mask must be an array"),
-    ({"valid_mask": [True] * 2}, TypeError, "Batch.from_parts.valid_mask must be an array"),
-    ({"valid_mask": np.ones(3, bool)}, ValueError, "Batch.from_parts.valid_mask must have 2"),
-    (
-        {"valid_mask": np.ones((2, 3), bool)},
-        ValueError,
-        "Batch.from_parts.valid_mask must have sha",
-    ),
+    ({"states": {"n": np.float32(1)}}, ValueError, "leaf 'states.n' must have a leading batch ax"),
+    ({"states": {"n": np.ones((3, 2))}}, ValueError, "leaf 'states.n' must have 2 records along "),
+    ({"metadata_list": ["x"]}, ValueError, ".metadata_list must have 2 en"),
+    ({"record_ids": np.arange(3)}, ValueError, ".record_ids must have 2 ent"),
+    ({"valid_mask": TWO}, TypeError, ".valid_mask must be an array"),
+    ({"valid_mask": [True] * 2}, TypeError, ".valid_mask must be an array"),
+    ({"valid_mask": np.ones(3, bool)}, ValueError, ".valid_mask must have 2"),
+    ({"valid_mask": np.ones((2, 3), bool)}, ValueError, ".valid_mask must have sha"),
 ]
 
 
@@ -270,7 +254,7 @@ WRONG_PARTS = [
 def test_parts_that_do_not_fit_are_refused(parts, error, text):
     with pytest.raises(error) as refused:
         Batch.from_parts(**{"data": {"a": TWO}, **parts})
-    assert str(refused.value).startswith(text)
+    assert str(refused.value).removeprefix("Batch.from_parts").startswith(text)
 
 
 def test_the_leading_size_is_the_one_that_all_leaves_share():

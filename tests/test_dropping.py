@@ -1,14 +1,13 @@
 """What a mask does to the fields of an element: the image, and those that go along."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cases import MODES, SHAPE, config_of, image_of
-from dropax import Pixel, apply_batch, init_state
+from dropax import apply_batch, init_state
 from dropax.dropping import Fields, drop_record
-from small import ONES, both_kinds, both_modes, det, make, run, sto
+from small import ONES, both_kinds, both_modes, det, make, run
 
 
 def test_a_fill_past_the_range_of_the_dtype_is_a_domain_constraint():
@@ -19,23 +18,6 @@ def test_a_fill_past_the_range_of_the_dtype_is_a_domain_constraint():
     unchecked = config.replace(validate_domain_constraints=False)
     out = drop_record(unchecked, Fields(image), {"keep_mask": np.zeros((4, 4, 3))})
     assert bool(jnp.isinf(out.image).all())
-
-
-def test_auxiliary_fields_drop_where_the_image_drops(key):
-    config = config_of(Pixel(per_channel=False), auxiliary_fields=["depth", "seg.map", "logits"])
-    data = {
-        "image": image_of(SHAPE),
-        "depth": image_of(SHAPE[:3]),
-        "seg": {"map": image_of(SHAPE[:3], np.uint8)},
-        "logits": image_of((*SHAPE[:3], 7)),
-    }
-    out = jax.tree.map(np.asarray, apply_batch(config, init_state(config, key), data)[0])
-    gone = (out["image"] == 0).all(-1)
-    assert 0 < gone.sum() < gone.size
-    np.testing.assert_array_equal(out["depth"] == 0, gone)
-    np.testing.assert_array_equal(out["seg"]["map"] == 0, gone)
-    np.testing.assert_array_equal((out["logits"] == 0).all(-1), gone)
-    assert out["seg"]["map"].dtype == jnp.uint8
 
 
 @both_modes
@@ -104,15 +86,6 @@ def test_no_new_field_takes_the_place_of_a_dict_of_others(key):
     assert out.keys() == {"camera.rgb", "camera"}
 
 
-def test_an_integer_image_is_clipped_to_the_integers_within_float_bounds():
-    images = np.arange(ONES.size, dtype=np.uint8).reshape(ONES.shape)
-    out = run(det(dropout_rate=0.0, clip_range=(0.5, 99.5)), images)
-    assert out.dtype == np.uint8
-    np.testing.assert_array_equal(out, images.clip(1, 99))
-    with pytest.raises(TypeError, match="clip_range must be None for dtype complex64"):
-        run(det(clip_range=(0.0, 1.0)), ONES.astype(np.complex64))
-
-
 @both_modes
 def test_of_the_fixed_pattern_too_kept_values_stay_and_rates_of_zero_and_one_are_exact(mode):
     images = np.resize(np.float32([np.nan, np.inf, -np.inf, 1.0, 2.0]), ONES.shape)
@@ -133,11 +106,6 @@ def test_other_fields_are_kept_and_a_target_leaves_its_source(stochastic):
     assert out["photo"] is data["photo"]
     assert 0 < (np.asarray(out["dropped"]) == 0).mean() < 1
     assert sorted(data) == ["label", "photo", "text"]
-
-
-def test_clipping_follows_dropping():
-    out = run(sto(clip_range=(0.2, 0.9)))
-    np.testing.assert_array_equal(np.unique(out), np.float32([0.2, 0.9]))
 
 
 @pytest.mark.parametrize(("mode", "stochastic"), [("pixel", True), ("channel", False)])

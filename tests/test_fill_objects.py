@@ -1,9 +1,7 @@
 """Fills as objects: names, text and users' own, of the image and of auxiliary fields."""
 
 import dataclasses
-import json
 import math
-import pickle
 from typing import ClassVar
 
 import jax
@@ -11,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import SHAPE, config_of, image_of
+from cases import SHAPE, config_of, image_of, through_json, through_pickle
 from dropax import (
-    DropoutOperatorConfig,
     Fill,
     FromField,
     Mean,
@@ -50,10 +47,6 @@ class Random:
     def fill(self, key, image, keep_mask, channel_axis, where, stats):
         assert (channel_axis, where) == (image.ndim - 1, None)
         return jax.random.uniform(key, image.shape) + stats["mean"]
-
-
-def through_json(config, types=()):
-    return DropoutOperatorConfig.from_dict(json.loads(json.dumps(config.to_dict())), types)
 
 
 def run(config, key, **fields):
@@ -183,22 +176,6 @@ def test_fields_that_are_left_out_need_no_fills(key):
     assert set(run(config, key, a=IMAGES)) == {"image"}
 
 
-@pytest.mark.parametrize(
-    ("fills", "error", "text"),
-    [
-        (("mean",), ValueError, "have one fill for each of the 2 auxiliary_fields; got"),
-        ((), ValueError, "have one for each field"),
-        ((1, "maen"), ValueError, r"be one of 'mean', .* Did you mean 'mean'\?"),
-        ((1, (2, 3)), TypeError, "be a number; got"),
-        (FromField("image"), ValueError, "name a field of its own"),
-    ],
-    ids=str,
-)
-def test_auxiliary_fills_that_do_not_fit_are_refused(fills, error, text):
-    with pytest.raises(error, match=rf"Config\.auxiliary_fill(\[1\])? must {text}"):
-        config_of(WHOLE, auxiliary_fields=["a", "b"], auxiliary_fill=fills)
-
-
 # NaN and infinity.
 
 
@@ -206,7 +183,7 @@ def test_auxiliary_fills_that_do_not_fit_are_refused(fills, error, text):
 def test_nan_and_infinity_fill_floats_and_are_values_as_any_other(fill, key):
     config, twin = (config_of(WHOLE, fill=fill, mask_key="kept") for _ in range(2))
     fresh = np.float32("nan") if fill is math.nan else fill  # NaN, and another object
-    for other in (twin, config.replace(fill=fresh), pickle.loads(pickle.dumps(config))):
+    for other in (twin, config.replace(fill=fresh), through_pickle(config)):
         assert other == config
         assert hash(other) == hash(config)
         assert jax.tree.structure(other) == jax.tree.structure(config)

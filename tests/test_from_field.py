@@ -1,7 +1,6 @@
 """`FromField`: fills that are read from another field of the record."""
 
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +9,10 @@ import pytest
 
 from cases import MODES, SHAPE, config_of, image_of
 from dropax import (
-    DropoutOperator,
-    DropoutOperatorConfig,
     FromField,
     apply,
     apply_batch,
     dropout,
-    dropped_fraction,
     init_state,
 )
 
@@ -65,12 +61,6 @@ def test_kept_values_are_rescaled_and_all_are_clipped():
     np.testing.assert_array_equal(out["image"], expected)
 
 
-def test_records_left_alone_stay_as_they_were():
-    config = config_with(apply_probability=0.0, clip_range=(0.0, 1.0), dropout_rate=1.0)
-    out = dropped(config, image_of(SHAPE), np.zeros(SHAPE, np.float32))
-    np.testing.assert_array_equal(out["image"], image_of(SHAPE))
-
-
 def test_gradients_reach_a_learned_token_from_what_it_fills_and_nothing_else():
     config, image = config_with(), image_of(SHAPE)
 
@@ -103,17 +93,6 @@ def test_nan_of_the_other_field_stays_where_values_are_kept_in_values_and_gradie
     np.testing.assert_array_equal(of_other, ~kept)
 
 
-def test_another_record_and_the_weight_of_its_label_are_cutmix():
-    images, labels = np.asarray(image_of(SHAPE)), np.eye(4)
-    out = jax.tree.map(np.asarray, dropped(config_with("box"), images, np.roll(images, 1, axis=0)))
-    weight = np.asarray(dropped_fraction(out["kept"]))[:, None]
-    mixed = (1 - weight) * labels + weight * np.roll(labels, 1, axis=0)
-    for record, own in enumerate(out["kept"]):
-        np.testing.assert_array_equal(out["image"][record][~own], images[record - 1][~own])
-        expected = own.mean() * labels[record] + (~own).mean() * labels[record - 1]
-        np.testing.assert_allclose(mixed[record], expected, rtol=1e-5)
-
-
 def test_it_is_read_from_nested_dicts_as_it_came_in():
     config = config_of(
         MODES["whole pixel"],
@@ -127,29 +106,6 @@ def test_it_is_read_from_nested_dicts_as_it_came_in():
     out = apply(config, data, {}, {})[0]["views"]
     assert out["rgb"].sum() == 4
     assert out["blurred"].sum() == 0  # dropped as an auxiliary field
-
-
-def test_the_operator_describes_its_output():
-    operator = DropoutOperator(config_with(target_key="out"), rngs=0)
-    spec = {
-        "image": jax.ShapeDtypeStruct((6, 5, 3), jnp.uint8),
-        "other": jax.ShapeDtypeStruct((3,), jnp.uint8),
-    }
-    described = operator.output_spec(spec)
-    assert described == {
-        **spec,
-        "out": spec["image"],
-        "kept": jax.ShapeDtypeStruct((6, 5, 3), jnp.bool_),
-    }
-
-
-def test_it_goes_through_json_and_is_hashed_by_value():
-    config = config_with()
-    again = DropoutOperatorConfig.from_dict(json.loads(json.dumps(config.to_dict())))
-    assert again == config
-    assert hash(again) == hash(config)
-    assert config != config.replace(fill=FromField("another"))
-    assert len({FromField("a"), FromField("a"), FromField("b")}) == 2
 
 
 # What is refused, by name.
@@ -176,12 +132,6 @@ def test_a_field_that_is_not_there_is_named():
         apply_batch(config_with(), STATE, {"image": image_of(SHAPE)})
 
 
-@pytest.mark.parametrize("name", ["image", "out", "kept"])
-def test_it_is_no_field_that_is_written_to(name):
-    with pytest.raises(ValueError, match=r"Config\.fill must name a field of its own"):
-        config_of("pixel", fill=FromField(name), target_key="out", mask_key="kept")
-
-
 def test_bare_arrays_have_no_other_field():
     for name in ("other", "images"):
         with pytest.raises(TypeError, match=r"dropout\.fill must be computed from the image"):
@@ -192,8 +142,3 @@ def test_bare_arrays_have_no_other_field():
 def test_it_takes_a_name(field, error):
     with pytest.raises(error, match=r"FromField\.field must"):
         FromField(field)
-
-
-def test_a_name_alone_is_no_fill():
-    with pytest.raises(ValueError, match=r"Config\.fill must be one of .*FromField\(.other.\)"):
-        config_of("pixel", fill="other")

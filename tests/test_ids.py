@@ -12,8 +12,6 @@ from cases import config_of, image_of, representatives
 from dropax import (
     Batch,
     DropoutOperator,
-    ModalityOperator,
-    OperatorConfig,
     apply_batch,
     as_record_ids,
     dropout,
@@ -115,18 +113,6 @@ def test_an_id_is_the_same_in_every_form(key):
     with jax.enable_x64(True):
         wide = run(config, key, IMAGES, jnp.asarray(IDS))
     np.testing.assert_array_equal(wide, run(config, key, IMAGES, IDS))
-
-
-def test_one_compilation_serves_all_epochs_and_ids():
-    config = config_of("pixel")
-    operator = DropoutOperator(config, rngs=0)
-    from dropax.kit.batching import RecordEngine
-
-    operator.apply_batch({"image": IMAGES}, record_ids=IDS, epoch=0)
-    before = RecordEngine.step._cache_size()
-    for epoch in (1, 2**32 - 1):
-        operator.apply_batch({"image": IMAGES}, record_ids=IDS + np.uint64(9), epoch=epoch)
-    assert RecordEngine.step._cache_size() == before
 
 
 def test_a_deterministic_operator_draws_for_no_id():
@@ -331,23 +317,6 @@ def test_ids_have_no_part_in_a_shared_mask(key):
     text = "record_ids must be None if all records share a draw"
     with pytest.raises(ValueError, match=text):
         run(config_of("pixel", share_mask=True), key, IMAGES, IDS)
-
-
-def test_the_kit_gives_ids_to_anybodys_transform(key):
-    class Brighten(ModalityOperator):
-        def generate_random_params(self, rng, data_shapes):
-            return {"gain": jax.vmap(jax.random.uniform)(rng)}
-
-        def apply(self, data, state, metadata, random_params=None, stats=None):
-            return {"image": data["image"] * random_params["gain"]}, state, metadata
-
-    operator = Brighten(OperatorConfig(stochastic=True), rngs=lambda: key)
-    ones = {"image": np.ones((4, 2, 2, 3), np.float32)}
-    whole = np.asarray(operator.apply_batch(ones, record_ids=IDS, epoch=3)["image"])
-    order = np.array([2, 0, 3, 1])
-    moved = operator.apply_batch(ones, record_ids=IDS[order], epoch=3)["image"]
-    np.testing.assert_array_equal(moved, whole[order])
-    assert len(np.unique(whole[:, 0, 0, 0])) == len(IDS)
 
 
 def test_an_epoch_may_be_any_whole_scalar():

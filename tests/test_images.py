@@ -132,60 +132,38 @@ def test_an_overlay_takes_the_masks_that_dropax_draws(mode: Any) -> None:
 
 
 PICTURE = np.zeros((4, 5, 3), np.uint8)
-OVERLAY = {"image": PICTURE, "keep_mask": True}
-WRONG = [
-    (
-        "to_display",
-        {"values": np.zeros(3)},
-        ValueError,
-        "values must have shape (height, width) or",
-    ),
-    ("to_display", {"values": np.zeros((0, 3))}, ValueError, "values must have shape"),
-    ("contact_sheet", {"images": []}, ValueError, "images must hold an image; got none"),
-    ("contact_sheet", {"images": [PICTURE, np.zeros(2)]}, ValueError, "images[1] must have shape"),
-    ("contact_sheet", {"images": [PICTURE], "columns": 0}, ValueError, "columns must be at least "),
-    ("contact_sheet", {"images": [PICTURE], "gap": 1.5}, TypeError, "gap must be an int; got 1.5"),
-    (
-        "contact_sheet",
-        {"images": [PICTURE], "background": 256},
-        ValueError,
-        "background must be in",
-    ),
-    (
-        "mask_overlay",
-        {"keep_mask": np.ones((4, 5), bool)},
-        ValueError,
-        "keep_mask must broadcast to",
-    ),
-    (
-        "mask_overlay",
-        {"keep_mask": np.ones((4, 5, 3, 1))},
-        ValueError,
-        "keep_mask must broadcast t",
-    ),
-    ("mask_overlay", {"opacity": 2}, ValueError, "opacity must be in [0, 1]; got 2"),
-    (
-        "mask_overlay",
-        {"color": "red"},
-        ValueError,
-        "color must be (red, green, blue), each in [0, ",
-    ),
-]
+WRONG = {
+    "to_display": [
+        ({"values": np.zeros(3)}, ValueError, "values must have shape (height, width) or"),
+        ({"values": np.zeros((0, 3))}, ValueError, "values must have shape"),
+        ({"span": (1, 1)}, ValueError, "span must be two finite numbers, "),
+        ({"span": 3}, TypeError, "span must be two numbers, (black, white); got 3"),
+    ],
+    "contact_sheet": [
+        ({"images": []}, ValueError, "images must hold an image; got none"),
+        ({"images": [PICTURE, np.zeros(2)]}, ValueError, "images[1] must have shape"),
+        ({"columns": 0}, ValueError, "columns must be at least "),
+        ({"gap": 1.5}, TypeError, "gap must be an int; got 1.5"),
+        ({"background": 256}, ValueError, "background must be in"),
+    ],
+    "mask_overlay": [
+        ({"keep_mask": np.ones((4, 5), bool)}, ValueError, "keep_mask must broadcast to"),
+        ({"keep_mask": np.ones((4, 5, 3, 1))}, ValueError, "keep_mask must broadcast t"),
+        ({"opacity": 2}, ValueError, "opacity must be in [0, 1]; got 2"),
+        ({"color": "red"}, ValueError, "color must be (red, green, blue), each in [0, "),
+    ],
+}
+SOUND: dict[str, dict[str, Any]] = {
+    "to_display": {"values": PICTURE},
+    "contact_sheet": {"images": [PICTURE]},
+    "mask_overlay": {"image": PICTURE, "keep_mask": True},
+}
 
 
-@pytest.mark.parametrize(("name", "given", "error", "text"), WRONG)
-def test_what_cannot_be_shown_is_refused(
-    name: str, given: dict[str, Any], error: type[Exception], text: str
-) -> None:
-    sound = OVERLAY if name == "mask_overlay" else {}
-    assert_refused(getattr(images, name), sound | given, error, text)
-
-
-def test_a_span_is_two_numbers() -> None:
-    with pytest.raises(ValueError, match=r"span must be two finite numbers, .*; got \(1, 1\)"):
-        images.to_display(PICTURE, span=(1, 1))
-    with pytest.raises(TypeError, match=r"span must be two numbers, \(black, white\); got 3"):
-        images.to_display(PICTURE, span=3)  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_shown_is_refused(name: str) -> None:
+    for given, error, text in WRONG[name]:
+        assert_refused(getattr(images, name), SOUND[name] | given, error, text)
 
 
 def test_a_mask_without_channels_is_refused_with_the_cure() -> None:

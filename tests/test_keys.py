@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import pickle
 import types
 
 import jax
@@ -10,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cases import through_pickle
 from dropax import (
     DropoutOperator,
     Rngs,
 )
 from dropax.kit import keys
 from dropax.kit.rngs import draw_key
-from small import ONES, both_modes, equal, run, sto
+from small import equal, run, sto
 
 CURE = "Make one with jax.random.key(0), or pass legacy keys."
 
@@ -116,12 +116,9 @@ no_keys = pytest.mark.parametrize(("value", "shown"), NO_KEYS.values(), ids=NO_K
 
 
 @no_keys
-@pytest.mark.parametrize(
-    "use", [keys.as_keys, keys.as_key, lambda key, owner: keys.batch_keys(key, (2,), owner)]
-)
-def test_what_is_no_key_is_refused(use, value, shown):
+def test_what_is_no_key_is_refused(value, shown):
     with pytest.raises(TypeError, match="must be a PRNG key") as refused:
-        use(value, "init_state.key")
+        keys.as_keys(value, "init_state.key")
     assert str(refused.value) == f"init_state.key must be a PRNG key; got {shown}. {CURE}"
 
 
@@ -277,9 +274,7 @@ def test_no_stream_at_all_is_refused():
         Rngs()
 
 
-@pytest.mark.parametrize(
-    "copied", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy], ids=["pickle", "deepcopy"]
-)
+@pytest.mark.parametrize("copied", [through_pickle, copy.deepcopy])
 def test_a_copy_draws_on_where_the_streams_were_and_on_its_own(copied):
     rngs = Rngs(0, augment=jax.random.key(1, impl="rbg"))
     rngs(), rngs.augment(), rngs.augment()
@@ -365,18 +360,6 @@ def test_a_callable_that_gives_no_key_is_refused():
 def test_streams_without_the_one_asked_for_nor_a_default_one_are_refused():
     with pytest.raises(KeyError, match="RNG stream 'dropout' not found, nor a default one"):
         draw_key(Rngs(augment=1), "dropout", "a")
-
-
-@both_modes
-def test_the_same_key_draws_the_same_masks_and_another_key_others(mode):
-    def draw(key):
-        return sto(mode=mode).generate_random_params(key, {"image": ONES.shape})["keep_mask"]
-
-    legacy = jax.random.key_data(jax.random.key(0))
-    first = draw(jax.random.key(0))
-    assert equal(first, draw(jax.random.key(0)), draw(legacy))
-    assert not equal(first, draw(jax.random.key(1)))
-    assert 0 < draw(jax.random.key(0, impl="rbg")).mean() < 1
 
 
 def test_operators_that_share_a_stream_draw_masks_of_their_own():

@@ -71,16 +71,6 @@ def test_a_channel_whose_draw_is_the_very_threshold_drops(key):
 EVERY = [Pixel(), Pixel(per_channel=False), Channel(), Channel(min_kept=1)]
 
 
-@pytest.mark.parametrize("mode", [Pixel(), Channel(min_kept=1)], ids=repr)
-def test_a_rate_may_be_traced_and_saturates(mode, key):
-    sample = jax.jit(lambda rate: mode.sample(key, (6, 5, 3), rate))
-    for rate in RATES:
-        np.testing.assert_array_equal(sample(rate), mode.sample(key, (6, 5, 3), rate))
-    assert bool(sample(-0.5).all())
-    np.testing.assert_array_equal(sample(2.0), sample(1.0))
-    assert sample._cache_size() == 1
-
-
 draw = jax.jit(lambda mode, key, rate: mode.sample(key, (4, 3), rate), static_argnums=0)
 
 
@@ -102,10 +92,6 @@ def test_at_least_so_many_channels_are_kept_those_nearest_to_being_kept(min_kept
             assert drops[mask].max(initial=0) <= drops[~mask].min(initial=33)
             changed += int((mask != plain).any())
     assert (changed > 0) == (min_kept > 0)
-
-
-def test_all_channels_can_be_kept(key):
-    assert bool(Channel(min_kept=3).sample(key, (2, 3), 1.0).all())
 
 
 @pytest.mark.parametrize("mode", EVERY_OBJECT, ids=repr)

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from bounds import assert_counts
-from cases import SHAPE, assert_refused, config_of, image_of
+from cases import SHAPE, config_of, image_of
 from dropax import (
     Channel,
     DropoutOperator,
-    DropoutOperatorConfig,
     Pixel,
     apply,
     apply_batch,
@@ -43,16 +42,6 @@ def test_each_record_draws_its_rate_from_the_range(key):
     fractions = 1 - np.asarray(params["keep_mask"]).reshape(4096, -1).mean(axis=1)
     assert_counts(fractions.sum(), 4096, 0.4)
     assert np.corrcoef(rates, fractions)[0, 1] > 0.5
-
-
-def test_ranges_and_probabilities_may_be_traced_and_compile_once(key):
-    # A function of its own: jitted functions share what was compiled for the one they wrap.
-    traced = jax.jit(lambda *arguments: apply_batch(*arguments))
-    config = config_of("pixel", dropout_rate=(0.1, 0.2), apply_probability=0.5)
-    for low, probability in ((0.0, 0.1), (0.1, 0.5), (0.2, 0.0)):
-        changed = config.replace(dropout_rate=(low, 0.3), apply_probability=probability)
-        traced(changed, init_state(changed, key), {"image": image_of(SHAPE)})
-    assert traced._cache_size() == 1
 
 
 # Records left alone.
@@ -137,13 +126,6 @@ def test_kept_values_are_divided_by_the_kept_fraction(dtype, key):
     np.testing.assert_allclose(out[kept], expected[kept], rtol=spacing)
 
 
-def test_rescaling_keeps_the_mean(key):
-    config = config_of("block", rescale=True, dropout_rate=0.3)
-    image = np.ones((4096, 9, 8, 1), np.float32)
-    out = np.asarray(drop(config, key, {"image": image})[0]["image"], np.float64)
-    assert_counts(0.7 * out.mean(axis=(1, 2, 3)).sum(), 4096, 0.7)
-
-
 def test_rescaling_uses_what_a_mode_really_keeps(key):
     mode = Channel(min_kept=1)
     config = config_of(mode, rescale=True, dropout_rate=0.8)
@@ -189,31 +171,6 @@ def test_the_mask_is_written_where_it_is_asked_for(key):
     assert out["masks"]["image"].dtype == jnp.bool_
     np.testing.assert_array_equal(out["masks"]["image"], np.asarray(out["out"]) != 0)
     np.testing.assert_array_equal(out["image"], data["image"])
-    spec = jax.ShapeDtypeStruct(SHAPE[1:], jnp.float32)
-    shown = DropoutOperator(config, rngs=0).output_spec({"image": spec})
-    assert shown["masks"]["image"] == jax.ShapeDtypeStruct(SHAPE[1:], jnp.bool_)
-
-
-def test_each_auxiliary_field_has_its_own_fill(key):
-    config = config_of(
-        "patch",
-        auxiliary_fields=["map", "depth", "onehot"],
-        auxiliary_fill=(255, -1.0, 0),
-        mask_key="kept",
-    )
-    data = {
-        "image": image_of((8, 33, 20, 3)),
-        "map": np.ones((8, 33, 20), np.uint8),
-        "depth": np.ones((8, 33, 20), np.float32),
-        "onehot": np.ones((8, 33, 20, 7), np.float32),
-    }
-    out = jax.tree.map(np.asarray, drop(config, key, data)[0])
-    gone = ~out["kept"].all(axis=-1)
-    assert 0 < gone.sum() < gone.size
-    np.testing.assert_array_equal(out["map"], np.where(gone, 255, 1))
-    np.testing.assert_array_equal(out["depth"], np.where(gone, -1, 1))
-    np.testing.assert_array_equal(out["onehot"], np.where(gone[..., None], 0, 1).repeat(7, -1))
-    np.testing.assert_array_equal(out["image"] == 0, gone[..., None].repeat(3, -1))
 
 
 def test_an_auxiliary_fill_that_a_field_cannot_hold_is_refused(key):
@@ -260,35 +217,6 @@ def test_a_given_record_that_is_left_alone_stays(key):
         ):
             with pytest.raises(error, match=rf"random_params\['{name}'\] must be {text}"):
                 apply(config, {"image": image}, {}, {}, {**params, name: value})
-
-
-OWN = "mask_key must name a field of its own; got "
-REFUSED = [
-    ({"stochastic": False, "dropout_rate": (0.1, 0.2)}, "dropout_rate must be one number if sto"),
-    ({"stochastic": False, "apply_probability": 0.5}, "apply_probability must be None or 1.0 if"),
-    ({"dropout_rate": (0.3, 0.2)}, "dropout_rate must be (low, high) with low <= high; got (0.3, "),
-    ({"dropout_rate": (0.3,)}, "dropout_rate must be a number or (low, high); got (0.3,)."),
-    ({"dropout_rate": (0.3, 1.2)}, "dropout_rate[1] must be in [0.0, 1.0]; got 1.2."),
-    ({"apply_probability": 2}, "apply_probability must be in [0.0, 1.0]; got 2."),
-    ({"fill": ()}, "fill must have one for each channel; got ()."),
-    ({"fill": "median"}, "fill must be one of 'mean', 'noise', 'stats_mean'; got 'median'. Did yo"),
-    ({"auxiliary_fill": (1, 2), "auxiliary_fields": ["a"]}, "auxiliary_fill must have one fill f"),
-    ({"mask_key": ""}, "mask_key must not be empty; got ''."),
-    ({"mask_key": "image"}, OWN + "'image'."),
-    ({"mask_key": "out.kept", "target_key": "out"}, OWN + "'out.kept'."),
-    ({"mask_key": "out", "target_key": "out.image"}, OWN + "'out'."),
-]
-
-
-@pytest.mark.parametrize(("given", "text"), REFUSED, ids=[text[:40] for _, text in REFUSED])
-def test_options_that_cannot_be_meant_are_refused(given, text):
-    given = {"field_key": "image", "stochastic": True, **given}
-    assert_refused(DropoutOperatorConfig, given, ValueError, text)
-
-
-def test_a_deterministic_config_says_how_to_draw_for_each_record():
-    with pytest.raises(ValueError, match="A deterministic operator has one pattern; pass stochas"):
-        DropoutOperatorConfig(field_key="image", apply_probability=0.5)
 
 
 def test_the_one_liner_takes_the_same_options(key):

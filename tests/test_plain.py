@@ -1,7 +1,6 @@
 """Configs as values of JSON and YAML, modes and fills as text: written and read, or refused."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import MODES
+from cases import MODES, through_json
 from dropax import (
     Band,
     Box,
@@ -30,11 +29,6 @@ from dropax.modes import as_mode
 
 def config_of(**options):
     return DropoutOperatorConfig(field_key="image", **options)
-
-
-def through_json(config, types=()):
-    values = json.loads(json.dumps(config.to_dict(), allow_nan=False))
-    return type(config).from_dict(values, types)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,18 +85,8 @@ def test_a_file_that_was_cut_short_is_refused_and_the_operator_stays_as_it_was()
     assert str(operator.get_state()) == str(advanced().get_state())
 
 
-def test_a_file_that_was_not_read_into_a_dict_is_refused():
-    operator = advanced()
-    with (
-        np.load(io.BytesIO(as_file(operator.get_state()))) as saved,
-        pytest.raises(TypeError, match=r"must be a dict as get_state returns it; got .*NpzFile"),
-    ):
-        operator.set_state(saved)
-
-
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
-def test_a_state_is_small(impl):
-    operator = DropoutOperator(config_of("pixel"), rngs=jax.random.key(0, impl=impl))
+def test_a_state_is_small():
+    operator = DropoutOperator(config_of("pixel"), rngs=jax.random.key(0, impl="rbg"))
     operator.apply_batch({"image": IMAGES})
     state = operator.state.replace(key=jax.random.key_data(operator.state.key))
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(state)) <= 28

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import pickle
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from jax.tree_util import keystr
 
 import dropax
+from cases import through_pickle
 from dropax import OperatorConfig, OperatorState
 from dropax.kit.batching import count_records
 from dropax.kit.state import load_state, new_state, save_state, word_count
@@ -169,10 +169,6 @@ def test_a_state_can_be_shown_while_it_is_traced_and_after_it_was_donated():
 # Saved and restored.
 
 
-def through_pickle(saved):
-    return pickle.loads(pickle.dumps(saved))
-
-
 def through_npz(saved):
     file = io.BytesIO()
     np.savez(file, **saved)
@@ -186,10 +182,6 @@ def test_a_state_that_was_saved_and_loaded_is_the_same(stored):
     loaded = load_state(stored(save_state(state)))
     assert plain(loaded) == plain(state)
     assert loaded.statistics is None
-
-
-@pytest.mark.parametrize("stored", [lambda saved: saved, through_pickle, through_npz])
-def test_statistics_are_saved_and_loaded_too(stored):
     statistics = {"mean": jnp.arange(3.0), "nested": {"n": 5, "name": "x"}}
     loaded = load_state(stored(save_state(state_at(statistics=statistics))))
     assert loaded.statistics["mean"].tolist() == [0, 1, 2]

@@ -8,12 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType
 
-from cases import assert_refused, collectives, config_of
+from cases import assert_refused, collectives
 from dropax import (
-    Patch,
     Tokens,
     gather_tokens,
-    generate_random_params,
     keep_tokens,
     patch_mask,
     scatter_tokens,
@@ -105,16 +103,6 @@ def test_channels_may_be_anywhere_or_missing(rng):
     np.testing.assert_array_equal(patch_mask(np.moveaxis(mask, -1, 1), 2, channel_axis=1), expected)
     np.testing.assert_array_equal(patch_mask(mask.all(-1), 2, channel_axis=None), expected)
     assert patch_mask(mask[:0], 2).shape == (0, 6)
-
-
-def test_patches_of_patch_mode_are_its_cells():
-    config = config_of(Patch(size=2), dropout_rate=0.5)
-    mask = generate_random_params(config, jax.random.key(0), {"image": (4, 8, 8, 3)})["keep_mask"]
-    patches = patch_mask(mask, 2)
-    assert patches.shape == (4, 16)
-    assert 0 < patches.sum() < patches.size
-    back = np.asarray(patches).reshape(4, 4, 4).repeat(2, 1).repeat(2, 2)
-    np.testing.assert_array_equal(back[..., None], np.broadcast_to(mask, (4, 8, 8, 3))[..., :1])
 
 
 # Tokens out and back.

@@ -1,6 +1,5 @@
 """The pure functions: what each guarantees by itself."""
 
-import dataclasses
 import re
 
 import jax
@@ -12,7 +11,6 @@ import dropax
 from cases import MODES, SHAPE, assert_refused, config_of, image_of
 from dropax import (
     Batch,
-    DropoutOperatorConfig,
     Element,
     Pixel,
     apply,
@@ -140,18 +138,6 @@ def test_apply_replaces_dropped_values_and_nothing_else():
     np.testing.assert_array_equal(out, np.where(mask, image, -1.5))
 
 
-def test_a_channel_mask_lies_along_the_channel_axis():
-    mask = np.array([True, False, True])
-    for axis, shape in ((-1, (4, 5, 3)), (0, (3, 4, 5)), (1, (4, 3, 5)), ("auto", (4, 5, 3))):
-        config = config_of("channel", channel_axis=axis)
-        out = np.asarray(dropped(config, image_of(shape), mask)["image"])
-        index = 2 if axis == "auto" else axis
-        kept = np.moveaxis(out, index, 0)
-        assert (kept[0] != 0).all()
-        assert (kept[1] == 0).all()
-        assert (kept[2] != 0).all()
-
-
 @pytest.mark.parametrize(
     ("shape", "dtype"), [((), bool), ((3,), np.int32), ((5, 1), np.float32), ((4, 5, 1), bool)]
 )
@@ -193,10 +179,9 @@ def test_the_fixed_pattern_ignores_random_params_keys_and_batches(mode):
     assert (state, metadata) == ({"a": 1}, "meta")
     given, _, _ = apply(config, {"image": image}, {}, {}, {"keep_mask": np.zeros((6, 5, 3))})
     np.testing.assert_array_equal(alone["image"], given["image"])
-    for key in (None, jax.random.key(5)):
-        batch, state = apply_batch(
-            config, init_state(config, key), {"image": np.stack([image] * 4)}
-        )
+    for key, strategy in ((None, "vmap"), (jax.random.key(5), "scan")):
+        now = config.replace(batch_strategy=strategy)
+        batch, state = apply_batch(now, init_state(now, key), {"image": np.stack([image] * 4)})
         np.testing.assert_array_equal(batch["image"], np.stack([alone["image"]] * 4))
         assert int(state.step) == 0
     if mode == "pixel":
@@ -325,15 +310,3 @@ def test_elements_can_have_other_axes_than_three(key):
 )
 def test_the_one_liner_refuses_in_its_own_name(given, error, text, key):
     assert_refused(dropax.dropout, {"key": key, "images": jnp.ones(3)} | given, error, text)
-
-
-def test_a_users_own_mode_is_a_mode():
-    @dataclasses.dataclass(frozen=True)
-    class LeftHalf:
-        def sample(self, key, element_shape, rate):
-            del key, rate
-            return jnp.arange(element_shape[1])[None, :, None] >= element_shape[1] // 2
-
-    config = DropoutOperatorConfig(field_key="image", mode=LeftHalf(), channel_axis=0)
-    out, _, _ = apply(config, {"image": jnp.ones((3, 4, 6))}, {}, {})
-    np.testing.assert_array_equal(out["image"][1, 2], [0, 0, 0, 1, 1, 1])

@@ -193,9 +193,11 @@ def test_a_mask_that_is_drawn_again_for_a_gradient_is_the_same(mode, key):
     np.testing.assert_array_equal(gradient, 2 * expected)
 
 
-@representatives
-def test_states_and_rates_can_be_mapped_over_together(mode, key):
-    config = config_of(mode)
+@pytest.mark.parametrize(
+    ("mode", "impl"), [("pixel", "rbg"), ("channel", "threefry2x32"), ("box", "threefry2x32")]
+)
+def test_states_and_rates_can_be_mapped_over_together(mode, impl):
+    config, key = config_of(mode), jax.random.key(1, impl=impl)
     states = jax.vmap(lambda n: init_state(config, jax.random.fold_in(key, n)))(jnp.arange(3))
     rates = jnp.asarray([0.1, 0.4, 0.9])
 

@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cases import MODES, SHAPE, assert_refused, config_of, image_of
+from cases import MODES, SHAPE, assert_refused, config_of
 from dropax import (
-    apply_batch,
     dropped_fraction,
     generate_random_params,
-    init_state,
     visible_fraction,
     visible_points,
 )
@@ -157,25 +155,6 @@ def test_masks_of_every_form_are_taken_as_they_are_drawn(name, key):
     np.testing.assert_allclose(found[:, 0], 1 - np.asarray(dropped_fraction(mask)), atol=1e-6)
 
 
-def test_a_mask_in_the_data_weighs_the_labels_of_a_jitted_step(key):
-    config = config_of("box", mask_key="kept", apply_probability=0.5)
-
-    @jax.jit
-    def step(state, batch):
-        batch, state = apply_batch(config, state, batch)
-        return visible_fraction(batch["kept"], batch["boxes"]), batch["kept"]
-
-    boxes = np.broadcast_to(np.array([[0, 0, 8, 6], [2, 1, 6, 4], [-1, -1, -1, -1]]), (16, 3, 4))
-    batch = {"image": image_of((16, 8, 6, 3)), "boxes": boxes}
-    weights, kept = map(np.asarray, step(init_state(config, key), batch))
-    for record in range(16):
-        expected = [slow_fraction(kept[record], box) for box in boxes[record]]
-        np.testing.assert_allclose(weights[record], expected, atol=1e-6)
-    alone = kept.all(axis=(1, 2, 3))
-    assert 0 < alone.sum() < 16
-    np.testing.assert_array_equal(weights[alone], [[1, 1, 0]] * alone.sum())
-
-
 def test_an_axis_of_size_one_holds_for_every_position():
     rows = np.array([True, False, True, True]).reshape(1, 4, 1, 1)
     boxes = np.array([[[0, 0, 2, 1], [1, 70, 4, 99], [0, 5, 4, 5], [0, NAN, 4, 9]]])
@@ -229,47 +208,24 @@ def test_compiled_eager_and_mapped_agree():
 
 MASK = np.ones((2, 5, 7, 3), bool)
 BOXES, DOTS = np.ones((2, 4, 4)), np.ones((2, 4, 2))
+BOOLS, REAL = "keep_mask must be an array of bools", "points must be an array of real numbers"
 HAS, AXIS = "keep_mask must have a batch axis, ", "keep_mask must have a channel axis "
 FRACTION = [
-    ({"keep_mask": MASK * 1}, TypeError, "keep_mask must be an array of bools"),
+    ({"keep_mask": MASK * 1}, TypeError, BOOLS),
     ({"boxes": [1]}, TypeError, "boxes must be an array of real numbers; got [1]."),
-    (
-        {"boxes": np.ones((2, 4, 5))},
-        ValueError,
-        "boxes must have shape (B, ..., n), the last axis t",
-    ),
-    (
-        {"keep_mask": MASK[..., 0]},
-        ValueError,
-        HAS + "2 spatial axes as the boxes have, and a channe",
-    ),
-    (
-        {"keep_mask": MASK[:, :, 0, 0], "boxes": DOTS},
-        ValueError,
-        HAS + "1 spatial axes as the boxes",
-    ),
+    ({"boxes": np.ones((2, 4, 5))}, ValueError, "boxes must have shape (B, ..., n), the last"),
+    ({"keep_mask": MASK[..., 0]}, ValueError, HAS + "2 spatial axes as the boxes have, and a"),
+    ({"keep_mask": MASK[:, :, 0, 0], "boxes": DOTS}, ValueError, HAS + "1 spatial axes as the"),
     ({"channel_axis": 0}, ValueError, AXIS + "0; got"),
     ({"channel_axis": -4}, ValueError, AXIS + "-4; got"),
 ]
 POINT = [
-    ({"keep_mask": [True]}, TypeError, "keep_mask must be an array of bools"),
-    ({"points": DOTS > 0}, TypeError, "points must be an array of real numbers"),
-    ({"points": DOTS + 1j}, TypeError, "points must be an array of real numbers"),
-    (
-        {"points": np.ones(2)},
-        ValueError,
-        "points must have shape (B, ..., n), the last axis such as",
-    ),
-    (
-        {"keep_mask": MASK[:1]},
-        ValueError,
-        "keep_mask must have a mask for each of the 2 records of",
-    ),
-    (
-        {"channel_axis": None},
-        ValueError,
-        HAS + "2 spatial axes as the points have, and no channel ",
-    ),
+    ({"keep_mask": [True]}, TypeError, BOOLS),
+    ({"points": DOTS > 0}, TypeError, REAL),
+    ({"points": DOTS + 1j}, TypeError, REAL),
+    ({"points": np.ones(2)}, ValueError, "points must have shape (B, ..., n), the last axis such"),
+    ({"keep_mask": MASK[:1]}, ValueError, "keep_mask must have a mask for each of the 2 records"),
+    ({"channel_axis": None}, ValueError, HAS + "2 spatial axes as the points have, and no channel"),
     ({"points": BOXES}, ValueError, HAS + "4 spatial axes"),
     ({"channel_axis": 4}, ValueError, AXIS + "4; got"),
     ({"channel_axis": "auto"}, TypeError, "channel_axis must be an int or None; got"),
