@@ -87,16 +87,6 @@ def test_local_positions_would_repeat_masks_and_are_refused(key):
     with pytest.raises(ValueError, match=text):
         jax.jit(sharded)(state, jnp.ones((8, 3, 2)))
 
-    def keyed(state, images):
-        own = jax.random.fold_in(state.key, jax.lax.axis_index("shard"))
-        return local(state.replace(key=own), images)
-
-    sharded = jax.shard_map(
-        keyed, mesh=shard_mesh(), in_specs=(jax.P(), jax.P("shard")), out_specs=jax.P("shard")
-    )
-    gains = np.asarray(jax.jit(sharded)(state, jnp.ones((8, 3, 2))))
-    assert len(np.unique(gains)) == 8
-
 
 def test_numpy_arrays_may_be_constants_of_a_jitted_function(key):
     config = config_of("pixel")

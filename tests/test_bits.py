@@ -73,24 +73,6 @@ def test_normal_numbers_are_those_of_jax(shape, key):
         np.testing.assert_allclose(normal_of(key, shape), theirs, rtol=1e-6, atol=1e-6)
 
 
-def test_masks_are_the_same_eager_jitted_vmapped_and_scanned(key):
-    keys = jax.random.split(key, 5)
-
-    def draw(key):
-        return sample_bernoulli(key, 0.3, (4, 5, 3))
-
-    one_by_one = np.stack([draw(key) for key in keys])
-    assert_same(jax.jit(jax.vmap(draw))(keys), one_by_one)
-    assert_same(jax.vmap(draw)(keys), one_by_one)
-    assert_same(jax.lax.map(draw, keys), one_by_one)
-
-
-def test_a_traced_rate_gives_the_bits_of_a_python_rate(key):
-    jitted = jax.jit(lambda rate: sample_bernoulli(key, rate, (64,)))
-    for rate in RATES:
-        assert_same(jitted(rate), sample_bernoulli(key, rate, (64,)))
-
-
 def test_two_keys_are_those_of_a_partitionable_split_under_either_flag(key):
     with jax.threefry_partitionable(True):
         expected = jax.random.key_data(jax.random.split(key))

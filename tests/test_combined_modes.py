@@ -60,12 +60,9 @@ def test_modes_without_weights_are_equally_likely():
         assert_counts((dropped == count).sum(), RECORDS, 1 / 3)
 
 
-def test_the_only_mode_is_always_drawn(key):
+def test_names_become_objects_and_the_only_mode_is_always_drawn(key):
     mask = Box().sample(split_in_two(key)[1], SHAPE, 0.4)
     np.testing.assert_array_equal(OneOf(("box",), weights=(3,)).sample(key, SHAPE, 0.4), mask)
-
-
-def test_names_become_objects():
     assert OneOf(("box", "record")) == OneOf((Box(), Record()))
     assert Shared("box", 0).mode == Inverted("box").mode == Box()
 
@@ -88,12 +85,6 @@ def test_shared_axes_have_the_mask_of_an_element_without_them(key):
         np.testing.assert_array_equal(mask, expected.reshape(outer))
 
 
-def test_tubes_hide_the_same_exact_number_of_cells_in_every_frame():
-    masks = kept(Shared(Patch(4, exact=True), axes=0), 0.75, (5, 8, 16, 3), KEYS[:64])
-    assert masks.shape == (64, 1, 8, 16, 1)
-    assert set((~masks).sum(axis=(1, 2, 3, 4))) == {96}
-
-
 # Inverted.
 
 
@@ -114,15 +105,6 @@ def test_inverted_keeps_all_at_rate_0_also_of_a_mode_that_always_keeps_some(key)
     fraction = jax.jit(lambda rate: mode.expected_dropped_fraction(SHAPE, rate))
     assert (float(fraction(0.0)), float(fraction(1.0))) == (0, 1)
     assert float(fraction(0.3)) > 0.3
-
-
-def test_whole_numbers_are_whole_from_the_other_side_too():
-    mode = Inverted(Patch(2, exact=True))
-    rates = jnp.arange(13, dtype=jnp.float32) / 12
-    draw = jax.vmap(lambda key, rate: mode.sample(key, SHAPE, rate), (0, None))
-    masks = np.asarray(jax.jit(jax.vmap(draw, (None, 0)))(KEYS[:64], rates))
-    counts = (~masks).sum(axis=(2, 3, 4))
-    np.testing.assert_array_equal(counts, np.broadcast_to(4 * np.arange(13)[:, None], (13, 64)))
 
 
 def test_a_rate_that_is_no_number_drops_all_as_elsewhere(key):
@@ -158,16 +140,6 @@ def test_what_is_expected_is_what_drops(mode):
         drops = np.broadcast_to(~kept(mode, rate), (RECORDS, *SHAPE))
         expected = expected_dropped_fraction(config.replace(dropout_rate=rate), SHAPE)
         assert_counts(drops.mean(axis=(1, 2, 3)).sum(), RECORDS, float(expected))
-
-
-def test_expected_fractions_are_composed():
-    fraction = float(Channel(min_kept=1).expected_dropped_fraction((3,), 0.8))
-    both = OneOf((Channel(min_kept=1), "box"), weights=(3, 1))
-    expected = float(both.expected_dropped_fraction(SHAPE, 0.8))
-    assert expected == pytest.approx(0.75 * fraction + 0.25 * 0.8, abs=1e-6)
-    fraction = float(Channel(min_kept=1).expected_dropped_fraction((3,), 0.2))
-    inverted = float(Inverted(Channel(min_kept=1)).expected_dropped_fraction(SHAPE, 0.8))
-    assert inverted == pytest.approx(1 - fraction, abs=1e-6)
 
 
 @dataclasses.dataclass(frozen=True)

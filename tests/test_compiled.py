@@ -57,9 +57,10 @@ def test_a_pixel_mask_is_drawn_once_and_stored_in_a_byte(shape):
 SORTED = ("channel, one kept",)
 
 
-def lowered(function, *arguments, platform):
-    """The program that XLA is given for another platform, which need not be there."""
-    return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+def lowered(function, *arguments, platforms):
+    """The programs that XLA is given for other platforms, which need not be there."""
+    traced = jax.jit(function).trace(*arguments)
+    return [traced.lower(lowering_platforms=(platform,)).as_text() for platform in platforms]
 
 
 def conditionals(text):
@@ -81,31 +82,29 @@ def conditionals(text):
     return found
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("mode", MODES)
-def test_off_the_cpu_there_is_no_loop_and_no_conditional(mode, platform):
-    def loss(images, config, state):
-        return (drop(config, state, images)[0]["image"] ** 2).sum()
+def test_off_the_cpu_there_is_no_loop_and_no_conditional(mode):
+    def step(images, config, state):
+        batch, state = drop(config, state, images)
+        return (batch["image"] ** 2).sum(), (batch, state)
 
     config, state, images = arguments_of(MODES[mode], (4, 16, 16, 3), mask_key="mask")
-    for program in (
-        lowered(drop, config, state, images, platform=platform),
-        lowered(jax.grad(loss), images, config, state, platform=platform),
-    ):
+    gradient = jax.value_and_grad(step, has_aux=True)
+    for program in lowered(gradient, images, config, state, platforms=("cuda", "tpu")):
         assert "stablehlo.while" not in program
         assert conditionals(program) == []
         assert ("stablehlo.sort" in program) is (mode in SORTED)
 
 
 def test_on_the_cpu_there_is_a_conditional_which_these_tests_would_see():
-    program = lowered(drop, *arguments_of("box", (4, 32, 32, 3)), platform="cpu")
+    (program,) = lowered(drop, *arguments_of("box", (4, 32, 32, 3)), platforms=("cpu",))
     assert conditionals(program)
 
 
 @pytest.mark.parametrize("units", [256, 257])
 def test_off_the_cpu_many_units_are_sorted_and_few_compared(units):
-    mode = dropax.Channel(exact=True)
-    program = lowered(drop, *arguments_of(mode, (4, 2, 2, units)), platform="cuda")
+    arguments = arguments_of(dropax.Channel(exact=True), (4, 2, 2, units))
+    (program,) = lowered(drop, *arguments, platforms=("cuda",))
     assert "stablehlo.while" not in program
     assert ("stablehlo.sort" in program) is (units > 256)
 
@@ -116,19 +115,6 @@ def draws(text):
         xors = len(re.findall(r" xor\(", body))
         if xors >= 20:  # rounds of one draw
             yield xors, re.search(r"ROOT \S+ = (\w+)\[", body).group(1)
-
-
-def test_a_narrow_float_costs_no_more():
-    operations, stored = compiled(drop, *arguments_of("pixel", (32, 64, 64, 3), jnp.bfloat16))
-    assert operations < BLOCK * 1.05
-    assert stored < STORED
-
-
-def test_a_mask_that_channels_share_is_drawn_once_for_all_of_them():
-    arguments = arguments_of(Pixel(per_channel=False), (32, 64, 64, 3))
-    operations, stored = compiled(drop, *arguments)
-    assert operations < BLOCK * 1.05 / 3 + SELECT
-    assert stored < 1.05 / 3
 
 
 @functools.cache
@@ -183,35 +169,29 @@ def test_a_mask_is_drawn_once_and_stored_as_far_as_values_differ_in_it(mode):
     assert stored < COSTS[mode][1]
 
 
-def test_many_bands_on_a_long_axis_store_no_more_than_their_mask():
-    _, stored = compiled(drop, *arguments_of(dropax.Band(count=8), (16, 10**5, 1)))
-    assert stored < STORED
+BATCH, ONE = (32, 64, 64, 3), BLOCK * 1.05 / 32 + SELECT
+# Arguments, and what a value costs at most: operations, bytes.
+OPTIONS = {
+    "a narrow float": (("pixel", BATCH, jnp.bfloat16), {}, BLOCK * 1.05, STORED),
+    "channels share": ((Pixel(per_channel=False), BATCH), {}, BLOCK * 1.05 / 3 + SELECT, 1.05 / 3),
+    "records left alone, and a rate of their own": (
+        ("pixel", BATCH),
+        {"dropout_rate": (0.1, 0.3), "apply_probability": 0.5},
+        BLOCK * 1.05,
+        STORED,
+    ),
+    "records share": (("pixel", BATCH), {"share_mask": True}, ONE, 1.05 / 32),
+    "the fixed pattern": (("pixel", BATCH), {"stochastic": False}, ONE, 1.05 / 32),
+    "a scan": (("pixel", (64, 64, 64, 3)), {"batch_strategy": "scan"}, np.inf, 1.5 / 64),
+    "bands on a long axis": ((dropax.Band(count=8), (16, 10**5, 1)), {}, np.inf, STORED),
+}
 
 
-def test_a_record_that_is_left_alone_and_a_rate_of_its_own_cost_next_to_nothing():
-    arguments = arguments_of(
-        "pixel", (32, 64, 64, 3), dropout_rate=(0.1, 0.3), apply_probability=0.5
-    )
-    operations, stored = compiled(drop, *arguments)
-    assert operations < BLOCK * 1.05
-    assert stored < STORED
-
-
-def test_a_shared_mask_is_drawn_once_for_all_records():
-    operations, stored = compiled(drop, *arguments_of("pixel", (32, 64, 64, 3), share_mask=True))
-    assert operations < BLOCK * 1.05 / 32 + SELECT
-    assert stored < 1.05 / 32
-
-
-def test_a_fixed_pattern_is_drawn_once_for_all_records():
-    operations, stored = compiled(drop, *arguments_of("pixel", (32, 64, 64, 3), stochastic=False))
-    assert operations < BLOCK * 1.05 / 32 + SELECT
-    assert stored < 1.05 / 32
-
-
-def test_a_scan_stores_no_more_than_a_record():
-    _, stored = compiled(drop, *arguments_of("pixel", (64, 64, 64, 3), batch_strategy="scan"))
-    assert stored < 1.5 / 64
+@pytest.mark.parametrize(("arguments", "options", "most", "bytes_"), OPTIONS.values(), ids=OPTIONS)
+def test_what_shares_a_mask_draws_and_stores_it_once(arguments, options, most, bytes_):
+    operations, stored = compiled(drop, *arguments_of(*arguments, **options))
+    assert operations < most
+    assert stored < bytes_
 
 
 def test_the_form_holds_within_a_larger_step():
@@ -250,12 +230,11 @@ def test_a_chain_draws_each_mask_once():
     assert operations < BLOCK * 1.05 * (1 + 1 / 3) + 6
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_off_the_cpu_a_chain_has_no_loop_and_no_conditional(platform):
+def test_off_the_cpu_a_chain_has_no_loop_and_no_conditional():
     states, images = CHAIN.init_state(jax.random.key(0)), {"image": jnp.ones((4, 16, 16, 3))}
-    program = lowered(CHAIN.apply_batch, states, images, platform=platform)
-    assert "stablehlo.while" not in program
-    assert conditionals(program) == []
+    for program in lowered(CHAIN.apply_batch, states, images, platforms=("cuda", "tpu")):
+        assert "stablehlo.while" not in program
+        assert conditionals(program) == []
 
 
 @pytest.mark.parametrize("strategy", ["vmap", "scan"])

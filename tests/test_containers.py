@@ -13,7 +13,6 @@ from jax.tree_util import keystr
 import dropax
 from cases import assert_refused
 from dropax import Batch, Element
-from dropax.kit.fields import leading_size
 
 
 def records(count, **data):
@@ -47,7 +46,12 @@ CHANGES = {
     ),
     "update_state": (lambda e: e.update_state({"t": 9}), {"a": 1, "b": 2}, {"s": 3, "t": 9}, 4),
     "with_metadata": (lambda e: e.with_metadata("m"), {"a": 1, "b": 2}, {"s": 3}, "m"),
-    "apply_to_data": (lambda e: e.apply_to_data(lambda x: -x), {"a": -1, "b": -2}, {"s": 3}, 4),
+    "apply_to_data": (
+        lambda e: e.update_data({"b": {"c": 2}}).apply_to_data(lambda x: -x),
+        {"a": -1, "b": {"c": -2}},
+        {"s": 3},
+        4,
+    ),
     "transform": (lambda e: e.transform(lambda x: -x), {"a": -1, "b": -2}, {"s": 3}, 4),
 }
 
@@ -58,11 +62,6 @@ def test_an_element_is_changed_into_another(change, data, state, metadata):
     changed = change(element)
     assert (changed.data, changed.state, changed.metadata) == (data, state, metadata)
     assert (element.data, element.state, element.metadata) == ({"a": 1, "b": 2}, {"s": 3}, 4)
-
-
-def test_a_function_is_applied_to_each_array_however_deep_it_lies():
-    element = Element({"a": {"b": jnp.ones(2)}, "c": jnp.ones(3)}).apply_to_data(lambda x: x + 1)
-    same(element.data, {"a": {"b": np.full(2, 2.0)}, "c": np.full(3, 2.0)})
 
 
 FROZEN = [
@@ -124,6 +123,8 @@ def test_an_element_is_read_at_any_position_and_at_no_other():
     read = [batch.get_element(n).metadata for n in (0, 2, -1, np.int64(1))]
     assert read == ["r0", "r2", "r2", "r1"]
     assert int(batch.get_element(-2).state["n"]) == 1
+    assert "image" in batch
+    assert "n" not in batch
     for position in (3, -4):
         with pytest.raises(IndexError, match=r"the batch has \d records; got index -?\d+\."):
             batch.get_element(position)
@@ -155,34 +156,20 @@ def test_a_slice_of_a_batch_is_the_batch_of_the_sliced_records(start, end):
     assert (batch.batch_metadata, batch.batch_state) == ("whole", {"of": "all"})
 
 
-def test_fields_are_found_by_name_and_what_is_missing_says_what_is_there():
-    batch = Batch(records(2, label=np.int32(0)))
-    assert "image" in batch
-    assert "n" not in batch
-    with pytest.raises(KeyError) as missing:
-        batch["rgb"]
-    assert missing.value.args == ("field 'rgb' not found: the batch has 'image', 'label'.",)
-
-
 def test_a_batch_of_nothing_is_empty():
     batch = Batch([])
     assert (len(batch), [*batch], batch.data, batch.states) == (0, [], {}, {})
     assert batch.metadata_list == batch.get_elements(slice(None)) == []
     assert len(batch.slice(0, 3)) == 0
     assert repr(batch) == "Batch(batch_size=0, data={}, states={})"
-    with pytest.raises(KeyError) as missing:
-        batch["image"]
-    assert missing.value.args == ("field 'image' not found: the batch has nothing.",)
-
-
-def test_a_batch_of_no_records_of_a_shape_keeps_their_shape():
-    batch = Batch.from_parts({"image": np.zeros((0, 4, 5), np.uint8)})
-    assert (len(batch), [*batch], batch.metadata_list) == (0, [], [])
-    assert jax.jit(lambda b: b)(batch)["image"].shape == (0, 4, 5)
-
-
-def test_records_without_arrays_are_counted_by_their_metadata():
-    assert len(Batch([Element(metadata="a"), Element()])) == 2
+    for each, held in ((batch, "nothing"), (Batch(records(2, label=1)), "'image', 'label'")):
+        with pytest.raises(KeyError) as missing:
+            each["rgb"]
+        assert missing.value.args == (f"field 'rgb' not found: the batch has {held}.",)
+    assert len(Batch([Element(metadata="a"), Element()])) == 2  # counted by their metadata
+    no_records = Batch.from_parts({"image": np.zeros((0, 4, 5), np.uint8)})
+    assert (len(no_records), [*no_records], no_records.metadata_list) == (0, [], [])
+    assert jax.jit(lambda b: b)(no_records)["image"].shape == (0, 4, 5)
 
 
 TWO, SAME = np.ones(2), "must have the structure of the first, PyTreeDef({'a': *}); got PyTreeDef("
@@ -215,19 +202,19 @@ def test_records_that_do_not_stack_are_refused_by_position_and_path(elements, er
 @pytest.mark.parametrize("library", [np, jnp])
 def test_arrays_that_are_stacked_already_are_kept_as_they_are(library):
     image, number = library.ones((2, 3), library.uint8), library.zeros(2)
-    batch = Batch.from_parts({"image": image}, {"n": number}, ["a", "b"], "whole", {"mean": 1})
+    metadata = ["a", "b"]
+    batch = Batch.from_parts({"image": image}, {"n": number}, metadata, "whole", {"mean": 1})
+    metadata.append("z")
+    batch.metadata_list.append("z")
     assert batch["image"] is image
     assert batch.states["n"] is number
     assert (batch.metadata_list, batch.batch_metadata) == (["a", "b"], "whole")
     assert batch.batch_state == {"mean": 1}
     assert batch.get_element(1).data["image"].shape == (3,)
-
-
-def test_parts_that_are_left_out_are_empty():
-    batch = Batch.from_parts({"image": np.ones((2, 3))})
-    assert (batch.states, batch.metadata_list) == ({}, [None, None])
-    assert (batch.batch_state, batch.batch_metadata) == (None, None)
-    assert len(Batch.from_parts({}, {"n": np.ones(4)})) == 4
+    left_out = Batch.from_parts({"image": image})
+    assert (left_out.states, left_out.metadata_list) == ({}, [None, None])
+    assert (left_out.batch_state, left_out.batch_metadata) == (None, None)
+    assert len(Batch.from_parts({}, {"n": number})) == 2
 
 
 WRONG_PARTS = [
@@ -255,11 +242,6 @@ def test_parts_that_do_not_fit_are_refused(parts, error, text):
     with pytest.raises(error) as refused:
         Batch.from_parts(**{"data": {"a": TWO}, **parts})
     assert str(refused.value).removeprefix("Batch.from_parts").startswith(text)
-
-
-def test_the_leading_size_is_the_one_that_all_leaves_share():
-    assert leading_size({"a": [np.ones((3, 1)), jnp.ones(3)], "b": None}) == 3
-    assert leading_size([jax.ShapeDtypeStruct((0, 2), np.int8)]) == 0
 
 
 def test_other_parts_for_the_same_records_keep_what_is_not_an_array():
@@ -293,14 +275,6 @@ def test_a_compiled_function_takes_batches_with_any_metadata_without_a_new_trace
     for metadata in (["x", "y"], [{"file": 1}, None], None):
         count(Batch.from_parts({"a": np.ones((2, 3), np.float32)}, None, metadata))
     assert len(traces) == 1
-
-
-def test_the_metadata_list_is_the_callers_own():
-    metadata = ["x", "y"]
-    batch = Batch.from_parts({"a": np.ones(2)}, None, metadata)
-    metadata.append("z")
-    batch.metadata_list.append("z")
-    assert batch.metadata_list == ["x", "y"]
 
 
 def test_records_and_batches_are_shown_by_dtype_and_shape():

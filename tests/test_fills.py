@@ -74,13 +74,6 @@ def test_what_is_under_a_dropped_value_vanishes_in_values_and_in_gradients(dtype
         np.testing.assert_array_equal(np.asarray(slopes, np.float32), [1, 0, 1])
 
 
-def test_a_mask_of_size_one_along_an_axis_broadcasts():
-    mask = jnp.asarray([[True], [False]])
-    np.testing.assert_array_equal(
-        fill(np.ones((2, 3), np.float32), 5, mask), [[1, 1, 1], [5, 5, 5]]
-    )
-
-
 IN_RANGE = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38, "float32": 3.4028234663852886e38}
 
 

@@ -127,18 +127,12 @@ def test_a_field_that_does_not_fit_is_refused_by_name(other, error, text):
         dropped(config_with(), image_of(SHAPE), other)
 
 
-def test_a_field_that_is_not_there_is_named():
-    with pytest.raises(KeyError, match="field 'other' not found: the data has 'image'"):
-        apply_batch(config_with(), STATE, {"image": image_of(SHAPE)})
-
-
-def test_bare_arrays_have_no_other_field():
+def test_the_other_field_must_be_there_and_have_a_name():
     for name in ("other", "images"):
         with pytest.raises(TypeError, match=r"dropout\.fill must be computed from the image"):
             dropout(jax.random.key(0), jnp.ones((4, 4, 3)), fill=FromField(name))
-
-
-@pytest.mark.parametrize(("field", "error"), [("", ValueError), (None, TypeError), (3, TypeError)])
-def test_it_takes_a_name(field, error):
-    with pytest.raises(error, match=r"FromField\.field must"):
-        FromField(field)
+    with pytest.raises(KeyError, match="field 'other' not found: the data has 'image'"):
+        apply_batch(config_with(), STATE, {"image": image_of(SHAPE)})
+    for field, error in (("", ValueError), (None, TypeError)):
+        with pytest.raises(error, match=r"FromField\.field must"):
+            FromField(field)

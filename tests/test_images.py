@@ -136,8 +136,6 @@ WRONG = {
     "to_display": [
         ({"values": np.zeros(3)}, ValueError, "values must have shape (height, width) or"),
         ({"values": np.zeros((0, 3))}, ValueError, "values must have shape"),
-        ({"span": (1, 1)}, ValueError, "span must be two finite numbers, "),
-        ({"span": 3}, TypeError, "span must be two numbers, (black, white); got 3"),
     ],
     "contact_sheet": [
         ({"images": []}, ValueError, "images must hold an image; got none"),
@@ -164,6 +162,13 @@ SOUND: dict[str, dict[str, Any]] = {
 def test_what_cannot_be_shown_is_refused(name: str) -> None:
     for given, error, text in WRONG[name]:
         assert_refused(getattr(images, name), SOUND[name] | given, error, text)
+
+
+def test_a_span_is_two_numbers() -> None:
+    with pytest.raises(ValueError, match=r"^span must be two finite numbers, .*; got \(1, 1\)"):
+        images.to_display(PICTURE, span=(1, 1))
+    with pytest.raises(TypeError, match=r"^span must be two numbers, \(black, white\); got 3"):
+        images.to_display(PICTURE, span=3)  # type: ignore[arg-type]
 
 
 def test_a_mask_without_channels_is_refused_with_the_cure() -> None:

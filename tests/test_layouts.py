@@ -174,26 +174,23 @@ NO_FIELD += [(2, 5), (4, 1), (2, 1, 3)]
 
 @pytest.mark.parametrize("shape", NO_FIELD, ids=str)
 def test_a_field_without_the_spatial_axes_is_refused(shape):
+    text = "field 'x' must have the spatial axes (4, 5) of the image it goes along with, or a whole"
     with pytest.raises(ValueError, match="spatial axes") as refused:
         Layout((4, 5, 3), 2).follow(jnp.ones((1, 1, 3), jnp.bool_), shape, "field 'x'")
-    text = "field 'x' must have the spatial axes (4, 5) of the image it goes along with, or a whole"
     assert str(refused.value) == f"{text} fraction of them; got {shape}."
 
 
-@pytest.mark.parametrize("shape", [(2, 2), (0, 2), (1, 4)], ids=str)
-def test_nothing_is_a_fraction_of_an_axis_without_pixels(shape):
-    with pytest.raises(ValueError, match="spatial axes"):
-        Layout((0, 4, 3), 2).follow(jnp.ones((0, 4, 1), jnp.bool_), shape, "field 'x'")
+def test_nothing_is_a_fraction_of_an_axis_without_pixels():
+    for shape in ((2, 2), (0, 2), (1, 4)):
+        with pytest.raises(ValueError, match="spatial axes"):
+            Layout((0, 4, 3), 2).follow(jnp.ones((0, 4, 1), jnp.bool_), shape, "field 'x'")
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 7)], ids=str)
 def test_a_field_of_another_shape_cannot_follow_a_mask_that_differs_by_channel(shape):
-    with pytest.raises(ValueError, match="own shape") as refused:
+    text = r"^field 'x' must have the image's own shape \(4, 5, 3\), .*: mode=Pixel\(per_channel="
+    with pytest.raises(ValueError, match=text):
         Layout((4, 5, 3), 2).follow(jnp.ones((4, 5, 3), jnp.bool_), shape, "field 'x'")
-    assert str(refused.value) == (
-        "field 'x' must have the image's own shape (4, 5, 3), as each channel drops on its own; "
-        f"got {shape}. Drop whole pixels instead: mode=Pixel(per_channel=False)."
-    )
 
 
 def test_a_field_follows_any_mask_of_an_image_with_a_single_channel():

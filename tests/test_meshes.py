@@ -8,7 +8,7 @@ from jax.sharding import AxisType
 
 import dropax
 from cases import SHAPE, config_of, every_class, image_of
-from dropax import DropoutOperator, ModalityOperator, OperatorConfig, apply_batch, init_state
+from dropax import DropoutOperator, apply_batch, init_state
 from dropax.kit.meshes import explicit_mesh
 from small import ONES, det, run
 
@@ -103,30 +103,6 @@ def test_under_explicit_axes_gradients_and_maps_work_and_lie_as_the_images_do(ke
     np.testing.assert_array_equal(gradient, 2 * expected[1])
     assert gradient.sharding.is_equivalent_to(over, 4)
     np.testing.assert_array_equal(jax.vmap(drop, in_axes=(None, 0))(images, rates), expected)
-
-
-def test_the_kit_works_over_explicit_axes(key):
-    table = jnp.asarray([0.5, 2.0, 3.0])
-
-    class Look(ModalityOperator):
-        """Makes another field, of another shape, from a table."""
-
-        def generate_random_params(self, rng, data_shapes):
-            return {"gain": table[jax.vmap(lambda key: jax.random.randint(key, (), 0, 3))(rng)]}
-
-        def apply(self, data, state, metadata, random_params=None, stats=None):
-            gain = random_params["gain"] * stats["scale"]
-            return {"image": data["image"] * gain, "gain": gain[None]}, state, metadata
-
-    over = lying(*BATCH_AND_HEIGHT, AxisType.Explicit)
-    config = OperatorConfig(stochastic=True)
-    stats = {"scale": jnp.float32(2)}
-    out = Look(config, rngs=lambda: key).apply_batch({"image": jax.device_put(IMAGES, over)}, stats)
-    expected = Look(config, rngs=lambda: key).apply_batch({"image": IMAGES}, stats)
-    for name in ("image", "gain"):
-        np.testing.assert_array_equal(out[name], expected[name])
-    assert out["image"].sharding.is_equivalent_to(over, 4)
-    assert out["gain"].sharding.spec[0] == "batch"
 
 
 def test_only_what_is_cut_over_explicit_axes_counts_as_such():

@@ -302,7 +302,3 @@ def test_a_level_is_drawn_as_often_as_makes_up_the_difference():
         assert len(set(levels)) <= 2
     # A rate that is a level draws no other.
     assert set(np.asarray(pick(EVENLY, 0.2))) == {1}
-
-
-def test_an_axis_without_positions_is_covered_by_nothing():
-    assert largest_side(0, "inside") == largest_side(0, "clip") == 0

@@ -197,17 +197,11 @@ class Corner:
         return (rows >= self.rows) | (jnp.asarray(rate) <= 0)
 
 
-def test_any_frozen_object_with_sample_is_a_mode(key):
-    assert isinstance(Corner(), Mode)
-    mode = as_mode(Corner(2), "a")
-    assert mode == Corner(2)
-    np.testing.assert_array_equal(mode.sample(key, (3, 2), 0.5), [[False], [False], [True]])
-
-
 def test_a_new_mode_is_one_row_of_the_table(key, monkeypatch):
     monkeypatch.setitem(modes.MODES, "corner", None)  # what the row adds is taken back
     monkeypatch.setitem(modes.TYPES, "Corner", None)
     modes.add_mode(Corner, "corner")
+    assert isinstance(Corner(), Mode)
     by_name = dropax.DropoutOperatorConfig(field_key="image", mode="corner")
     by_text = by_name.replace(mode="OneOf(('corner', Corner(rows=2)))")
     assert by_text.mode == OneOf((Corner(), Corner(2)))

@@ -94,13 +94,6 @@ def test_other_fields_are_the_very_objects(key):
     assert out["name"] is name
 
 
-def test_what_is_no_dict_is_refused_by_name():
-    with pytest.raises(
-        TypeError, match=r"^DropoutOperator\.apply\.data must be a dict of arrays; got"
-    ):
-        operator_of().apply(IMAGES[0], {}, {})
-
-
 @both_kinds
 def test_the_output_spec_is_that_of_what_apply_returns(stochastic):
     others = {"other": np.ones(3, np.uint8), "may": {"drop": np.ones((4, 4), bool)}}

@@ -64,15 +64,6 @@ def test_records_are_counted_in_two_words_of_which_the_low_one_carries(start, ad
     assert state.applied_count.dtype == state.skipped_count.dtype == jnp.uint32
 
 
-def test_counting_in_a_scan_adds_up():
-    def step(state, _):
-        return counted(state, np.uint32(2**31), np.uint32(3)).advance(), None
-
-    state, _ = jax.lax.scan(step, state_at(), length=9)
-    counts = (word_count(state.applied_count), word_count(state.skipped_count), int(state.step))
-    assert counts == (9 * 2**31, 27, 9)
-
-
 def test_each_step_has_its_key_and_the_last_is_followed_by_the_first():
     state = state_at()
     for step in range(3):
@@ -153,12 +144,9 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize(("make", "shown"), ODD.values(), ids=ODD)
-def test_a_state_with_odd_leaves_can_still_be_shown(make, shown):
-    assert shown in repr(make(state_at()))
-
-
-def test_a_state_can_be_shown_while_it_is_traced_and_after_it_was_donated():
+def test_a_state_can_be_shown_whatever_its_leaves_while_it_is_traced_and_after_it_was_donated():
+    for make, shown in ODD.values():
+        assert shown in repr(make(state_at()))
     state, seen = state_at(), []
     jax.jit(lambda s: seen.append(repr(s)) or s)(state)
     assert SHAPES in seen[0]
@@ -230,14 +218,10 @@ def test_a_missing_entry_is_named(name):
     with pytest.raises(ValueError, match="not found") as refused:
         load_state(saved)
     assert str(refused.value) == f"state entry {name!r} not found: the state has {listed}."
-
-
-def test_an_unknown_entry_is_named():
-    with pytest.raises(ValueError, match="is unknown") as refused:
+    with pytest.raises(
+        ValueError, match=f"entry 'momentum' is unknown: expected {', '.join(ENTRIES)}"
+    ):
         load_state({**save_state(state_at()), "momentum": 1})
-    assert (
-        str(refused.value) == f"state entry 'momentum' is unknown: expected {', '.join(ENTRIES)}."
-    )
 
 
 SMALL, LARGE = "be an int in [0, 2^32)", "be an int in [0, 2^64)"

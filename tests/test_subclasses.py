@@ -91,34 +91,6 @@ def test_an_operator_may_add_to_states_of_any_structure(strategy):
     assert operator.get_output_structure({"image": ONES[0]}, {}) == ({"image": None}, {"sum": None})
 
 
-class Scored(ModalityOperator):
-    """Adds keys, and declares them in the words of the page."""
-
-    def apply(self, data, state, metadata, random_params=None, stats=None):
-        score = data["image"].mean()
-        return {**data, "score": score, "alignment": score * 2}, state, metadata
-
-    def get_output_structure(self, sample_data, sample_state):
-        out_data = {
-            **jax.tree.map(lambda _: None, sample_data),
-            "score": None,
-            "alignment": None,
-        }
-        return out_data, sample_state
-
-
-@both_strategies
-def test_the_override_of_get_output_structure_on_the_page_works(strategy):
-    operator = Scored(dropax.ModalityOperatorConfig(field_key="image", batch_strategy=strategy))
-    sample = {"image": ONES[0]}
-    declared = operator.get_output_structure(sample, {})
-    assert declared == ({"image": None, "score": None, "alignment": None}, {})
-    assert ModalityOperator.get_output_structure(operator, sample, {}) == declared
-    out = operator.apply_batch(Batch.from_parts({"image": ONES}))
-    np.testing.assert_array_equal(out["score"], np.ones(8))
-    np.testing.assert_array_equal(out["alignment"], np.full(8, 2))
-
-
 # What a subclass sets beside its config.
 
 

@@ -135,16 +135,6 @@ def test_copies_wait_for_nobody_but_themselves(again):
 
 
 @often
-def test_copies_of_rngs_wait_for_nobody_but_themselves():
-    rngs = Rngs(0)
-    for twin in (copy.deepcopy(rngs), through_pickle(rngs)):
-        with rngs._lock, ThreadPoolExecutor(1) as pool:
-            key = pool.submit(twin).result(timeout=60)
-        assert bool((key == Rngs(0)()).all())
-        assert repr(rngs) == "Rngs(default: 0 drawn)"
-
-
-@often
 def test_an_operator_may_call_itself_and_others():
     inner = DropoutOperator(config_of("pixel"), rngs=0)
 

@@ -111,14 +111,6 @@ def test_one_program_serves_every_rate_and_rates_saturate(mode, key):
     assert RecordEngine.step._cache_size() == programs
 
 
-# That a mode draws for one key as for many is tested in test_modes.py.
-@representatives
-def test_records_draw_one_by_one_as_at_once(mode, key):
-    config = config_of(mode, apply_probability=0.5)
-    scanned = run(config.replace(batch_strategy="scan"), key, IMAGES)
-    np.testing.assert_array_equal(scanned, run(config, key, IMAGES))
-
-
 @representatives
 @pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
 def test_what_lies_under_a_dropped_value_is_gone_in_values_and_gradients(mode, rate, key):
@@ -137,26 +129,6 @@ def test_what_lies_under_a_dropped_value_is_gone_in_values_and_gradients(mode, r
         (_, out), gradient = total(jnp.where(mask, 1.5, bad), params)
         np.testing.assert_array_equal(out, jnp.where(mask, 1.5, 0.0))
         np.testing.assert_array_equal(gradient, jnp.where(mask, 3.0, 0.0))
-
-
-@pytest.mark.parametrize(
-    ("mode", "dtype", "strategy"),
-    [
-        ("pixel", "float32", "vmap"),
-        ("pixel", "bfloat16", "scan"),
-        ("channel, one kept", "bfloat16", "vmap"),
-        ("channel, one kept", "float16", "scan"),
-        ("block", "float16", "vmap"),
-        ("block", "float32", "scan"),
-    ],
-)
-def test_infinities_and_nans_vanish_in_every_float_dtype_and_strategy(mode, dtype, strategy, key):
-    config = config_of(MODES[mode], dropout_rate=1.0, batch_strategy=strategy)
-    bad = np.full(SHAPE, np.nan, jnp.dtype(dtype))
-    bad[1:3] = np.array([np.inf, -np.inf]).reshape(2, 1, 1, 1)
-    out = np.asarray(run(config, key, bad))
-    kept = bad.size // 3 if mode == "channel, one kept" else 0
-    assert (out != 0).sum() == kept
 
 
 @representatives
@@ -299,13 +271,6 @@ def test_the_state_threads_through_scan(mode, key):
         state, out = step(state, None)
         np.testing.assert_array_equal(out, expected)
     assert int(state.step) == int(scanned_state.step) == 3
-
-
-def test_nothing_but_shapes_is_needed_to_know_the_output(key):
-    config = config_of("block", target_key="out.image")
-    spec = {"image": jax.ShapeDtypeStruct(SHAPE, jnp.bfloat16)}
-    out, _ = jax.eval_shape(lambda batch: apply_batch(config, init_state(config, key), batch), spec)
-    assert out == {"image": spec["image"], "out": {"image": spec["image"]}}
 
 
 @pytest.mark.parametrize("mode", ["pixel", "box"])

@@ -132,13 +132,6 @@ def test_where_all_is_kept_the_points_inside_are_visible(point, visible):
     assert visible_points(~mask, points).tolist() == [[False]]
 
 
-def test_a_point_is_visible_where_one_channel_is():
-    mask = np.zeros((1, 4, 6, 3), bool)
-    mask[0, 1, 2, 1] = True
-    assert visible_points(mask, np.array([[[1, 2], [2, 1]]])).tolist() == [[True, False]]
-    np.testing.assert_allclose(visible_fraction(mask, np.array([[[1, 2, 2, 3]]])), [[1 / 3]])
-
-
 # One mode of each form that masks have.
 @pytest.mark.parametrize(
     "name", ["pixel", "channel, one kept", "patch", "bands", "record", "shared"]
