@@ -4,8 +4,6 @@
 taken before and one after say whether a value was changed.
 """
 
-import collections
-import fractions
 import types
 from typing import Any
 
@@ -48,10 +46,6 @@ class Pretender:
     ndim = 3
 
 
-class Name(str):
-    __slots__ = ()
-
-
 def _read_only() -> np.ndarray:
     array = np.full((4, 4, 3), np.inf, np.float32)
     array.flags.writeable = False
@@ -80,56 +74,37 @@ POOL: dict[str, Any] = {
     "NaN": lambda: float("nan"),
     "infinity": lambda: float("inf"),
     "complex": lambda: 1j,
-    "fraction": lambda: fractions.Fraction(1, 2),
-    "NumPy float16": lambda: np.float16(0.5),
     "NumPy bool": lambda: np.bool_(True),
     # Text.
     "empty text": lambda: "",
     "name": lambda: "image",
-    "dots": lambda: "..image..",
     "unicode": lambda: "../名前.\u202e\U0001f600\0",
     "lone surrogate": lambda: "\ud800",
     "long text": lambda: "image." * 5000,
-    "text of a class of its own": lambda: Name("image"),
     "bytes": lambda: b"image",
-    "NumPy text": lambda: np.str_("image"),
     # Containers.
     "empty tuple": lambda: (),
     "tuple": lambda: (1, 2),
     "tuple of negative ints": lambda: (-4, 4, 3),
-    "tuple of text": lambda: ("a", "b"),
-    "tuple of huge ints": lambda: (HUGE, HUGE, 3),
     "tuple of arrays": lambda: (_ones(np.float32), _ones(np.float32)),
     "empty list": lambda: [],
-    "ragged list": lambda: [1, [2, 3]],
     "set": lambda: {1, 2},
     "empty dict": dict,
     "dict of numbers": lambda: {1: 2, "image": 3},
     "dict of nothing": lambda: {"image": None},
-    "dict of mixed keys": lambda: {1: _ones(np.float32), "image": _ones(np.float32)},
     "frozen dict": lambda: types.MappingProxyType({"image": 1}),
-    "ordered dict": lambda: collections.OrderedDict(image=_ones(np.float32)),
     "generator": lambda: (number for number in (1, 2)),
-    "range": lambda: range(3),
-    "slice": lambda: slice(1, 2),
     # Arrays.
     "scalar array": lambda: np.array(0.5, np.float16),
     "empty array": lambda: np.zeros((0, 4, 3), np.float32),
-    "array of many axes": lambda: np.ones((1,) * 40, np.float32),
     "objects": lambda: np.array([None, {}, "a"], object),
     "array of text": lambda: np.array(["a", "bc"]),
-    "dates": lambda: np.array(["2020-01-01"], "datetime64[D]"),
-    "records": lambda: np.zeros(2, [("a", "f4"), ("b", "i4")]),
     "masked array": lambda: np.ma.masked_array(_ones(np.float32), _ones(bool)),
     "matrix of longdouble": lambda: _ones(np.longdouble),
     "complex array": lambda: _ones(np.complex64),
-    "uint64 array": lambda: _ones(np.uint64),
     "big-endian array": lambda: _ones(">f4"),
-    "strided array": lambda: _ones(np.float32, (8, 4, 6))[::-2, :, ::2],
     "read-only infinities": _read_only,
     "float8 array": lambda: _ones(ml_dtypes.float8_e4m3fn),
-    "int4 array": lambda: _ones(ml_dtypes.int4),
-    "JAX bools": lambda: jnp.ones((2, 3), bool),
     "deleted array": lambda: _deleted(jnp.ones((2, 4, 4, 3))),
     "huge shape": lambda: jax.ShapeDtypeStruct((HUGE, HUGE, 3), jnp.float32),
     "pretender": Pretender,
@@ -137,14 +112,11 @@ POOL: dict[str, Any] = {
     "key": lambda: jax.random.key(1),
     "keys": lambda: jax.random.split(jax.random.key(1), 3),
     "keys of no record": lambda: jax.random.split(jax.random.key(1), 0),
-    "legacy key": lambda: np.array([0, 1], np.uint32),
-    "words of no key": lambda: np.ones(7, np.uint32),
     "deleted key": lambda: _deleted(jax.random.key(1)),
     # Code.
     "function": lambda: len,
     "function that fails": lambda: _fail,
     "class": lambda: dict,
-    "ellipsis": lambda: ...,
     "pliant object": Pliant,
     "object that cannot be shown": Speechless,
 }
