@@ -264,12 +264,19 @@ def exact_fill(fill: Any, dtype: Any, owner: str, *, in_range: bool = False) -> 
             cure = f"Pass a whole number from {least} to {most}, or convert to a float dtype."
             raise ValueError(must(owner, f"be exact in dtype {dtype}", fill, cure))
         return np.vectorize(int, otypes=[object])(numbers).astype(dtype)
-    if in_range and jnp.issubdtype(dtype, jnp.floating):
-        largest = float(jnp.finfo(dtype).max)
-        if any(largest < abs(number) < math.inf for number in numbers.flat):
-            raise ValueError(must(owner, f"be within the range of dtype {dtype}", fill))
+    largest = float(jnp.finfo(dtype).max)  # of a complex dtype, that of its parts
+    if in_range and any(largest < abs(number) < math.inf for number in numbers.flat):
+        raise ValueError(must(owner, f"be within the range of dtype {dtype}", fill))
+
+    @np.vectorize(otypes=[np.float64])
+    def as_float(number: Any) -> float:
+        try:
+            return float(number)
+        except OverflowError:  # an int past the range of every float
+            return math.inf if number > 0 else -math.inf
+
     with np.errstate(over="ignore"):
-        return numbers.astype(np.float64).astype(dtype)
+        return as_float(numbers).astype(dtype)
 
 
 def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> jax.Array:

@@ -17,13 +17,13 @@ from jax.typing import ArrayLike
 from dropax.config import DropoutOperatorConfig
 from dropax.dropping import Fields, drop_record
 from dropax.fills import AnyFill, Number, as_fill, needs_of
+from dropax.kit.arrays import as_bools, as_numbers
 from dropax.kit.batching import AnyBatch, RecordEngine, warn_if_baked
-from dropax.kit.errors import is_array, is_real, is_traced, must, names, require_kind, require_whole
+from dropax.kit.errors import is_array, must, names, require_kind, require_whole
 from dropax.kit.fields import get_field, remove_field, set_field
 from dropax.kit.keys import as_key, as_keys, batch_keys, refuse_shared_key
 from dropax.kit.meshes import call_over_mesh, explicit_mesh
-from dropax.kit.state import OperatorState, Process
-from dropax.kit.trees import as_array
+from dropax.kit.state import OperatorState
 from dropax.layout import ChannelAxis, Layout
 from dropax.modes import Channel, Mode
 from dropax.sampling import is_active, sample_constant, sample_record
@@ -270,10 +270,8 @@ def dropout(
         cure = "Bare arrays have no other fields and no statistics: call apply_batch on a dict."
         raise TypeError(must("dropout.fill", "be computed from the image", fill, cure))
     require_whole("dropout.element_ndim", element_ndim, 0)
-    images = require_numbers(images, "dropout.images")
+    images = as_numbers(images, "dropout.images")
     key = as_keys(key, "dropout.key")
-    if Process.forked:
-        Process.require_own()
     try:
         config = DropoutOperatorConfig(
             stochastic=True,
@@ -323,14 +321,15 @@ def drop_images(
 def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> Fields:
     """Returns the fields that dropout reads, each checked to be numbers or bools."""
     read = [fill.field if "values" in needs_of(fill) else None for fill in config.fills]
-    paths = (config.field_key, config.where_key, *read, *(config.auxiliary_fields or ()))
-    image, where, *others = [
-        None if path is None else require_numbers(get_field(data, path), f"field {path!r}")
+    paths = (config.field_key, *read, *(config.auxiliary_fields or ()))
+    where = None
+    if config.where_key is not None:
+        name = f"field {config.where_key!r}, the where_key,"
+        where = as_bools(get_field(data, config.where_key), name)
+    image, *others = [
+        None if path is None else as_numbers(get_field(data, path), f"field {path!r}")
         for path in paths
     ]
-    if where is not None and not is_real(where.dtype):
-        name = f"field {config.where_key!r}, the where_key,"
-        raise TypeError(must(name, "be an array of real numbers or bools", where))
     values, auxiliary = tuple(others[: len(read)]), tuple(others[len(read) :])
     return Fields(image, auxiliary if config.preserve_auxiliary else (), where=where, values=values)
 
@@ -355,17 +354,19 @@ def select_stats(stats: Any) -> dict[str, Any]:
     if not isinstance(stats, dict) or "mean" not in stats:
         held = names(stats) if isinstance(stats, dict) else stats
         raise KeyError(
-            f"apply.stats must hold 'mean' if fill is 'stats_mean'; got {held}. Pass "
+            f"apply.stats must hold 'mean' if a fill needs statistics; got {held}. Pass "
             "stats={'mean': ...}, or set them: precomputed_stats, batch_stats_fn, set_statistics."
         )
-    mean = stats["mean"]
-    if not (is_array(mean) or is_traced(mean)):
+    mean, owner = stats["mean"], "apply.stats['mean']"
+    if not is_array(mean):
         try:
             mean = np.asarray(mean)
         except ValueError:
-            constraint = "be a number or an array of numbers"
-            raise TypeError(must("apply.stats['mean']", constraint, mean)) from None
-    return {"mean": require_numbers(mean, "apply.stats['mean']") if is_array(mean) else mean}
+            raise TypeError(must(owner, "be a number or an array of numbers", mean)) from None
+    mean = as_numbers(mean, owner)
+    if isinstance(mean, np.ndarray) and mean.dtype.kind in "iu":  # what JAX would truncate
+        mean = mean.astype(np.float64)
+    return {"mean": mean}
 
 
 def given_params(
@@ -393,12 +394,17 @@ def given_params(
         if name not in random_params:
             continue
         value, argument = random_params[name], f"apply.random_params[{name!r}]"
-        number = isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**31)
-        if not ((number and name != "keep_mask") or (is_array(value) and is_real(value.dtype))):
-            raise TypeError(must(argument, "be an array of numbers or bools", value))
+        if name != "keep_mask" and isinstance(value, int | float):
+            value = np.asarray(value)
+        if name == "rate":
+            value = as_numbers(value, argument, "real numbers or bools")
+        else:
+            value = as_bools(value, argument)
         if name != "keep_mask" and np.shape(value) != ():
             raise ValueError(must(argument, "be a scalar", value))
-        params[name] = jnp.asarray(value, jnp.bool_) if name == "applied" else value
+        if name == "rate" and isinstance(value, np.ndarray):  # rates saturate
+            value = value.clip(0, 1).astype(np.float32)
+        params[name] = value
     if config.fills_need("key"):
         params["fill_key"] = as_key(random_params["fill_key"], "apply.random_params['fill_key']")
     params["keep_mask"] = fit_mask(config, params["keep_mask"], element_shape)
@@ -411,26 +417,6 @@ def fit_mask(
     """Returns a user's keep mask as bools with the element's axes."""
     layout = Layout.of(element_shape, config.channel_axis)
     return layout.fit(keep_mask, by_channel=_is_channel_mode(config))
-
-
-def require_numbers(array: Any, name: str) -> Any:
-    """Returns an array of numbers or bools, of a dtype that JAX has; refuses anything else."""
-    if not isinstance(array, jax.Array | np.ndarray):
-        array = as_array(array)
-    dtype = getattr(array, "dtype", None)
-    if dtype is None or not isinstance(getattr(array, "shape", None), tuple):
-        raise TypeError(must(name, "be an array", array))
-    if isinstance(array, np.ma.MaskedArray):
-        cure = "Fill what is masked: array.filled(0)."
-        raise TypeError(must(name, "not be a masked array", array, cure))
-    if not (jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_):
-        raise TypeError(must(name, "have a numeric or bool dtype", array))
-    try:
-        jax.typeof(array)
-    except TypeError:
-        cure = "Convert it first, such as by array.astype('float32')."
-        raise TypeError(must(name, "be an array that JAX takes", array, cure)) from None
-    return array
 
 
 def _refuse_config(function: str, config: Any) -> NoReturn:

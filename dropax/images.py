@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
+from dropax.kit.arrays import as_array
 from dropax.kit.errors import is_number, must, require_number, require_whole
+from dropax.kit.serialization import plain
+
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 def contact_sheet(
@@ -53,6 +57,7 @@ def contact_sheet(
     arrays = [_image(image, f"contact_sheet.images[{n}]") for n, image in enumerate(images)]
     if not arrays:
         raise ValueError("contact_sheet.images must hold an image; got none.")
+    columns, gap = plain(columns), plain(gap)
     columns = math.ceil(math.sqrt(len(arrays))) if columns is None else columns
     require_whole("contact_sheet.columns", columns, 1)
     require_whole("contact_sheet.gap", gap, 0)
@@ -106,7 +111,8 @@ def mask_overlay(
       >>> mask_overlay(picture, keep_mask[:, None], opacity=1)[0, -1]
       array([255,   0, 128], dtype=uint8)
     """
-    values, mask = _image(image, "mask_overlay.image"), np.asarray(keep_mask) != 0
+    values = _image(image, "mask_overlay.image")
+    mask = np.asarray(as_array(keep_mask, "mask_overlay.keep_mask")) != 0
     try:
         dropped = ~np.broadcast_to(mask, values.shape)
     except ValueError:
@@ -176,7 +182,7 @@ def _magnitude(values: np.ndarray) -> np.ndarray:
 
 
 def _image(values: ArrayLike, owner: str) -> np.ndarray:
-    image = np.asarray(values)
+    image = np.asarray(as_array(values, owner))
     if image.ndim not in (2, 3) or not image.size:
         raise ValueError(
             must(owner, "have shape (height, width) or (height, width, channels)", image)
@@ -185,9 +191,10 @@ def _image(values: ArrayLike, owner: str) -> np.ndarray:
 
 
 def _checked_span(span: Any) -> tuple[float, float]:
+    span = plain(span)
     if not (isinstance(span, tuple) and len(span) == 2 and all(map(is_number, span))):
         raise TypeError(must("span", "be two numbers, (black, white)", span))
-    if not span[0] < span[1] or not all(map(math.isfinite, span)):
+    if not -_LARGEST <= span[0] < span[1] <= _LARGEST:
         raise ValueError(must("span", "be two finite numbers, the lower first", span))
     return float(span[0]), float(span[1])
 

@@ -70,8 +70,8 @@ class Layout:
             channels = self.channel_last_shape[-1]
             if mask.shape != (channels,):
                 raise ValueError(must(name, f"have shape ({channels},), one per channel", mask))
-            return self.place(jnp.asarray(mask).astype(jnp.bool_))
-        return broadcast_rank(mask, self.shape, name).astype(jnp.bool_)
+            return self.place(mask)
+        return broadcast_rank(mask, self.shape, name)
 
     def fit_where(self, where: jax.Array, name: str) -> jax.Array:
         """Returns the field of a where_key as bools with the element's axes.
@@ -86,7 +86,7 @@ class Layout:
             constraint = f"have the image's spatial axes {self.channel_last_shape[:-1]}"
             constraint += "" if self.channel_axis is None else ", with or without its channel axis"
             raise ValueError(must(f"{name}, the where_key,", constraint, where))
-        return spread.astype(jnp.bool_)
+        return spread
 
     def follow(
         self, mask: jax.Array, shape: tuple[int, ...], name: str, cure: str = ""

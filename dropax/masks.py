@@ -4,13 +4,16 @@ Shapes are static and nothing is drawn, so that they can be made inside a jitted
 """
 
 import functools
-from typing import Any
+import operator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.kit.errors import is_array, is_real, must, require_whole
+from dropax.kit.arrays import as_int32, as_numbers, split_places
+from dropax.kit.errors import must, require_whole
+from dropax.kit.serialization import plain
 
 
 def box_mask(boxes: Any, shape: tuple[int, ...]) -> jax.Array:
@@ -43,32 +46,55 @@ def box_mask(boxes: Any, shape: tuple[int, ...]) -> jax.Array:
              [0, 0, 0],
              [0, 1, 1]], dtype=int32)
     """
-    sizes = shape if isinstance(shape, tuple | list) else [None]
-    if not all(isinstance(size, int | np.integer) and type(size) is not bool for size in sizes):
+    sizes = plain(shape)
+    if not (isinstance(sizes, tuple) and all(type(size) is int for size in sizes)):
         raise TypeError(must("box_mask.shape", "be a tuple of ints", shape))
     if any(size < 0 for size in sizes):
         raise ValueError(must("box_mask.shape", "have no negative size", shape))
-    if not (is_array(boxes) and is_real(boxes.dtype) and boxes.dtype != jnp.bool_):
-        raise TypeError(must("box_mask.boxes", "be an array of real numbers", boxes))
+    boxes = as_numbers(boxes, "box_mask.boxes", "real numbers")
     axes = len(sizes)
     if not axes or boxes.ndim < 2 or boxes.shape[-1] != 2 * axes:
         constraint = f"have shape (..., n, {2 * axes}), two corners in an image of shape {shape}"
         raise ValueError(must("box_mask.boxes", constraint, boxes))
-    return _inside(jnp.asarray(boxes).astype(jnp.float32), tuple(sizes))
+    # On the host 64-bit numbers are read before JAX narrows them.
+    return _inside(corners_of(boxes) if isinstance(boxes, np.ndarray) else boxes, sizes)
+
+
+class Corners(NamedTuple):
+    """Boxes of n axes: where they start and end, as `split_places` returns it, each (..., n)."""
+
+    first: tuple[Any, Any]
+    last: tuple[Any, Any]
+    is_box: Any  # whether the one is before the other
+
+
+def corners_of(boxes: Any) -> Corners:
+    """Returns the corners of boxes (..., 2 * n), of NumPy or JAX."""
+    xp: Any = np if isinstance(boxes, np.ndarray) else jnp
+    axes = boxes.shape[-1] // 2
+    is_box = boxes[..., :axes] < boxes[..., axes:]  # False for NaN
+    whole, part = split_places(boxes)
+    first, last = (whole[..., :axes], part[..., :axes]), (whole[..., axes:], part[..., axes:])
+    # Within one pixel it is all the same how much of it: thin boxes need not be told in float32.
+    is_within = is_box & (first[0] == last[0])
+    first = first[0], xp.where(is_within, np.float32(0), first[1])
+    last = last[0], xp.where(is_within, np.float32(1), last[1])
+    return Corners(first, last, is_box)
 
 
 # Jitted with `inline=True`: one dispatch when called eagerly, inlined under an outer jit.
 @functools.partial(jax.jit, static_argnums=1, inline=True)
-def _inside(corners: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
-    """Returns which pixels lie in any box, (..., *sizes), of corners (..., n, 2 * axes)."""
+def _inside(boxes: jax.Array | Corners, sizes: tuple[int, ...]) -> jax.Array:
+    """Returns which pixels lie in any of n boxes, (..., *sizes), of boxes (..., n, 2 * axes)."""
     axes = len(sizes)
+    corners = boxes if isinstance(boxes, Corners) else corners_of(boxes)
     inside: Any = True
     for axis, size in enumerate(sizes):
-        first, last = (corners[..., at, None] for at in (axis, axis + axes))
-        start = jnp.arange(size, dtype=jnp.float32).reshape([1] * (corners.ndim - 1) + [size])
-        # The part from `start` to `start + 1` and the box have more than a point in common. Each
-        # comparison with NaN is false.
-        covered = (first < last) & (start + 1 > first) & (start < last)
+        of_axis = jax.tree.map(operator.itemgetter((..., axis, None)), corners)
+        (first, _), (last, part), is_box = of_axis
+        pixel = positions(size, first.ndim)
+        # From the pixel of the first corner to that before the last one, or to its own.
+        covered = is_box & (pixel >= first) & ((pixel < last) | ((pixel == last) & (part > 0)))
         # (..., n, size) becomes (..., n, 1, size, 1) or the like, to be broadcast to all axes.
         others = [1] * axes
         others[axis] = size
@@ -99,12 +125,12 @@ def length_mask(lengths: Any, size: int) -> jax.Array:
       Array([[1, 0, 0, 0],
              [1, 1, 1, 0]], dtype=int32)
     """
+    size = plain(size)
     require_whole("length_mask.size", size, 0)
-    if not (is_array(lengths) and jnp.issubdtype(lengths.dtype, jnp.integer)):
-        raise TypeError(must("length_mask.lengths", "be an array of integers", lengths))
-    lengths = jnp.asarray(lengths)
-    # Clipped in their own dtype: it may not hold `size`, and its values may not fit int32.
-    most = min(size, int(jnp.iinfo(lengths.dtype).max))
-    bounded = jnp.clip(lengths, np.zeros((), lengths.dtype), np.asarray(most, lengths.dtype))
-    positions = jnp.arange(size, dtype=jnp.int32).reshape([1] * lengths.ndim + [size])
-    return positions < bounded.astype(jnp.int32)[..., None]
+    lengths = as_numbers(lengths, "length_mask.lengths", "integers")
+    return positions(size, lengths.ndim + 1) < as_int32(lengths, 0, size)[..., None]
+
+
+def positions(size: int, rank: int) -> jax.Array:
+    """Returns the positions along the last of so many axes, int32."""
+    return jnp.arange(size, dtype=jnp.int32).reshape([1] * (rank - 1) + [size])

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 from typing import Any
 
 import jax
@@ -10,8 +11,12 @@ import numpy as np
 
 from dropax.bits import GRID, drop_units
 from dropax.config import DropoutOperatorConfig
-from dropax.kit.errors import is_array, is_real, must, require_kind
+from dropax.kit.arrays import as_numbers, split_places
+from dropax.kit.errors import must, require_kind
+from dropax.kit.process import Process
+from dropax.kit.serialization import plain
 from dropax.layout import Layout
+from dropax.masks import Corners, corners_of, positions
 from dropax.modes import expected_fraction
 
 
@@ -47,10 +52,11 @@ def expected_dropped_fraction(
     """
     kind, name = DropoutOperatorConfig, "expected_dropped_fraction"
     require_kind(f"{name}.config", config, kind, f"a {kind.__name__}")
-    sizes = element_shape if isinstance(element_shape, tuple | list) else [None]
-    if not all(isinstance(size, int | np.integer) for size in sizes):
+    sizes = plain(element_shape)
+    if not (isinstance(sizes, tuple) and all(isinstance(size, int) for size in sizes)):
         raise TypeError(must(f"{name}.element_shape", "be a shape", element_shape))
-    shape = Layout.of(element_shape, config.channel_axis).channel_last_shape
+    Process.require_own()
+    shape = Layout.of(sizes, config.channel_axis).channel_last_shape
     rate = config.dropout_rate
     if isinstance(rate, tuple):
         # Rates are drawn from the multiples of 1 / GRID between the bounds. Each bound saturates,
@@ -90,7 +96,7 @@ def dropped_fraction(
       >>> dropped_fraction(jnp.array([[True, True], [True, False]]))
       Array([0. , 0.5], dtype=float32)
     """
-    _require_bools("dropped_fraction.keep_mask", keep_mask)
+    keep_mask = as_numbers(keep_mask, "dropped_fraction.keep_mask", "bools")
     require_kind("dropped_fraction.per_channel", per_channel, bool, "a bool")
     require_kind("dropped_fraction.channel_axis", channel_axis, int, "an int")
     rank = len(keep_mask.shape)
@@ -141,7 +147,8 @@ def visible_fraction(keep_mask: Any, boxes: Any, *, channel_axis: int | None = -
       Array([[0.5   , 0.6667, 0.    ]], dtype=float32)
     """
     mask, places = _together("visible_fraction", keep_mask, boxes, "boxes", channel_axis)
-    return _kept_of_boxes(mask, places).reshape(boxes.shape[:-1])
+    corners = corners_of(places) if isinstance(places, np.ndarray) else places
+    return _kept_of_boxes(mask, corners)
 
 
 def visible_points(keep_mask: Any, points: Any, *, channel_axis: int | None = -1) -> jax.Array:
@@ -174,22 +181,21 @@ def visible_points(keep_mask: Any, points: Any, *, channel_axis: int | None = -1
       Array([[False,  True, False]], dtype=bool)
     """
     mask, places = _together("visible_points", keep_mask, points, "points", channel_axis)
-    return _kept_of_points(mask, places).reshape(points.shape[:-1])
+    return _kept_of_points(mask, split_places(places) if isinstance(places, np.ndarray) else places)
 
 
 def _together(
     function: str, keep_mask: Any, places: Any, name: str, channel_axis: int | None
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, Any]:
     """Checks masks and the places in them that are asked about, which are "boxes" or "points".
 
     Returns:
-      (mask, places): of shape (B, *spatial, C), and float32 of shape (B, n, corners * axes).
+      (mask, places): of shape (B, *spatial, C), and of NumPy or JAX as they came.
     """
-    _require_bools(f"{function}.keep_mask", keep_mask)
+    keep_mask = as_numbers(keep_mask, f"{function}.keep_mask", "bools")
     if channel_axis is not None:
         require_kind(f"{function}.channel_axis", channel_axis, int, "an int or None")
-    if not (is_array(places) and is_real(places.dtype) and places.dtype != jnp.bool_):
-        raise TypeError(must(f"{function}.{name}", "be an array of real numbers", places))
+    places = as_numbers(places, f"{function}.{name}", "real numbers")
     shape, corners, last = tuple(places.shape), 1, "such as (y, x)"
     if name == "boxes":
         corners, last = 2, "two corners such as (top, left, bottom, right)"
@@ -215,26 +221,51 @@ def _together(
         constraint = f"have a batch axis, {axes} spatial axes as the {name} have, and {has}"
         cure = "" if channel_axis is None else "Pass channel_axis=None if it has no channels."
         raise ValueError(must(f"{function}.keep_mask", constraint, keep_mask, cure))
-    places = jnp.asarray(places).astype(jnp.float32)
-    return mask, places.reshape(shape[0], math.prod(shape[1:-1]), shape[-1])
+    return mask, places
 
 
 @functools.partial(jax.jit, inline=True)  # one dispatch if called eagerly
-@jax.vmap
-def _kept_of_boxes(mask: jax.Array, boxes: jax.Array) -> jax.Array:
+def _kept_of_boxes(mask: jax.Array, boxes: jax.Array | Corners) -> jax.Array:
+    """Returns the kept fraction of boxes (B, ..., 2 * axes), or of their corners."""
+    corners = boxes if isinstance(boxes, Corners) else corners_of(boxes)
+    return _of_each(_kept_of_corners, mask, corners)
+
+
+def _of_each(function: Any, mask: jax.Array, places: Any) -> jax.Array:
+    """Maps a function of one record's places, each (n, axes), over records of (B, ..., axes)."""
+    first = jax.tree.leaves(places)[0].shape
+    shape = (first[0], math.prod(first[1:-1]), first[-1])
+    flat = jax.tree.map(lambda leaf: leaf.reshape(shape), places)
+    found: jax.Array = jax.vmap(function)(mask, flat).reshape(first[:-1])
+    return found
+
+
+def _kept_of_corners(mask: jax.Array, corners: Corners) -> jax.Array:
     """Returns the kept fraction of boxes of one record."""
     kept = mask.sum(axis=-1, dtype=jnp.float32)
-    weights, total = [], jnp.full(len(boxes), mask.shape[-1], jnp.float32)
-    for size, first, last in zip(kept.shape, *jnp.split(boxes.T, 2), strict=True):
+    weights, total = [], jnp.full(len(corners.is_box), mask.shape[-1], jnp.float32)
+    for axis, size in enumerate(kept.shape):
+        *ends, is_box = jax.tree.map(operator.itemgetter((slice(None), axis)), corners)
         if size == 1:
-            weight = (first < last).astype(jnp.float32)[:, None]
+            weight = is_box.astype(jnp.float32)[:, None]
             total = total * weight[:, 0]
         else:
-            first, last = (jnp.clip(corner, 0, size) for corner in (first, last))
-            start = jnp.arange(size, dtype=jnp.float32)[None]
-            inside = jnp.minimum(last[:, None], start + 1) - jnp.maximum(first[:, None], start)
-            weight = jnp.clip(inside, 0, 1)
-            total = total * jnp.maximum(last - first, 0)
+            # Clipped to the image; then a pixel reaches as far into the box as both its ends tell.
+            wholes = [whole.clip(0, size) for whole, _ in ends]
+            parts = [
+                jnp.where((whole == clipped) & (whole < size), part, 0)
+                for (whole, part), clipped in zip(ends, wholes, strict=True)
+            ]
+            pixel = positions(size, 2)
+            before = [
+                ((whole[:, None] - pixel).clip(-1, 1).astype(jnp.float32) + part[:, None]).clip(
+                    0, 1
+                )
+                for whole, part in zip(wholes, parts, strict=True)
+            ]
+            weight = before[1] - before[0]
+            length = (wholes[1] - wholes[0]).astype(jnp.float32) + (parts[1] - parts[0])
+            total = total * jnp.where(is_box, length, 0)
         weights.append(weight)
     # A box weighs rows and columns by the part of each that it covers, and one product of matrices
     # sums up all boxes. No term is negative, so that, unlike in differences of running sums, small
@@ -244,24 +275,24 @@ def _kept_of_boxes(mask: jax.Array, boxes: jax.Array) -> jax.Array:
     covered = jnp.einsum("...s,ns->...n", kept, weights[-1], precision=exactly)
     for weight in reversed(weights[:-1]):
         covered = jnp.einsum("...sn,ns->...n", covered, weight, precision=exactly)
-    some = total > 0  # False for NaN
+    some = total > 0
     return jnp.where(some, jnp.minimum(covered / jnp.where(some, total, 1), 1), 0)
 
 
 @functools.partial(jax.jit, inline=True)
-@jax.vmap
-def _kept_of_points(mask: jax.Array, points: jax.Array) -> jax.Array:
+def _kept_of_points(mask: jax.Array, points: Any) -> jax.Array:
+    """Says which points (B, ..., axes), or split ones, lie on a pixel that is kept."""
+    places = points if isinstance(points, tuple) else split_places(points)
+    return _of_each(_kept_of_places, mask, places)
+
+
+def _kept_of_places(mask: jax.Array, places: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Says which points of one record lie on a pixel of which a channel is kept."""
+    inside, index = ~jnp.isnan(places[1]).any(axis=1), []
     if 0 in mask.shape[:-1]:
-        return jnp.zeros(len(points), jnp.bool_)
-    inside, index = jnp.ones(len(points), jnp.bool_), []
-    for size, at in zip(mask.shape[:-1], points.T, strict=True):
-        within = ~jnp.isnan(at) if size == 1 else (at >= 0) & (at < size)
-        inside = inside & within
-        index.append(jnp.where(within & (size > 1), at, 0).astype(jnp.int32))
+        return jnp.zeros_like(inside)
+    for size, at in zip(mask.shape[:-1], places[0].T, strict=True):
+        if size > 1:
+            inside = inside & (at >= 0) & (at < size)
+        index.append(at.clip(0, size - 1))
     return inside & mask[tuple(index)].any(axis=1)
-
-
-def _require_bools(name: str, keep_mask: Any) -> None:
-    if not is_array(keep_mask) or keep_mask.dtype != jnp.bool_:
-        raise TypeError(must(name, "be an array of bools", keep_mask))

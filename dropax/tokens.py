@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dropax.fills import exact_fill
-from dropax.kit.errors import is_array, is_number, is_real, must, require_kind, require_whole
+from dropax.kit.arrays import as_array, as_bools, as_int32, as_numbers
+from dropax.kit.errors import is_array, is_number, is_traced, must, require_kind, require_whole
+from dropax.kit.serialization import plain
 from dropax.kit.trees import broadcast_rank
 from dropax.layout import coarsened
 
@@ -27,11 +30,14 @@ class Tokens(NamedTuple):
       dropped: int32 of shape (..., n - count), in ascending order.
       restore: int32 of shape (..., n): where each token is in the kept ones followed by the
         dropped ones; MAE's `ids_restore`.
+      mask: bool of shape (..., count), False for what was dropped and stands in as kept, as a
+        traced mask kept fewer than `count`; for attention, and for the loss.
     """
 
     kept: jax.Array
     dropped: jax.Array
     restore: jax.Array
+    mask: jax.Array
 
 
 def patch_mask(
@@ -61,7 +67,8 @@ def patch_mask(
       >>> patch_mask(mask, 2)
       Array([ True,  True, False,  True,  True,  True], dtype=bool)
     """
-    mask = _as_bools(keep_mask, "patch_mask.keep_mask")
+    mask = jnp.asarray(as_bools(keep_mask, "patch_mask.keep_mask"))
+    size = plain(size)
     sizes = size if isinstance(size, tuple) else (size, size)
     for each in sizes:
         require_whole("patch_mask.size", each, 1)
@@ -87,9 +94,9 @@ def keep_tokens(keep_mask: Any, count: int) -> Tokens:
     """Returns which tokens a mask keeps, as ids of a static number.
 
     Exactly `count` tokens are kept. If the mask keeps more, the last of them in token order are
-    dropped; if it keeps fewer, the first of the dropped ones are kept. Both favor the first tokens:
-    draw masks that keep `count` tokens, such as those of `Patch(size, exact=True)`, for which
-    nothing is cut or added.
+    dropped, which favors the first tokens. If it keeps fewer, that is an error if it can be seen;
+    of a traced mask the first of the dropped ones are made up for them, and `Tokens.mask` is False
+    there. Draw masks that keep `count` tokens, such as those of `Patch(size, exact=True)`.
 
     In MAE (He et al., 2021, arXiv:2111.06377) `kept` is called `ids_keep`, `restore` is
     `ids_restore`, and the mask is 1 if a token is removed: `~keep_mask`.
@@ -99,22 +106,28 @@ def keep_tokens(keep_mask: Any, count: int) -> Tokens:
       count: how many tokens are kept, in [1, n].
 
     Returns:
-      `Tokens`, ids of shapes (..., count), (..., n - count) and (..., n).
+      `Tokens`, ids of shapes (..., count), (..., n - count) and (..., n), and a mask (..., count).
 
     Raises:
       TypeError: if the mask is no array of bools or numbers, or `count` is no int.
-      ValueError: if the mask has no axis, or `count` is out of range.
+      ValueError: if the mask has no axis, `count` is out of range, or a concrete mask keeps fewer.
 
     Example:
       >>> tokens = keep_tokens(jnp.array([True, False, False, True]), 2)
       >>> tokens.kept, tokens.dropped, tokens.restore
       (Array([0, 3], dtype=int32), Array([1, 2], dtype=int32), Array([0, 2, 3, 1], dtype=int32))
     """
-    mask = _as_bools(keep_mask, "keep_tokens.keep_mask")
+    mask, count = as_bools(keep_mask, "keep_tokens.keep_mask"), plain(count)
     if not mask.ndim:
         raise ValueError(must("keep_tokens.keep_mask", "have shape (..., n)", keep_mask))
-    number = mask.shape[-1]
-    require_whole("keep_tokens.count", count, 1, number + 1)
+    require_whole("keep_tokens.count", count, 1, mask.shape[-1] + 1)
+    # What is traced, or lies on other hosts, cannot be looked at.
+    if isinstance(mask, np.ndarray) or (not is_traced(mask) and mask.is_fully_addressable):
+        fewest = np.asarray(mask).sum(axis=-1).min(initial=count)
+        if fewest < count:
+            constraint = f"be at most {fewest}, as many as every mask keeps"
+            cure = "Or draw masks that keep as many: Patch(size, exact=True)."
+            raise ValueError(must("keep_tokens.count", constraint, count, cure))
     return _keep_tokens(mask, count)
 
 
@@ -125,13 +138,15 @@ def _keep_tokens(mask: jax.Array, count: int) -> Tokens:
         """Numbers the chosen tokens from 0."""
         return jnp.cumsum(chosen, axis=-1, dtype=jnp.int32) - 1
 
+    mask = jnp.asarray(mask)
     # The first `count` of the kept ones, and if they are fewer, the first of the others.
     missing = count - mask.sum(axis=-1, keepdims=True, dtype=jnp.int32)
     kept = jnp.where(mask, ranks(mask) < count, ranks(~mask) < missing)
     restore = jnp.where(kept, ranks(kept), count + ranks(~kept))
     # The inverse of the permutation: the kept ones first, both in ascending order.
     ids = jnp.argsort(restore, axis=-1).astype(jnp.int32)
-    return Tokens(ids[..., :count], ids[..., count:], restore)
+    kept = ids[..., :count]
+    return Tokens(kept, ids[..., count:], restore, _gather(mask[..., None], kept)[..., 0])
 
 
 def gather_tokens(x: Any, ids: Any) -> jax.Array:
@@ -158,11 +173,8 @@ def gather_tokens(x: Any, ids: Any) -> jax.Array:
       Array([[0, 1],
              [6, 7]], dtype=int32)
     """
-    if not is_array(x):
-        raise TypeError(must("gather_tokens.x", "be an array", x))
-    if not (is_array(ids) and jnp.issubdtype(ids.dtype, jnp.integer)):
-        raise TypeError(must("gather_tokens.ids", "be an array of integers", ids))
-    x, ids = jnp.asarray(x), jnp.asarray(ids)
+    x = jnp.asarray(as_numbers(x, "gather_tokens.x"))
+    ids = jnp.asarray(as_int32(as_numbers(ids, "gather_tokens.ids", "integers")))
     if x.ndim < 2 or not x.shape[-2]:
         raise ValueError(must("gather_tokens.x", "have shape (..., n, features), n > 0", x))
     if ids.ndim != x.ndim - 1 or ids.shape[:-1] != x.shape[:-2]:
@@ -188,24 +200,24 @@ def scatter_tokens(kept: Any, tokens: Tokens, fill: Any) -> jax.Array:
 
     Raises:
       TypeError: if `kept` is no array, `tokens` are no `Tokens`, or the fill is of another dtype.
-      ValueError: if shapes do not fit, or an integer dtype does not hold the fill.
+      ValueError: if shapes do not fit, or the dtype does not hold the fill.
 
     Example:
       >>> tokens = keep_tokens(jnp.array([True, False, False, True]), 2)
       >>> scatter_tokens(jnp.array([[1.0], [2.0]]), tokens, 0.0).ravel()
       Array([1., 0., 0., 2.], dtype=float32)
     """
-    if not is_array(kept):
-        raise TypeError(must("scatter_tokens.kept", "be an array", kept))
+    kept = jnp.asarray(as_numbers(kept, "scatter_tokens.kept"))
     require_kind("scatter_tokens.tokens", tokens, Tokens, "what keep_tokens returns")
-    kept, restore = jnp.asarray(kept), jnp.asarray(tokens.restore)
+    restore = jnp.asarray(tokens.restore)
     count = tokens.kept.shape[-1]
     if kept.ndim < 2 or kept.shape[:-1] != (*restore.shape[:-1], count):
         constraint = f"have shape {(*restore.shape[:-1], count, 'features')}, as the tokens say"
         raise ValueError(must("scatter_tokens.kept", constraint, kept))
     shape = (*restore.shape, kept.shape[-1])
+    fill = as_array(fill, "scatter_tokens.fill")
     if is_number(fill):
-        fill = exact_fill(fill, kept.dtype, "scatter_tokens.fill")
+        fill = exact_fill(fill, kept.dtype, "scatter_tokens.fill", in_range=True)
     elif getattr(fill, "weak_type", False) and not fill.shape:  # a Python number, under `jit`
         fill = fill.astype(kept.dtype)
     elif not is_array(fill) or fill.dtype != kept.dtype:
@@ -223,10 +235,3 @@ def _gather(x: jax.Array, ids: jax.Array) -> jax.Array:
     for _ in ids.shape[:-1]:
         take = jax.vmap(take)
     return take(x, ids)
-
-
-def _as_bools(mask: Any, name: str) -> jax.Array:
-    """Returns a mask of bools or real numbers as bools."""
-    if not (is_array(mask) and is_real(mask.dtype)):
-        raise TypeError(must(name, "be an array of bools or numbers", mask))
-    return jnp.asarray(mask).astype(jnp.bool_)

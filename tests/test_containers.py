@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax.tree_util import keystr
 
 import dropax
-from cases import assert_refused
+from cases import assert_refused, config_of
 from dropax import Batch, Element
 
 
@@ -351,6 +351,62 @@ def test_arrays_of_other_libraries_are_taken_wherever_arrays_are(key):
         np.testing.assert_array_equal(call(foreign), call(images))
 
 
+ONE = np.array([[0, 0, 4, 4], [2, 2, 8, 8]])
+MASK = np.eye(8, dtype=bool)[None, ..., None]
+TOKENS = dropax.keep_tokens(MASK[0, ..., 0], 1)
+WHERE = config_of("pixel", where_key="where", dropout_rate=1.0, stochastic=False)
+MEAN = config_of("pixel", fill="stats_mean", dropout_rate=1.0)
+STATE = dropax.init_state(MEAN, jax.random.key(0))
+ELEMENT = {"image": np.ones((8, 8, 1), np.float32)}
+BATCHED = {"image": np.ones((2, 4, 4, 1), np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("call", "given"),
+    [
+        (lambda x: dropax.box_mask(x, (8, 8)), ONE),
+        (lambda x: dropax.length_mask(x, 4), ONE),
+        (lambda x: dropax.visible_fraction(x, ONE[None]), MASK),
+        (lambda x: dropax.visible_fraction(MASK, x), ONE[None]),
+        (lambda x: dropax.visible_points(MASK, x), ONE[None, :, :2]),
+        (lambda x: dropax.dropped_fraction(x), MASK),
+        (lambda x: dropax.patch_mask(x, 2), MASK),
+        (lambda x: dropax.keep_tokens(x, 1), MASK[0, ..., 0]),
+        (lambda x: dropax.gather_tokens(x, TOKENS.kept), ONE[None].repeat(8, 0)),
+        (lambda x: dropax.gather_tokens(ONE, x), np.array([1])),
+        (lambda x: dropax.scatter_tokens(x, TOKENS, 0), np.ones((8, 1, 3))),
+        (lambda x: dropax.scatter_tokens(np.ones((8, 1, 3), "f4"), TOKENS, x), np.ones(3, "f4")),
+        (lambda x: dropax.as_record_ids(x), np.array([7, 2**40])),
+        (lambda x: Batch.from_parts(BATCHED, record_ids=x).record_ids, np.array([7, 2**40])),
+        (lambda x: Batch.from_parts(BATCHED, valid_mask=x).valid_mask, np.array([True, False])),
+        (
+            lambda x: dropax.apply_batch(MEAN, STATE, BATCHED, {"mean": 0}, record_ids=x, epoch=0)[
+                0
+            ],
+            np.array([7, 8]),
+        ),
+        (
+            lambda x: dropax.apply_batch(
+                MEAN, STATE, BATCHED, {"mean": 0}, record_ids=[1, 2], epoch=x
+            )[0],
+            np.array(3),
+        ),
+        (lambda x: dropax.apply(WHERE, {**ELEMENT, "where": x}, {}, {})[0]["image"], MASK[0]),
+        (lambda x: dropax.apply(MEAN, ELEMENT, {}, {}, {"keep_mask": x}, {"mean": 2})[0], MASK[0]),
+        (
+            lambda x: dropax.apply(MEAN, ELEMENT, {}, {}, {"keep_mask": MASK[0]}, {"mean": x})[0],
+            np.array([3]),
+        ),
+        (lambda x: dropax.images.to_display(x), ONE),
+        (lambda x: dropax.images.mask_overlay(ONE, x), ONE > 2),
+    ],
+)
+def test_every_argument_that_is_an_array_may_be_of_another_library(call, given):
+    jax.tree.map(np.testing.assert_array_equal, call(Tensor(given)), call(given))
+    with pytest.raises(TypeError, match=r"must be one that JAX takes; got an array of shape"):
+        call(Unreadable(given))
+
+
 class Elsewhere(Tensor):
     """One that lies where NumPy cannot read it."""
 
@@ -367,6 +423,6 @@ def test_an_array_that_numpy_cannot_read_is_read_by_dlpack_or_refused(key):
     images = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
     dropped = dropax.dropout(key, images)
     np.testing.assert_array_equal(dropax.dropout(key, Elsewhere(images)), dropped)
-    text = r"^an array must be one that JAX takes; got .* not on any device$"
+    text = r"^dropout.images must be one that JAX takes; got .* not on any device$"
     with pytest.raises(TypeError, match=text):
         dropax.dropout(key, Unreadable(images))

@@ -236,7 +236,7 @@ def test_tracers_give_results_or_documented_errors(name):
         (lambda: np.ma.masked_array(IMAGE, IMAGE > 0), "must not be a masked array; .*filled"),
         (lambda: IMAGE.astype(">f4"), "must be an array that JAX takes; .* Convert it first"),
         (lambda: IMAGE.astype(np.longdouble), "must be an array that JAX takes; "),
-        (lambda: IMAGE.astype(object), "must have a numeric or bool dtype; "),
+        (lambda: IMAGE.astype(object), "must be an array of numbers or bools; "),
     ],
 )
 def test_arrays_that_jax_does_not_take_are_named_by_their_field(make, text):

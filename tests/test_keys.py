@@ -3,6 +3,7 @@
 import copy
 import itertools
 import types
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -179,19 +180,31 @@ def test_keys_that_are_not_one_for_each_record_are_refused(shape):
 # Streams.
 
 
+def named(key, name="augment"):
+    """The key of a named stream."""
+    return jax.random.fold_in(keys.threefry_key(key), np.uint32(zlib.crc32(name.encode())))
+
+
 def test_a_stream_gives_its_key_with_the_count_folded_in():
-    rngs = Rngs(3, augment=4)
+    rngs, key = Rngs(3, augment=4), named(jax.random.key(4))
     same(Rngs(2**32 - 1)(), jax.random.fold_in(jax.random.key(2**32 - 1), 0))
     for count in range(3):
         same(rngs(), jax.random.fold_in(jax.random.key(3), count))
-        same(rngs.augment(), jax.random.fold_in(jax.random.key(4), 2 * count))
-        same(rngs["augment"](), jax.random.fold_in(jax.random.key(4), 2 * count + 1))
+        same(rngs.augment(), jax.random.fold_in(key, 2 * count))
+        same(rngs["augment"](), jax.random.fold_in(key, 2 * count + 1))
     # An unknown stream is the default one.
     for count, draw in enumerate((rngs.dropout, rngs["dropout"], rngs["default"], rngs.default)):
         same(draw(), jax.random.fold_in(jax.random.key(3), 3 + count))
     assert "dropout" in rngs
     assert "augment" in rngs
     assert repr(rngs) == "Rngs(default: 7 drawn, augment: 6 drawn)"
+
+
+@pytest.mark.parametrize("seed", [0, 1, jax.random.key(0)])
+def test_no_key_is_given_twice_also_by_streams_of_one_seed(seed):
+    rngs = Rngs(0, augment=seed, dropout=seed)
+    drawn = [tuple(words(draw())) for draw in [rngs, rngs.augment, rngs.dropout, rngs.other] * 4]
+    assert len(set(drawn)) == len(drawn) == 16
 
 
 def test_a_stream_held_on_to_counts_on():
@@ -226,7 +239,7 @@ def test_a_stream_may_start_from_a_key_of_any_implementation(impl):
     key = jax.random.key(3, impl=impl)
     first = jax.random.fold_in(keys.threefry_key(key), 0)
     same(Rngs(key)(), first)
-    same(Rngs(augment=key).augment(), first)
+    same(Rngs(augment=key).augment(), jax.random.fold_in(named(key), 0))
     same(Rngs(default=words(jax.random.key(3)))(), Rngs(3)())
 
 
@@ -293,7 +306,11 @@ DRAWN = {
     "a key": (lambda: KEY, "augment", FIRST),
     "a legacy key": (lambda: jax.random.PRNGKey(6), None, FIRST),
     "streams": (lambda: Rngs(6), None, FIRST),
-    "streams and a name": (lambda: Rngs(0, augment=6), "augment", FIRST),
+    "streams and a name": (
+        lambda: Rngs(0, augment=6),
+        "augment",
+        jax.random.fold_in(named(KEY), 0),
+    ),
     "streams and an unknown name": (lambda: Rngs(6), "augment", FIRST),
     "a function": (lambda: lambda: KEY, "augment", KEY),
     "a function of a legacy key": (lambda: lambda: jax.random.PRNGKey(6), None, KEY),

@@ -213,7 +213,7 @@ def test_a_given_record_that_is_left_alone_stays(key):
     for name in ("applied", "rate"):
         for value, error, text in (
             (jnp.ones(2), ValueError, "a scalar; got"),
-            ("x", TypeError, "an array of numbers or bools; got"),
+            ("x", TypeError, "an array of real numbers or bools; got"),
         ):
             with pytest.raises(error, match=rf"random_params\['{name}'\] must be {text}"):
                 apply(config, {"image": image}, {}, {}, {**params, name: value})

@@ -81,7 +81,35 @@ import dropax
 warnings.simplefilter("ignore")  # JAX's own of forks
 config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True)
 operator, batch = dropax.DropoutOperator(config, rngs=0), {"image": np.ones((2, 4, 4, 3), "f4")}
+fixed, rngs, key = config.replace(stochastic=False), dropax.Rngs(0), np.zeros(2, np.uint32)
+mask, ids = np.ones((2, 4, 4, 3), bool), np.zeros((2, 1), int)
+image, saved = {"image": batch["image"][0]}, operator.get_state()
+tokens = dropax.keep_tokens(mask[:, 0, 0], 2)
+dropax.Box().sample(key, (4, 4, 3), 0.1)  # a program that is known is not traced again
 calls = [
+    lambda: dropax.apply(fixed, image, {}, {}),
+    lambda: dropax.apply(config, image, {}, {}, {"keep_mask": mask[0]}),
+    lambda: dropax.generate_random_params(config, key, {"image": (2, 4, 4, 3)}),
+    lambda: dropax.Box().sample(key, (4, 4, 3), 0.1),
+    lambda: dropax.Rngs(0),
+    lambda: rngs(),
+    lambda: dropax.dropped_fraction(mask),
+    lambda: dropax.expected_dropped_fraction(config, (4, 4, 3)),
+    lambda: dropax.visible_fraction(mask, np.ones((2, 1, 4))),
+    lambda: dropax.visible_points(mask, np.ones((2, 1, 2))),
+    lambda: dropax.box_mask(np.ones((1, 4)), (4, 4)),
+    lambda: dropax.length_mask(np.ones(2, int), 4),
+    lambda: dropax.patch_mask(mask, 2),
+    lambda: dropax.keep_tokens(mask[:, 0, 0], 2),
+    lambda: dropax.gather_tokens(mask[:, 0], ids),
+    lambda: dropax.scatter_tokens(mask[:, 0, :2], tokens, 0),
+    lambda: dropax.init_state(fixed),
+    lambda: dropax.load_state(saved),
+    lambda: dropax.Batch([dropax.Element(image)]),
+    lambda: dropax.DropoutOperator(config, rngs=0),
+    lambda: operator.copy(),
+    lambda: operator.state,
+    lambda: operator.get_statistics(),
     lambda: operator.apply_batch(batch),
     lambda: operator.apply({"image": batch["image"][0]}, {}, {}),
     lambda: dropax.apply_batch(config, operator._state, batch),
@@ -97,12 +125,56 @@ for call in calls:
             os._exit(0 if "Start workers by spawn" in str(error) else 2)
         os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
+
+# What computes nothing goes on.
+child = os.fork()
+if child == 0:
+    dropax.as_record_ids(np.arange(3))
+    dropax.Batch.from_parts(batch, record_ids=np.arange(2))
+    dropax.images.to_display(mask[0])
+    assert operator.get_operation_stats()["applied_count"] == 0
+    assert operator.get_state()["step"] == saved["step"]
+    dropax.DropoutOperatorConfig(field_key="image", mode="box").to_dict()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+# JAX itself was used before, and dropax only imported.
+FORKED_AFTER_JAX = """
+import os, warnings
+import jax, numpy as np
+import dropax
+
+warnings.simplefilter("ignore")
+jax.numpy.ones(2).block_until_ready()
+child = os.fork()
+if child == 0:
+    try:
+        dropax.dropout(np.zeros(2, np.uint32), np.ones((4, 4, 3), "f4"))
+    except RuntimeError as error:
+        os._exit(0 if "Start workers by spawn" in str(error) else 2)
+    os._exit(1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+# JAX was not used: the child may.
+FORKED_BEFORE = """
+import os
+import numpy as np
+import dropax
+
+child = os.fork()
+if child == 0:
+    dropped = dropax.dropout(np.zeros(2, np.uint32), np.ones((4, 4, 3), "f4"), rate=0.5)
+    os._exit(0 if 0 < np.asarray(dropped).sum() < 48 else 1)
+assert os.waitpid(child, 0)[1] == 0
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
-def test_a_forked_worker_is_told_to_be_spawned_instead_of_hanging():
-    subprocess.run([sys.executable, "-c", FORKED], cwd=TESTS.parent, timeout=LIMIT, check=True)
+@pytest.mark.parametrize("script", [FORKED, FORKED_AFTER_JAX, FORKED_BEFORE])
+def test_a_forked_worker_works_or_is_told_to_be_spawned_instead_of_hanging(script):
+    subprocess.run([sys.executable, "-c", script], cwd=TESTS.parent, timeout=LIMIT, check=True)
 
 
 SPAWNED = """

@@ -26,6 +26,10 @@ def slow_ids(mask, count):
     return kept, dropped, [[*kept, *dropped].index(at) for at in range(len(mask))]
 
 
+# Of a mask that cannot be looked at, what is missing is made up.
+ANY_TOKENS = jax.jit(keep_tokens, static_argnums=1)
+
+
 # Ids.
 
 
@@ -34,15 +38,25 @@ def slow_ids(mask, count):
 def test_ids_are_those_of_a_loop_for_every_mask_and_count(data):
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=7, max_size=7)))
     count = data.draw(st.sampled_from([1, 3, 7]))
-    for found, expected in zip(keep_tokens(mask, count), slow_ids(mask, count), strict=True):
+    *ids, real = ANY_TOKENS(mask, count)
+    for found, expected in zip(ids, slow_ids(mask, count), strict=True):
         assert found.dtype == jnp.int32
         assert found.tolist() == expected
+    assert real.tolist() == mask[ids[0]].tolist()
+
+
+def test_a_mask_that_keeps_too_few_is_refused_where_it_can_be_seen():
+    masks = np.array([[True, True, False], [True, False, False]])
+    for mask in (masks, jnp.asarray(masks)):
+        with pytest.raises(ValueError, match=r"^keep_tokens.count must be at most 1, .* got 2\."):
+            keep_tokens(mask, 2)
+    assert jax.vmap(lambda mask: keep_tokens(mask, 2))(masks).mask.tolist() == [[1, 1], [1, 0]]
 
 
 def test_leading_axes_are_records_of_their_own(rng):
     masks = rng.random((2, 3, 9)) < 0.5
     with jax.enable_x64(True):  # ids have 32 bits all the same
-        together = [*map(np.asarray, keep_tokens(masks, 4))]
+        together = [*map(np.asarray, ANY_TOKENS(masks, 4)[:3])]
     assert {ids.dtype for ids in together} == {np.dtype(np.int32)}
     # A number counts as kept if it is not zero.
     numbers = np.array([0, -1, 0.5, np.nan, -0.0], np.float32)
@@ -61,7 +75,7 @@ def test_a_python_number_fills_under_jit_as_without_it():
 
 
 def test_jit_and_vmap_change_nothing(rng):
-    masks = jnp.asarray(rng.random((5, 9)) < 0.5)
+    masks = jnp.asarray(rng.random((5, 9)).argsort(axis=1) < 5)
     x = jnp.asarray(rng.random((5, 9, 2), np.float32))
 
     def both(mask, x):
@@ -106,8 +120,7 @@ def test_channels_may_be_anywhere_or_missing(rng):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8", "bool"])
 def test_kept_tokens_come_back_in_place_and_the_others_are_filled(dtype, rng):
-    mask = rng.random((3, 9)) < 0.5
-    tokens = keep_tokens(mask, 4)
+    tokens = ANY_TOKENS(rng.random((3, 9)) < 0.5, 4)
     x = rng.integers(0, 2, (3, 9, 5)).astype(jnp.dtype(dtype))
     kept = gather_tokens(x, tokens.kept)
     assert (kept.shape, kept.dtype) == ((3, 4, 5), x.dtype)
@@ -121,7 +134,7 @@ def test_kept_tokens_come_back_in_place_and_the_others_are_filled(dtype, rng):
 
 def test_restoring_is_what_mae_does(rng):
     # `x_ = cat([x, mask_tokens]); gather(x_, ids_restore)`, in NumPy.
-    tokens = keep_tokens(rng.random((3, 9)) < 0.5, 4)
+    tokens = ANY_TOKENS(rng.random((3, 9)) < 0.5, 4)
     kept, token = rng.random((3, 4, 2), np.float32), np.float32([7, 8])
     joined = np.concatenate([kept, np.broadcast_to(token, (3, 5, 2))], axis=1)
     expected = np.take_along_axis(joined, np.asarray(tokens.restore)[..., None], axis=1)
@@ -129,7 +142,7 @@ def test_restoring_is_what_mae_does(rng):
 
 
 def test_all_tokens_may_be_kept():
-    tokens = keep_tokens(np.array([False, True, False]), 3)
+    tokens = ANY_TOKENS(np.array([False, True, False]), 3)
     assert tokens.dropped.shape == (0,)
     x = jnp.arange(6.0).reshape(3, 2)
     assert gather_tokens(x, tokens.dropped).shape == (0, 2)
@@ -150,6 +163,15 @@ def test_gradients_reach_kept_tokens_and_the_fill_and_nothing_else():
     of_x, of_fill = jax.jit(jax.grad(loss, argnums=(0, 1)))(x, np.ones(2, np.float32))
     np.testing.assert_array_equal(of_x, weights * np.float32([1, 0, 1, 0, 0])[:, None])
     np.testing.assert_array_equal(of_fill, [2 + 4 + 5] * 2)
+
+
+def test_numbers_of_64_bits_are_read_in_their_own_dtype():
+    assert keep_tokens(np.array([2**32, 0, 2**40, 0]), 2).kept.tolist() == [0, 2]
+    assert keep_tokens(np.array([0, 1e-50]), 1).kept.tolist() == [1]
+    assert patch_mask(np.full((2, 2), 2**32), 1, channel_axis=None).all()
+    x = jnp.arange(8.0).reshape(4, 2)
+    ids = np.array([2**32 + 1, -(2**32) + 1])  # clipped
+    np.testing.assert_array_equal(gather_tokens(x, ids), x[jnp.array([3, 0])])
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
@@ -192,7 +214,7 @@ WRONG = [
     (keep_tokens, {"count": 0.25}, TypeError, "count must be an int"),
     (keep_tokens, {"keep_mask": np.bool_(1)}, ValueError, "keep_mask must have"),
     (keep_tokens, {"keep_mask": [True]}, TypeError, "keep_mask must be an array"),
-    (keep_tokens, {"keep_mask": MASK * 1j}, TypeError, "keep_mask must be an array of bools or"),
+    (keep_tokens, {"keep_mask": MASK * 1j}, TypeError, "keep_mask must be an array of real num"),
     (gather_tokens, {"x": [1]}, TypeError, "x must be"),
     (gather_tokens, {"ids": MASK}, TypeError, "ids must be an array of int"),
     (gather_tokens, {"ids": TOKENS}, TypeError, "ids must be an array of int"),
@@ -208,6 +230,8 @@ WRONG = [
         TypeError,
         "fill must be a number, or an array of dtype",
     ),
+    (scatter_tokens, {"fill": 1e39}, ValueError, "fill must be within the range"),
+    (scatter_tokens, {"fill": -(10**400)}, ValueError, "fill must be within the range"),
     (scatter_tokens, {"fill": "mean"}, TypeError, "fill must be a number, or an array"),
     (scatter_tokens, {"fill": KEPT}, ValueError, "fill must broad"),
     (scatter_tokens, {"kept": KEPT.astype("i4"), "fill": 0.5}, ValueError, "fill must"),

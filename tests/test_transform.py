@@ -126,7 +126,7 @@ NO_PARAMS = [
     (
         {"keep_mask": True},
         TypeError,
-        "['keep_mask'] must be an array of numbers or bools; got True.",
+        "['keep_mask'] must be an array of real numbers or bools; got True.",
     ),
     *(
         ({"keep_mask": np.ones(shape)}, ValueError, "['keep_mask'] must")
@@ -271,7 +271,7 @@ def refused_rows():
             ({"op_state": None}, TypeError, "op_state must be an OperatorState; got None."),
         ],
         dropax.dropout: [
-            ({"images": 3}, TypeError, "images must be an array; got 3."),
+            ({"images": 3}, TypeError, "images must be an array of numbers or bools; got 3."),
             ({"rate": 2.0}, ValueError, "rate must be in [0.0, 1.0]; got 2.0."),
             ({"element_ndim": -1}, ValueError, "element_ndim must be at least 0; got -1."),
             ({"key": 0}, TypeError, "key must be a PRNG key; got 0."),

@@ -65,10 +65,10 @@ def test_boxes_and_points_are_what_a_loop_over_pixels_says(shape, dtype):
         np.testing.assert_array_equal(seen[record], wanted)
 
 
-@given(data=st.data())
-def test_fractions_are_in_range_and_never_nan(data):
-    number = st.floats(width=32) | st.integers(-3, 9).map(float)
-    boxes = np.array([[data.draw(st.tuples(*[number] * 4))]], np.float32)
+@given(data=st.data(), width=st.sampled_from([32, 64]))
+def test_fractions_are_in_range_and_never_nan(data, width):
+    number = st.floats(width=width) | st.integers(-3, 9).map(float)
+    boxes = np.array([[data.draw(st.tuples(*[number] * 4))]], f"f{width // 8}")
     mask = np.random.RandomState(data.draw(st.integers(0, 9))).rand(1, 6, 5, 2) < 0.5
     fraction = float(visible_fraction(mask, boxes)[0, 0])
     assert 0 <= fraction <= 1
@@ -133,6 +133,31 @@ def test_where_all_is_kept_the_points_inside_are_visible(point, visible):
 
 
 # One mode of each form that masks have.
+def test_places_are_read_in_their_own_dtype():
+    mask = np.ones((1, 4, 6), bool)
+    mask[0, 0] = False
+    boxes = np.array([[[0, 0, 2**32, 2**40], [-(2**40), 0, 1, 2**32], [-(2**33), 0, -1, 9]]])
+    assert visible_fraction(mask, boxes, channel_axis=None).tolist() == [[0.75, 0, 0]]
+    thin = np.array([[[1, 0.3, 2, 0.3 + 1e-12], [0, 0, 1e-50, 6], [3, 0, 3 + 1e-12, 1e-50]]])
+    assert visible_fraction(mask, thin, channel_axis=None).tolist() == [[1, 0, 1]]
+    edge = np.array([[[-1, -1e-50, 1e-50, 1e-50]]])
+    assert visible_fraction(~mask, edge, channel_axis=None).tolist() == [[1]]
+    points = np.array([[[2**32 + 1, 2**32], [1, 2**40], [1, 5], [-1e-50, 0], [2 - 1e-12, 1e-50]]])
+    seen = visible_points(mask, points, channel_axis=None).tolist()
+    assert seen == [[False, False, True, False, True]]
+
+
+@pytest.mark.parametrize("array", [np.array, jnp.array], ids=["numpy", "jax"])
+def test_places_beyond_the_whole_numbers_of_float32_are_exact(array):
+    far = 2**24
+    mask = np.ones((1, far + 84), bool)
+    mask[0, far + 1] = False
+    boxes = array([[[far + 1, far + 3], [far + 1, far + 2], [far + 2, far + 4]]])
+    assert visible_fraction(mask, boxes, channel_axis=None).tolist() == [[0.5, 0, 1]]
+    points = array([[[far], [far + 1], [far + 2]]])
+    assert visible_points(mask, points, channel_axis=None).tolist() == [[True, False, True]]
+
+
 @pytest.mark.parametrize(
     "name", ["pixel", "channel, one kept", "patch", "bands", "record", "shared"]
 )

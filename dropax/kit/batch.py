@@ -12,10 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dropax.kit.arrays import as_array
 from dropax.kit.errors import is_array, must, names, require_kind
 from dropax.kit.fields import leading_size
 from dropax.kit.ids import as_record_ids
-from dropax.kit.trees import as_array, register_pytree, stack_trees, summarize
+from dropax.kit.process import Process
+from dropax.kit.trees import register_pytree, stack_trees, summarize
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -101,6 +103,7 @@ class Batch:
     _metadata: tuple[Any, ...] | None = None
 
     def __init__(self, elements: Sequence[Element]) -> None:
+        Process.require_own()
         elements = list(elements)
         for position, element in enumerate(elements):
             require_kind(f"Batch.elements[{position}]", element, Element, "a dropax.Element")
@@ -147,9 +150,11 @@ class Batch:
         require_kind("Batch.from_parts.data", data, dict, "a dict of arrays", cure)
         require_kind("Batch.from_parts.states", states, dict, "a dict of arrays", cure)
         size = leading_size({"data": data, "states": states})
-        data, states = jax.tree.map(as_array, (data, states))
+        owner = "each field of a batch"
+        data, states = jax.tree.map(lambda leaf: as_array(leaf, owner), (data, states))
         if record_ids is not None:
             record_ids = as_record_ids(record_ids)
+        valid_mask = as_array(valid_mask, "Batch.from_parts.valid_mask")
         if valid_mask is not None and getattr(valid_mask, "dtype", None) != jnp.bool_:
             raise TypeError(must("Batch.from_parts.valid_mask", "be an array of bools", valid_mask))
         if valid_mask is not None and valid_mask.ndim != 1:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dropax.kit.arrays import as_array
 from dropax.kit.batch import Batch
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import must
@@ -23,8 +24,8 @@ from dropax.kit.fields import leading_size
 from dropax.kit.ids import as_epoch, as_record_ids, id_keys
 from dropax.kit.keys import fold_in_each, refuse_shared_key, varying_axes
 from dropax.kit.meshes import call_over_mesh, explicit_mesh
-from dropax.kit.state import OperatorState, Process
-from dropax.kit.trees import as_array
+from dropax.kit.process import Process
+from dropax.kit.state import OperatorState
 
 AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Any])
 Params = dict[str, Any] | None
@@ -180,8 +181,7 @@ class RecordEngine:
 
         `constant` returns what every record gets, known beforehand, for the records; None to draw.
         """
-        if Process.forked:
-            Process.require_own()
+        Process.require_own()
         if not isinstance(state, OperatorState):
             raise TypeError(must("apply_batch.op_state", "be an OperatorState", state))
         parts = records_of(batch)
@@ -300,7 +300,7 @@ def records_of(batch: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         raise TypeError(must("apply_batch.batch", constraint, batch, cure))
     leading_size({"data": parts[0], "states": parts[1]})
     if not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves):
-        parts = jax.tree.map(as_array, parts)
+        parts = jax.tree.map(lambda leaf: as_array(leaf, "each field of a batch"), parts)
     return parts
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dropax.kit.arrays import as_array
 from dropax.kit.errors import is_array, must, require_whole
 from dropax.kit.keys import as_key, fold_in
 
@@ -43,6 +44,7 @@ def as_record_ids(ids: Any) -> Any:
       array([[  7,   0],
              [  0, 256]], dtype=uint32)
     """
+    ids = as_array(ids, "record_ids")
     if not is_array(ids):
         try:
             numbers = [operator.index(number) for number in ids]
@@ -72,6 +74,7 @@ def as_record_ids(ids: Any) -> Any:
 
 def as_epoch(epoch: Any) -> Any:
     """Returns an epoch, an int in [0, 2^32) or an integer scalar array, as a uint32 scalar."""
+    epoch = as_array(epoch, "epoch")
     if isinstance(epoch, np.ndarray | np.generic) and epoch.shape == ():
         epoch = epoch.item()
     if not is_array(epoch):

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from dropax.kit.errors import must
+from dropax.kit.process import Process
 
 
 def as_keys(key: Any, owner: str) -> jax.Array:
     """Returns Threefry keys for typed keys of any shape, or legacy keys; else a TypeError."""
+    Process.require_own()
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return threefry_key(key)
     if getattr(key, "dtype", None) == jnp.uint32 and getattr(key, "ndim", 0) >= 1:
@@ -51,6 +53,7 @@ def fold_in_each(key: jax.Array, numbers: jax.Array) -> jax.Array:
 
 def fold_in(key: jax.Array, number: Any) -> jax.Array:
     """Returns `jax.random.fold_in(key, number)` of the Threefry key that a key becomes."""
+    Process.require_own()
     return jax.random.fold_in(threefry_key(key), number)
 
 
@@ -81,6 +84,7 @@ def seed_key(seed: int) -> jax.Array:
 
     `jax.random.key(seed)` follows `jax_default_prng_impl` and `jax_random_seed_offset`.
     """
+    Process.require_own()
     return jax.random.wrap_key_data(jnp.array([0, seed], jnp.uint32), impl="threefry2x32")
 
 

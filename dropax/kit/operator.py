@@ -25,10 +25,10 @@ from dropax.kit.batching import AnyBatch, engine_of
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_traced, leaks, must, require_kind
 from dropax.kit.keys import seed_key
+from dropax.kit.process import Process
 from dropax.kit.rngs import draw_key
 from dropax.kit.state import (
     OperatorState,
-    Process,
     init_state,
     load_state,
     save_state,
@@ -53,8 +53,7 @@ def atomic(method: Method) -> Method:
 
     @functools.wraps(method)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if Process.forked:
-            Process.require_own()
+        Process.require_own()
         with self._lock:
             return method(self, *args, **kwargs)
 
@@ -147,6 +146,7 @@ class ModalityOperator:
         return str(self.config.batch_strategy)
 
     @property
+    @atomic
     def state(self) -> OperatorState:
         """The operator's state, as the pure functions take it; a copy, which may be donated."""
         return copy_tree(self._state)
@@ -378,6 +378,7 @@ class ModalityOperator:
         self._keep_statistics(self.config.batch_stats_fn(data), "what batch_stats_fn returns")
         return self.get_statistics()
 
+    @atomic
     def get_statistics(self) -> dict[str, Any] | None:
         """Returns a copy of the statistics that were set or computed last, or the precomputed ones.
 

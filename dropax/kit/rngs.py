@@ -1,6 +1,7 @@
 """Named streams of random keys: `Rngs`, and anything that may stand in for one."""
 
 import threading
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,16 +9,17 @@ import jax
 import numpy as np
 
 from dropax.kit.errors import is_array, leaks, must, require_kind
-from dropax.kit.keys import as_key, seed_key
+from dropax.kit.keys import as_key, fold_in, seed_key
 
 
 class Rngs:
     """Named streams of random keys, each a seed key and a count.
 
     `Rngs` and operators are the only mutable objects of the package. Each call of a stream returns
-    a fresh key, `fold_in(stream key, count)`, and adds one to its count. A stream that was not
-    named falls back to the default one, which `rngs()` draws from. Threads may share it: no key is
-    returned twice.
+    a fresh key, `fold_in(stream key, count)`, and adds one to its count. The stream key of the
+    default stream is that of its seed; a named stream folds its name in, so that streams of one
+    seed differ. A stream that was not named falls back to the default one, which `rngs()` draws
+    from. Threads may share it: no key is returned twice.
 
     Args:
       default: an int seed or a key for the default stream, or None for no such stream.
@@ -42,7 +44,7 @@ class Rngs:
             streams = {"default": default, **streams}
         if not streams:
             raise ValueError("Rngs must have a stream; got none. Pass a seed: Rngs(0).")
-        self._keys = {name: _seed_key(seed, f"Rngs.{name}") for name, seed in streams.items()}
+        self._keys = {name: _stream_key(name, seed) for name, seed in streams.items()}
         self._counts = dict.fromkeys(streams, 0)
         self._lock = threading.RLock()
 
@@ -73,7 +75,7 @@ class Rngs:
 
     def _draw(self, name: str) -> jax.Array:
         with self._lock:
-            key = jax.random.fold_in(self._keys[name], self._counts[name])
+            key = fold_in(self._keys[name], self._counts[name])
             if leaks(key, self._keys[name]):
                 raise ValueError(
                     "Rngs must be drawn from outside of jit, scan and the like: the key would be "
@@ -103,11 +105,16 @@ def draw_key(rngs: Any, stream: str | None, owner: str) -> jax.Array:
     if isinstance(rngs, Rngs):
         return rngs[stream or "default"]()
     if isinstance(rngs, int) or is_array(rngs):
-        return jax.random.fold_in(_seed_key(rngs, owner), 0)
+        return fold_in(_seed_key(rngs, owner), 0)
     draw = getattr(rngs, stream or "", rngs)
     if callable(draw):
         return as_key(draw(), f"{owner} when called")
     raise TypeError(must(owner, "be a dropax.Rngs, an int seed or a key", rngs))
+
+
+def _stream_key(name: str, seed: Any) -> jax.Array:
+    key = _seed_key(seed, f"Rngs.{name}")
+    return key if name == "default" else fold_in(key, np.uint32(zlib.crc32(name.encode())))
 
 
 def _seed_key(seed: Any, owner: str) -> jax.Array:

@@ -5,7 +5,6 @@ other tree of arrays.
 """
 
 import dataclasses
-import os
 import warnings
 from typing import Any
 
@@ -16,36 +15,10 @@ import numpy as np
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_traced, must, names, require_kind
 from dropax.kit.keys import as_key, fold_in, seed_key
+from dropax.kit.process import Process
 from dropax.kit.trees import copy_tree, register_pytree, summarize
 
 CHECKPOINT_VERSION = 1
-
-
-class Process:
-    """Whether JAX was used in this process, and in the one that it was forked from."""
-
-    used = False
-    forked = False
-
-    @classmethod
-    def require_own(cls) -> None:
-        """Marks JAX as used; raises a RuntimeError in a fork, where it would hang."""
-        if cls.forked:
-            raise RuntimeError(
-                "dropax was used before this process was forked, and JAX hangs in a forked "
-                "process. Start workers by spawn: multiprocessing_context='spawn' for a torch "
-                "DataLoader, multiprocessing.get_context('spawn') elsewhere."
-            )
-        cls.used = True
-
-    @classmethod
-    def fork(cls) -> None:
-        """Notes, in the child, that the process was forked."""
-        cls.forked = cls.used
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which only spawns
-    os.register_at_fork(after_in_child=Process.fork)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -132,7 +105,6 @@ def init_state(config: OperatorConfig, key: Any = None) -> OperatorState:
 
 def new_state(key: jax.Array, statistics: dict[str, Any] | None = None) -> OperatorState:
     """Returns a state at step 0 with counts of zero, whose buffers are its own."""
-    Process.require_own()
     zero = jnp.zeros((), jnp.uint32)
     words = jnp.zeros((2,), jnp.uint32)
     return OperatorState(copy_tree(key), zero, words, words + words, copy_tree(statistics))
@@ -199,6 +171,7 @@ def load_state(saved: Any) -> OperatorState:
       Traceback (most recent call last):
       ValueError: state entry 'version' not found: the state has nothing.
     """
+    Process.require_own()
     if not isinstance(saved, dict):
         raise TypeError(must("load_state.saved", "be a dict as save_state returns it", saved))
     wanted = ("version", "key_data", "key_impl", "step", "applied_count", "skipped_count")

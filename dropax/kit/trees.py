@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import GetAttrKey, keystr, register_pytree_with_keys, tree_flatten_with_path
 
+from dropax.kit.arrays import as_array
 from dropax.kit.errors import is_array, must
 
 
@@ -95,7 +96,7 @@ def stack_trees(trees: list[Any], part: str) -> Any:
                 raise ValueError(must(owner, constraint, leaf))
             if _kind(leaf) != _kind(first):
                 raise ValueError(must(owner, f"have the first's dtype {_kind(first)}", leaf))
-            column.append(as_array(leaf))
+            column.append(as_array(leaf, owner))
     stacked = []
     for column, (path, _) in zip(columns, paths, strict=True):
         try:
@@ -104,19 +105,6 @@ def stack_trees(trees: list[Any], part: str) -> Any:
             owner = f"Batch.elements: {part}{keystr(path)}"
             raise TypeError(must(owner, "be of a dtype that JAX takes", column[0])) from None
     return jax.tree.unflatten(structure, stacked)
-
-
-def as_array(leaf: Any) -> Any:
-    """Returns an array of another library, such as torch, as one that JAX takes."""
-    if isinstance(leaf, jax.Array | np.ndarray | np.generic) or not hasattr(leaf, "__dlpack__"):
-        return leaf
-    try:
-        return np.asarray(leaf)
-    except Exception:  # on another device, or of a dtype that NumPy lacks, such as bfloat16
-        try:
-            return jnp.from_dlpack(leaf)
-        except Exception as error:
-            raise TypeError(must("an array", "be one that JAX takes", leaf, str(error))) from error
 
 
 def copy_tree(tree: Any) -> Any:

@@ -12,6 +12,8 @@ import numpy as np
 from dropax.bits import GRID, drop_units
 from dropax.kit.errors import is_number, must, require_whole
 from dropax.kit.keys import as_key
+from dropax.kit.process import Process
+from dropax.kit.serialization import plain
 from dropax.kit.trees import broadcast_rank
 
 _Sample = TypeVar("_Sample", bound=Callable[..., jax.Array])
@@ -45,12 +47,15 @@ def one_dispatch(sample: _Sample) -> _Sample:
     """Compiles a mode's `sample` for eager calls, and gives it a Threefry key for any other."""
 
     @functools.partial(jax.jit, static_argnums=(0, 2), inline=True)
+    def compiled(mode: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+        key = as_key(key, f"{type(mode).__name__}.sample.key")
+        return sample(mode, key, element_shape, rate)
+
     @functools.wraps(sample)
     def run(mode: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        key = as_key(key, f"{type(mode).__name__}.sample.key")
-        return sample(mode, key, known_shape(element_shape), rate)
+        Process.require_own()
+        return compiled(mode, key, known_shape(plain(element_shape)), rate)
 
-    # What jit returns is called as before, but knows no arguments by type.
     return cast(_Sample, run)
 
 
