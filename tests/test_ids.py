@@ -274,7 +274,11 @@ REFUSED = [
     ({"record_ids": [2**70] * 4}, TypeError, IS + "object of type list."),
     ({"record_ids": jnp.arange(4)}, TypeError, "record_ids must be unsigned if they are a JAX arr"),
     ({"record_ids": np.zeros((4, 3), np.uint32)}, ValueError, "record_ids must have shape (B,), o"),
-    ({"epoch": -1}, ValueError, "epoch must be in [0, 4294967296); got -1."),
+    *(
+        ({"epoch": kind(number)}, ValueError, "epoch must be ")
+        for kind in (int, np.int64, np.array)
+        for number in (-1, 2**32)
+    ),
     ({"epoch": 1.0}, TypeError, "epoch must be an int; got 1.0."),
     ({"epoch": jnp.float32(1)}, TypeError, "epoch must be an int; got an array of shape () and dt"),
     ({"epoch": np.arange(2)}, ValueError, "epoch must be one number, of shape (); got an array of"),
@@ -306,9 +310,3 @@ def test_an_epoch_may_be_any_whole_scalar():
     for epoch in (7, np.int8(7), np.array(7), jnp.uint32(7), jnp.int16(7)):
         assert as_epoch(epoch) == 7
         assert as_epoch(epoch).dtype == jnp.uint32
-
-
-@pytest.mark.parametrize("epoch", [np.int64(-1), np.array(2**32), np.array(-1)], ids=repr)
-def test_an_epoch_of_numpy_that_is_out_of_range_is_refused(epoch):
-    with pytest.raises(ValueError, match=r"epoch must be in \[0, 4294967296\)|at least 0"):
-        as_epoch(epoch)

@@ -54,14 +54,6 @@ def test_masks_of_every_mode_are_the_same_over_batch_and_height(mode, key):
     assert_same_on(lying(*BATCH_AND_HEIGHT, AxisType.Explicit), config_of(mode), key)
 
 
-@pytest.mark.parametrize(
-    ("impl", "kind"), [("rbg", AxisType.Auto), ("unsafe_rbg", AxisType.Explicit)]
-)
-def test_masks_of_other_keys_are_the_same_over_batch_and_height(impl, kind):
-    key = jax.random.key(2, impl=impl)
-    assert_same_on(lying(*BATCH_AND_HEIGHT, kind), config_of("block"), key)
-
-
 def test_the_one_liner_works_over_explicit_axes(key):
     images = jax.device_put(IMAGES, lying(*BATCH_AND_HEIGHT, AxisType.Explicit))
     expected = dropax.dropout(key, IMAGES, mode="pixel", rate=0.4, fill="noise")

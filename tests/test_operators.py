@@ -52,26 +52,6 @@ def test_each_call_is_the_pure_function_and_the_next_state(mode, strategy, key):
     assert int(operator.state.step) == int(state.step) == 3
 
 
-def test_apply_draws_record_0_of_the_step_and_advances(key):
-    operator = operator_of(rngs=lambda: key)
-    twin = operator.clone()
-    for _ in range(2):
-        one, _, _ = operator.apply({"image": IMAGES[0]}, {}, {})
-        np.testing.assert_array_equal(one["image"], step(twin)[0])
-    assert operator.get_operation_stats()["applied_count"] == 2
-
-
-def test_apply_with_params_draws_nothing(key):
-    operator = operator_of()
-    params = operator.generate_random_params(key, {"image": IMAGES.shape})
-    given = {"keep_mask": params["keep_mask"][1]}
-    out, state, metadata = operator.apply({"image": IMAGES[1]}, {"a": "b"}, "m", given)
-    expected = apply(operator.config, {"image": IMAGES[1]}, {}, {}, given)[0]
-    np.testing.assert_array_equal(out["image"], expected["image"])
-    assert (state, metadata) == ({"a": "b"}, "m")
-    assert int(operator.state.step) == 0
-
-
 def test_the_fixed_pattern_of_the_default_rate_spares_most_channels():
     for channels in (1, 3):
         operator = det(mode="channel", dropout_rate=0.1)
@@ -228,21 +208,6 @@ def test_donating_an_operator_deletes_nothing_that_a_caller_or_another_operator_
 
 
 # Copies and checkpoints.
-
-
-# How a state is stored is tested in test_state.py.
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_a_restored_operator_draws_the_very_same_masks(impl):
-    operator = operator_of(rngs=jax.random.key(1, impl=impl))
-    step(operator)
-    saved = operator.get_state()
-    expected = [step(operator) for _ in range(2)]
-    other = operator_of(rngs=99)
-    for resumed in (operator, other):
-        resumed.set_state(saved)
-        for masks in expected:
-            np.testing.assert_array_equal(step(resumed), masks)
-    assert operator.get_operation_stats() == other.get_operation_stats()
 
 
 @pytest.mark.parametrize(

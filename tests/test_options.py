@@ -18,7 +18,7 @@ from dropax import (
     init_state,
 )
 from dropax.dropping import Fields, drop_record
-from small import ONES, both_kinds, both_modes, det, make, run
+from small import ONES, both_kinds, both_modes, make, run
 
 MANY = (64, 6, 5, 3)
 
@@ -309,17 +309,6 @@ def test_no_new_field_takes_the_place_of_a_dict_of_others(key):
     flat = {"camera.rgb": data["camera"]["rgb"]}
     out, _ = apply_batch(config, init_state(config, key), flat)
     assert out.keys() == {"camera.rgb", "camera"}
-
-
-@both_modes
-def test_of_the_fixed_pattern_too_kept_values_stay_and_rates_of_zero_and_one_are_exact(mode):
-    images = np.resize(np.float32([np.nan, np.inf, -np.inf, 1.0, 2.0]), ONES.shape)
-    out = run(det(mode=mode), images)
-    gone = out == 0
-    assert 0 < gone.mean() < 1
-    np.testing.assert_array_equal(out[~gone], images[~gone])
-    np.testing.assert_array_equal(run(det(mode=mode, dropout_rate=0.0), images), images)
-    assert not run(det(mode=mode, dropout_rate=1.0), images).any()
 
 
 @both_kinds

@@ -75,22 +75,17 @@ def test_a_record_draws_from_the_batch_key_folded_with_its_position(key):
     masks = generate_random_params(config_of("pixel"), key, shapes)["keep_mask"]
     channels = generate_random_params(config_of("channel"), key, shapes)["keep_mask"]
     keep = np.float32(1) - np.float32(0.4)
+    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(jnp.arange(3, dtype="u4"))
+    one_by_one = generate_random_params(config_of("pixel"), keys, shapes)["keep_mask"]
+    np.testing.assert_array_equal(one_by_one, masks)
+    with pytest.raises(ValueError, match=r"\.key must have shape \(\) or \(4,\), one per record"):
+        generate_random_params(config_of("pixel"), keys, {"image": (4, 4, 5, 2)})
     for position in range(3):
         record = jax.random.fold_in(key, position)
         np.testing.assert_array_equal(
             masks[position], jax.random.bernoulli(record, keep, (4, 5, 2))
         )
         np.testing.assert_array_equal(channels[position], jax.random.bernoulli(record, keep, (2,)))
-
-
-def test_keys_can_be_given_one_by_one(key):
-    keys = jax.random.split(key, 3)
-    shapes = {"image": (3, 4, 5, 2)}
-    masks = generate_random_params(config_of("pixel"), keys, shapes)["keep_mask"]
-    keep = np.float32(1) - np.float32(0.4)
-    np.testing.assert_array_equal(masks[2], jax.random.bernoulli(keys[2], keep, (4, 5, 2)))
-    with pytest.raises(ValueError, match=r"\.key must have shape \(\) or \(4,\), one per record"):
-        generate_random_params(config_of("pixel"), keys, {"image": (4, 4, 5, 2)})
 
 
 def test_shapes_are_found_by_dotted_path_nested_or_flat(key):
