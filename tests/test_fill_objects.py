@@ -263,14 +263,6 @@ def test_it_broadcasts_to_the_image(shape, strategy, rng):
     np.testing.assert_array_equal(out["image"], expected)
 
 
-def test_kept_values_are_rescaled_and_all_are_clipped():
-    config = config_with(rescale=True, clip_range=(10.0, 150.0), dropout_rate=0.5)
-    image, other = np.asarray(image_of(SHAPE)), np.full(SHAPE, 200, np.float32)
-    out = dropped(config, image, other)
-    expected = np.clip(np.where(out["kept"], 2 * image, other), 10, 150)
-    np.testing.assert_array_equal(out["image"], expected)
-
-
 def test_gradients_reach_a_learned_token_from_what_it_fills_and_nothing_else():
     config, image = config_with(), image_of(SHAPE)
 

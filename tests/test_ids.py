@@ -232,16 +232,6 @@ def step_of(config):
     return step
 
 
-def test_masks_are_the_same_on_four_devices_as_on_one(key):
-    config, kinds = config_of("pixel"), jax.sharding.AxisType
-    for kind in (kinds.Auto, kinds.Explicit):
-        over = jax.NamedSharding(mesh_of(kind), jax.P("data"))
-        images, ids = jax.device_put(IMAGES, over), jax.device_put(as_record_ids(IDS), over)
-        out = jax.jit(step_of(config))(init_state(config, key), images, ids)
-        np.testing.assert_array_equal(out, run(config, key, IMAGES, IDS))
-        assert out.sharding.is_equivalent_to(over, out.ndim)
-
-
 def test_masks_are_the_same_over_manual_axes_and_under_pmap(key):
     config, words = config_of("pixel"), as_record_ids(IDS)
     step, state = step_of(config), init_state(config, key)

@@ -167,15 +167,6 @@ def test_records_in_several_axes_get_keys_by_row_major_position():
     same(keys.batch_keys(key, (), "a"), key)
 
 
-@pytest.mark.parametrize("shape", [(3,), (4, 1), (0,)], ids=str)
-def test_keys_that_are_not_one_for_each_record_are_refused(shape):
-    several = jax.random.split(jax.random.key(1), shape)
-    with pytest.raises(ValueError, match="one per record") as refused:
-        keys.batch_keys(several, (4,), "a")
-    shown = f"an array of shape {shape} and dtype key<fry>"
-    assert str(refused.value) == f"a must have shape () or (4,), one per record; got {shown}."
-
-
 # Streams.
 
 
@@ -192,14 +183,6 @@ def test_a_stream_gives_its_key_with_the_count_folded_in():
     assert "dropout" in rngs
     assert "augment" in rngs
     assert repr(rngs) == "Rngs(default: 7 drawn, augment: 6 drawn)"
-
-
-def test_a_stream_held_on_to_counts_on():
-    rngs = Rngs(0)
-    held = rngs.anything
-    first, second = held(), held()
-    assert not np.array_equal(words(first), words(second))
-    assert repr(rngs) == "Rngs(default: 2 drawn)"
 
 
 def test_without_a_default_stream_only_the_named_ones_are_there():

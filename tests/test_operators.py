@@ -224,23 +224,6 @@ def test_duplicates_draw_the_same_masks_and_are_independent(duplicate):
     assert twin != operator
 
 
-def test_copies_keep_the_state_unless_new_keys_are_given():
-    operator = operator_of()
-    step(operator)
-    expected = step(operator.clone())
-    np.testing.assert_array_equal(step(operator.copy()), expected)
-    renamed = operator.copy(name="b")
-    assert (renamed.name, operator.name) == ("b", None)
-    rngs = Rngs(5)
-    anew = operator.copy(rngs=rngs)
-    assert anew.rngs is rngs
-    assert int(anew.state.step) == 0
-    assert not np.array_equal(step(anew), expected)
-    slower = operator.copy(config=operator.config.replace(dropout_rate=0.0))
-    np.testing.assert_array_equal(step(slower), IMAGES)
-    np.testing.assert_array_equal(step(operator), expected)
-
-
 def test_the_examples_of_copy_on_the_page_run():
     module = ModalityOperator(OperatorConfig(), name="old_name")
     new_config = OperatorConfig(cacheable=True)
@@ -347,21 +330,12 @@ def in_scan(operator, images):
     return jax.lax.scan(lambda carry, x: (carry, drop(operator, x)), None, images[None])[1]
 
 
-def in_cond(operator, images):
-    return jax.lax.cond(images.sum() > 0, lambda x: drop(operator, x), lambda x: x, images)
-
-
-def in_checkpoint(operator, images):
-    return jax.checkpoint(lambda x: drop(operator, x))(images)
-
-
-@pytest.mark.parametrize("inner", [in_scan, in_cond, in_checkpoint])
-def test_a_traced_operator_is_refused_in_the_closure_of_an_inner_transformation(inner):
+def test_a_traced_operator_is_refused_in_the_closure_of_an_inner_transformation():
     with pytest.raises(ValueError, match=REFUSED):
-        jax.jit(inner)(operator_of(), IMAGES)
+        jax.jit(in_scan)(operator_of(), IMAGES)
     operator = operator_of()
     with pytest.raises(ValueError, match=REFUSED):
-        inner(operator, IMAGES)
+        in_scan(operator, IMAGES)
     assert not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(operator))
 
 
@@ -389,17 +363,6 @@ def test_gradients_and_maps_inside_jit_draw_once_a_call():
     for _ in range(2):
         gradient, operator = step(operator, IMAGES)
         np.testing.assert_array_equal(gradient != 0, drop(twin, IMAGES) != 0)
-
-
-def test_specs_are_told_under_jit():
-    operator = operator_of(target_key="out")
-
-    def told(operator, images):
-        spec = operator.output_spec({"image": images[0]})
-        return jnp.zeros(spec["out"].shape), operator
-
-    out, _ = jax.jit(told)(operator, IMAGES)
-    assert out.shape == (6, 5, 3)
 
 
 def test_params_that_a_subclass_draws_are_used():

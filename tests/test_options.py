@@ -8,7 +8,6 @@ import pytest
 from bounds import assert_counts
 from cases import MODES, SHAPE, config_of, image_of
 from dropax import (
-    Channel,
     DropoutOperator,
     Pixel,
     apply,
@@ -18,7 +17,7 @@ from dropax import (
     init_state,
 )
 from dropax.dropping import Fields, drop_record
-from small import ONES, both_kinds, both_modes, make, run
+from small import ONES, both_kinds, both_modes, make
 
 MANY = (64, 6, 5, 3)
 
@@ -126,14 +125,6 @@ def test_kept_values_are_divided_by_the_kept_fraction(dtype, key):
     kept = out != -5
     spacing = float(jnp.finfo(dtype).eps)
     np.testing.assert_allclose(out[kept], expected[kept], rtol=spacing)
-
-
-def test_rescaling_uses_what_a_mode_really_keeps(key):
-    mode = Channel(min_kept=1)
-    config = config_of(mode, rescale=True, dropout_rate=0.8)
-    out = np.asarray(drop(config, key, {"image": np.ones(SHAPE, np.float32)})[0]["image"])
-    kept = (3 * 0.2 + 0.8**3) / 3  # of three channels, with one kept where all would drop
-    np.testing.assert_allclose(out[out > 0], 1 / kept, rtol=1e-6)
 
 
 def test_rescaling_uses_the_rate_of_the_record(key):
@@ -288,14 +279,6 @@ def test_auxiliary_fields_can_be_left_out(key):
     assert data["seg"].keys() == {"map", "id"}
 
 
-@both_modes
-def test_a_label_map_cannot_follow_channels_that_drop_on_their_own(mode, key):
-    config = config_of(mode, auxiliary_fields=["map"])
-    data = {"image": image_of(SHAPE), "map": image_of(SHAPE[:3])}
-    with pytest.raises(ValueError, match="auxiliary field 'map' must have the image's own shape"):
-        apply_batch(config, init_state(config, key), data)
-
-
 def test_no_new_field_takes_the_place_of_a_dict_of_others(key):
     data = {"camera": {"rgb": image_of(SHAPE), "depth": np.ones(4)}}
     for name in ("mask_key", "target_key"):
@@ -320,9 +303,3 @@ def test_other_fields_are_kept_and_a_target_leaves_its_source(stochastic):
     assert out["photo"] is data["photo"]
     assert 0 < (np.asarray(out["dropped"]) == 0).mean() < 1
     assert sorted(data) == ["label", "photo", "text"]
-
-
-@pytest.mark.parametrize(("mode", "stochastic"), [("pixel", True), ("channel", False)])
-def test_sizes_of_zero_are_no_trouble(mode, stochastic):
-    for shape in ((2, 4, 4, 0), (2, 0, 4, 3)):
-        assert run(make(stochastic, mode=mode), np.ones(shape, np.float32)).shape == shape

@@ -35,15 +35,6 @@ def test_a_state_owns_its_buffers(key):
     np.testing.assert_array_equal(config.precomputed_stats["mean"], jnp.ones(3))
 
 
-def test_legacy_and_typed_keys_give_the_same_masks():
-    typed, legacy = jax.random.key(3), jax.random.PRNGKey(3)
-    image, config = image_of(SHAPE), config_of("pixel")
-    one, _ = apply_batch(config, init_state(config, typed), {"image": image})
-    other, _ = apply_batch(config, init_state(config, legacy), {"image": image})
-    np.testing.assert_array_equal(one["image"], other["image"])
-    np.testing.assert_array_equal(dropax.dropout(typed, image), dropax.dropout(legacy, image))
-
-
 # generate_random_params
 
 
@@ -93,14 +84,6 @@ def test_shapes_are_found_by_dotted_path_nested_or_flat(key):
     nested = generate_random_params(config, key, {"camera": {"rgb": (2, 4, 4, 3)}})
     flat = generate_random_params(config, key, {"camera.rgb": (2, 4, 4, 3)})
     np.testing.assert_array_equal(nested["keep_mask"], flat["keep_mask"])
-
-
-def test_the_mask_of_a_layout_is_the_mask_of_the_other_moved(key):
-    last = config_of("pixel")
-    first = config_of("pixel", channel_axis=0)
-    mask = generate_random_params(last, key, {"image": (2, 4, 5, 3)})["keep_mask"]
-    moved = generate_random_params(first, key, {"image": (2, 3, 4, 5)})["keep_mask"]
-    np.testing.assert_array_equal(moved, np.moveaxis(mask, -1, 1))
 
 
 # apply

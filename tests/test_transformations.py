@@ -77,14 +77,6 @@ def test_eager_jit_and_apply_agree_bit_for_bit(mode, shape, dtype, key):
     assert_same(np.stack(each), expected)
 
 
-@representatives
-def test_a_record_never_depends_on_the_batch_it_came_in(mode, key):
-    config = config_of(mode)
-    whole = run(config, key, IMAGES)
-    np.testing.assert_array_equal(run(config, key, IMAGES[:3]), whole[:3])
-    np.testing.assert_array_equal(run(config, key, IMAGES[:1]), whole[:1])
-
-
 @pytest.mark.parametrize(
     ("mode", "impl"), [*((mode, "rbg") for mode in REPRESENTATIVES), ("block", "unsafe_rbg")]
 )
@@ -200,11 +192,6 @@ def test_which_config_runs_can_be_decided_by_a_traced_value(key):
         out, after = switch(chosen, state)
         np.testing.assert_array_equal(out["image"], run(config, key, IMAGES))
         assert int(after.step) == 1
-    off = jax.jit(
-        lambda on, state: jax.lax.cond(on, branches[0], lambda s: ({"image": IMAGES}, s), state)
-    )
-    np.testing.assert_array_equal(off(True, state)[0]["image"], run(configs[0], key, IMAGES))
-    np.testing.assert_array_equal(off(False, state)[0]["image"], IMAGES)
 
 
 def test_images_and_states_can_be_donated(key):
