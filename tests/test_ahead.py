@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cases import MODES, SHAPE, config_of, image_of
-from dropax import Batch, Element, apply_batch, init_state
+from dropax import Batch, apply_batch, init_state
 
 ROOT = pathlib.Path(__file__).parents[1]
 IMAGES = image_of(SHAPE)
@@ -54,7 +54,7 @@ def test_a_step_exported_for_several_platforms_is_the_step(mode, key):
         assert str(after) == str(expected_after)
 
 
-def test_an_exported_step_takes_batches_with_ids_and_elements_too(key):
+def test_an_exported_step_takes_batches_with_ids_too(key):
     pytest.importorskip("flatbuffers")
     config = config_of("pixel")
     batch = Batch.from_parts(
@@ -66,10 +66,6 @@ def test_an_exported_step_takes_batches_with_ids_and_elements_too(key):
     out = again.call(*arguments)[0]
     chex.assert_trees_all_equal(out, apply_batch(config, *arguments[:2], epoch=3)[0])
     assert isinstance(out, Batch)
-    brighter = jax.jit(lambda element: element.apply_to_data(lambda x: x + 1))
-    element = Element({"image": IMAGES[0]})
-    again = jax.export.deserialize(jax.export.export(brighter)(element).serialize())
-    chex.assert_trees_all_equal(again.call(element), brighter(element))
 
 
 @pytest.mark.parametrize(("mode", "sizes"), [("channel, one kept", (1, 4)), ("block", (4,))])

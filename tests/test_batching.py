@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cases import SHAPE, config_of
-from dropax import Batch, OperatorConfig, apply_batch, batched, init_state
+from dropax import OperatorConfig, apply_batch, batched, init_state
 from dropax.kit.state import new_state
 
 
@@ -37,15 +37,6 @@ def test_each_record_draws_from_its_own_key(strategy, key):
     assert not np.isin(again["gain"], out["gain"]).any()
     assert int(state.step) == 2
     assert int(state.applied_count[1]) == 8
-
-
-@pytest.mark.parametrize("strategy", ["vmap", "scan"])
-def test_a_deterministic_config_draws_nothing(strategy, key):
-    config = OperatorConfig(batch_strategy=strategy)
-    out, state = scale_batch(config, new_state(key), IMAGES)
-    np.testing.assert_array_equal(out["image"], np.full((4, 3, 2), 2.0))
-    np.testing.assert_array_equal(out["gain"], np.full(4, 2.0))
-    assert int(state.step) == 0
 
 
 def test_the_config_says_whether_records_count_as_worked_on(key):
@@ -94,14 +85,6 @@ def test_numpy_arrays_may_be_constants_of_a_jitted_function(key):
     baked = jax.jit(lambda state: apply_batch(config, state, {"image": images}))(state)[0]
     passed = jax.jit(apply_batch)(config, state, {"image": images})[0]
     np.testing.assert_array_equal(baked["image"], passed["image"])
-
-
-def test_a_batch_of_nothing_comes_back_and_draws_nothing(key):
-    config, batch = OperatorConfig(stochastic=True), Batch([])
-    state = init_state(config, key)
-    out, after = batched(None, None)(config, state, batch)
-    assert out is batch
-    assert after is state
 
 
 def manual(function, out_specs, **options):

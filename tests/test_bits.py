@@ -104,17 +104,6 @@ def test_rates_saturate():
     assert int(keep_threshold(0.25)) == 3 * 2**21
 
 
-def test_the_block_of_a_counter_is_that_of_jax(key):
-    from jax.extend.random import threefry_2x32
-
-    from dropax.bits import _threefry
-
-    words = jax.random.key_data(key)
-    low = jnp.array([0, 9, 2**31, 2**32 - 1], jnp.uint32)
-    expected = threefry_2x32(words, jnp.concatenate([low * 0, low])).reshape(2, 4)
-    np.testing.assert_array_equal(jnp.stack(_threefry(words, low)), expected)
-
-
 def test_a_counter_is_the_row_major_index_up_to_the_last_of_2_to_32():
     from dropax.bits import _counters
 

@@ -132,14 +132,6 @@ def test_each_file_mode_and_rate_has_a_row(capsys: pytest.CaptureFixture[str]) -
     assert all(row[5] == "0.0000" for row in rows if row[4] == "0")
 
 
-def test_of_a_large_array_evenly_spaced_pixels_are_shown() -> None:
-    np.save("a.npy", noise((400, 400)))
-    assert run.main(["a.npy", "--mode", "pixel", "--rate", "0"]) == 0
-    expected = images.to_display(noise((400, 400)))[::3, ::3]
-    for tile in tiles():
-        np.testing.assert_array_equal(tile[:134, :134], expected)
-
-
 NAMES = ["1.png", "L.jpg", "I;16.png", "F.tif", "P.gif", "CMYK.tif", "RGB.webp", "RGBA.png"]
 
 
@@ -258,13 +250,6 @@ def test_what_cannot_be_read_or_drawn_is_one_line_and_the_rest_is_done(
     assert len(lines) == len(faults)
     for line, (name, why) in zip(lines, faults.items(), strict=True):
         assert line.startswith(f"dropax: {name}: {why}")
-
-
-def test_a_fill_that_does_not_fit_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run.main(["--fill", "0.5", "--mode", "box", "--mode", "grid"]) == 1
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert "fill must be exact in dtype uint8; got 0.5" in err
 
 
 def test_without_pillow_there_is_a_table_of_arrays(

@@ -133,13 +133,24 @@ NESTED = [
 ]
 
 
-@pytest.mark.parametrize("mode", NESTED, ids=str)
-def test_what_is_expected_is_what_drops(mode):
-    config = DropoutOperatorConfig(field_key="image", mode=mode)
+GROUPS = ((0, 2), (1,), (3, 4, 5))
+CHANNELS = [  # each two of the three options
+    *((0, True, None), (0, False, GROUPS), (1, True, GROUPS)),
+    *((1, False, None), (2, True, None), (2, False, GROUPS)),
+]
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"),
+    [*((mode, SHAPE) for mode in NESTED), *((Channel(*each), (2, 6)) for each in CHANNELS)],
+    ids=str,
+)
+def test_what_is_expected_is_what_drops(mode, shape):
+    config = DropoutOperatorConfig(field_key="image", mode=mode, channel_axis=-1)
     for rate in (0.3, 0.8):
-        drops = np.broadcast_to(~kept(mode, rate), (RECORDS, *SHAPE))
-        expected = expected_dropped_fraction(config.replace(dropout_rate=rate), SHAPE)
-        assert_counts(drops.mean(axis=(1, 2, 3)).sum(), RECORDS, float(expected))
+        drops = np.broadcast_to(~kept(mode, rate, shape), (RECORDS, *shape))
+        expected = expected_dropped_fraction(config.replace(dropout_rate=rate), shape)
+        assert_counts(drops.reshape(RECORDS, -1).mean(axis=1).sum(), RECORDS, float(expected))
 
 
 @dataclasses.dataclass(frozen=True)

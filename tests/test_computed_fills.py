@@ -231,13 +231,3 @@ def test_a_mean_that_does_not_fit_is_refused():
     ):
         with pytest.raises(ValueError, match=rf"apply.stats\['mean'\] must {text}; got an array"):
             fill(image_of((4, 6, 3)), {"mean": mean}, fill="stats_mean")
-
-
-def test_a_cacheable_operator_keeps_its_noise():
-    config = config_of("pixel", stochastic=False, cacheable=True, fill="noise", dropout_rate=0.5)
-    operator = DropoutOperator(config, rngs=None)
-    data = {"image": image_of((4, 6, 5, 3))}
-    first, second = operator.apply_batch(data)["image"], operator.apply_batch(data)["image"]
-    np.testing.assert_array_equal(first, second)
-    plain = DropoutOperator(config.replace(cacheable=False), rngs=None).apply_batch(data)["image"]
-    np.testing.assert_array_equal(first, plain)

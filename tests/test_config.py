@@ -228,26 +228,6 @@ def test_a_rate_on_a_device_is_kept_and_not_read(rate):
     assert config_of(dropout_rate=rate).dropout_rate is rate
 
 
-def test_a_traced_rate_is_taken_compiled_once_and_can_be_differentiated():
-    traces = []
-
-    @jax.jit
-    def double(rate):
-        traces.append(1)
-        return config_of(dropout_rate=rate).replace(fill=1.0).dropout_rate * 2
-
-    assert [float(double(rate)) for rate in (0.25, 0.5, 7.0)] == [0.5, 1.0, 14.0]
-    assert len(traces) == 1
-    assert float(jax.grad(double)(0.25)) == 2.0
-
-
-def test_whole_numbers_of_numpy_become_ints():
-    config = config_of(seed=np.uint32(7), channel_axis=np.int64(-1))
-    assert (config.seed, type(config.seed)) == (7, int)
-    assert (config.channel_axis, type(config.channel_axis)) == (-1, int)
-    assert config == config_of(seed=7, channel_axis=-1)
-
-
 WORDS = {
     "an unknown argument": (
         lambda: config_of(rate=0.1),

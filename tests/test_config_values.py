@@ -61,18 +61,12 @@ def test_anything_may_be_put_into_a_leaf_and_taken_out_and_shown(leaf):
     assert odd.dropout_rate is leaf
     assert (odd.stochastic, odd.auxiliary_fields) == (True, ["mask"])
     assert repr(odd).startswith("DropoutOperatorConfig(stochastic=True, field_key='image', ")
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):  # they can still be compared
+        assert odd == jax.tree.map(lambda x: x, odd)
+        assert odd != config
     if jax.tree.structure(leaf) == jax.tree.structure(0):
         assert jax.tree.map(lambda x: x, odd).dropout_rate is leaf
         assert jax.tree.structure(odd) == jax.tree.structure(config)
-
-
-@pytest.mark.parametrize(
-    "leaf", [jnp.ones(3), jax.ShapeDtypeStruct((), np.float32)], ids=["map", "shape"]
-)
-def test_configs_with_odd_leaves_can_still_be_compared(leaf):
-    odd = jax.tree.map(lambda _: leaf, config_of())
-    assert odd == jax.tree.map(lambda x: x, odd)
-    assert odd != config_of()
 
 
 def test_a_config_is_mapped_over_its_rates():

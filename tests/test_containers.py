@@ -31,11 +31,6 @@ def same(first, second):
 # Element.
 
 
-def test_an_element_is_empty_unless_told_otherwise():
-    assert (Element().data, Element().state, Element().metadata) == ({}, {}, None)
-    assert Element().data is not Element().data
-
-
 CHANGES = {
     "replace": (lambda e: e.replace(metadata=5, state={}), {"a": 1, "b": 2}, {}, 5),
     "update_data": (
@@ -303,13 +298,6 @@ ODD = {
 def test_a_batch_with_odd_leaves_can_still_be_shown(function, shown):
     odd = jax.tree.map(function, Batch.from_parts({"a": jnp.ones((2, 3))}))
     assert shown in repr(odd)
-
-
-def test_a_batch_of_axes_maps_over_a_batch():
-    batch = Batch.from_parts({"a": jnp.arange(6).reshape(2, 3)}, {"s": jnp.arange(2)})
-    axes = jax.tree.map(lambda _: 0, batch)
-    total = jax.vmap(lambda b: b.data["a"].sum() + b.states["s"], in_axes=(axes,))(batch)
-    np.testing.assert_array_equal(total, [3, 13])
 
 
 class Tensor:

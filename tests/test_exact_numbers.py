@@ -144,25 +144,6 @@ def test_so_many_groups_are_kept(exact):
         assert counts.max() == 1
 
 
-# Each two of the three.
-@pytest.mark.parametrize(
-    ("min_kept", "exact", "groups"),
-    [
-        *((0, True, None), (0, False, GROUPS), (1, True, GROUPS)),
-        *((1, False, None), (2, True, None), (2, False, GROUPS)),
-    ],
-    ids=str,
-)
-def test_what_is_expected_is_what_drops(min_kept, exact, groups):
-    mode = Channel(min_kept=min_kept, exact=exact, groups=groups)
-    for rate in (0.25, 0.8):
-        drops = ~kept(mode, (2, 6), rate)[:, 0]
-        expected = float(mode.expected_dropped_fraction((2, 6), rate))
-        assert_counts(drops.mean(axis=1).sum(), RECORDS, expected)
-        if min_kept == 0:
-            assert expected == pytest.approx(rate, abs=2**-22)
-
-
 WRONG = [
     ((0, 1), TypeError, "groups must be a tuple of tuples of channels; got (0, 1). Pass"),
     (((0,), 1), TypeError, "groups must be a tuple of tuples of channels; got ((0,), 1)."),

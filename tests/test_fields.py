@@ -82,13 +82,6 @@ def test_leaving_out_is_the_inverse_of_writing(data, path):
     assert data == before
 
 
-def test_a_field_is_left_out_where_it_was_found_beside_a_key_with_dots():
-    data = {"a": {"b": {"c": 1}}, "a.b": {"c": 2}}
-    assert get_field(data, "a.b.c") == 1
-    assert remove_field(data, "a.b.c") == {"a": {"b": {}}, "a.b": {"c": 2}}
-    assert remove_field({**data, "a.b": 2}, "a.b.c") == {"a": {"b": {}}, "a.b": 2}
-
-
 NOT_FOUND = {
     "at the top": ({"b": 1, "c": 2}, "a", "field 'a' not found: the data has 'b', 'c'."),
     "in nothing": ({}, "a.b", "field 'a.b' not found: the data has nothing."),

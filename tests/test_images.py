@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import dropax
 from cases import assert_refused
 from dropax import images
 
@@ -112,23 +110,6 @@ def test_an_overlay_paints_what_is_dropped_the_more_the_more_channels_are() -> N
     np.testing.assert_array_equal(shown[0, :, 0], [100, 125, 150, 175])
     np.testing.assert_array_equal(shown[0, :, 1], [100, 100, 100, 100])
     np.testing.assert_array_equal(shown[0, :, 2], [100, 75, 50, 25])
-
-
-@pytest.mark.parametrize("mode", ["pixel", "channel", "box"])
-def test_an_overlay_takes_the_masks_that_dropax_draws(mode: Any) -> None:
-    config = dropax.DropoutOperatorConfig(
-        field_key="image", stochastic=True, mode=mode, dropout_rate=0.5
-    )
-    key = jax.random.key(3)
-    params = dropax.generate_random_params(config, key, {"image": (2, 16, 16, 3)})
-    picture = images.sample_picture(16)
-    for mask in params["keep_mask"]:
-        shown = images.mask_overlay(picture, mask, opacity=0.5)
-        dropped = ~np.broadcast_to(np.asarray(mask), picture.shape)
-        share = dropped.mean(-1, keepdims=True) / 2
-        expected = picture + (np.array([255, 0, 128]) - picture) * share
-        np.testing.assert_allclose(shown, expected, atol=0.5)
-        np.testing.assert_array_equal(shown[~dropped.any(-1)], picture[~dropped.any(-1)])
 
 
 PICTURE = np.zeros((4, 5, 3), np.uint8)

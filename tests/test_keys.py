@@ -168,15 +168,6 @@ def test_records_in_several_axes_get_keys_by_row_major_position():
     same(keys.batch_keys(key, (), "a"), key)
 
 
-@pytest.mark.parametrize("shape", [(3,), (4, 1), (0,)], ids=str)
-def test_keys_that_are_not_one_for_each_record_are_refused(shape):
-    several = jax.random.split(jax.random.key(1), shape)
-    with pytest.raises(ValueError, match="one per record") as refused:
-        keys.batch_keys(several, (4,), "a")
-    shown = f"an array of shape {shape} and dtype key<fry>"
-    assert str(refused.value) == f"a must have shape () or (4,), one per record; got {shown}."
-
-
 # Streams.
 
 
@@ -205,14 +196,6 @@ def test_no_key_is_given_twice_also_by_streams_of_one_seed(seed):
     rngs = Rngs(0, augment=seed, dropout=seed)
     drawn = [tuple(words(draw())) for draw in [rngs, rngs.augment, rngs.dropout, rngs.other] * 4]
     assert len(set(drawn)) == len(drawn) == 16
-
-
-def test_a_stream_held_on_to_counts_on():
-    rngs = Rngs(0)
-    held = rngs.anything
-    first, second = held(), held()
-    assert not np.array_equal(words(first), words(second))
-    assert repr(rngs) == "Rngs(default: 2 drawn)"
 
 
 def test_without_a_default_stream_only_the_named_ones_are_there():

@@ -1,4 +1,4 @@
-"""What to expect, and what came."""
+"""What to expect, what came, and what masks leave to see of boxes and points."""
 
 import math
 import re
@@ -7,15 +7,259 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cases import MODES, config_of
+from cases import MODES, SHAPE, assert_refused, config_of
 from dropax import (
     Channel,
     Pixel,
     dropped_fraction,
     expected_dropped_fraction,
     generate_random_params,
+    visible_fraction,
+    visible_points,
 )
+
+NAN, INF = math.nan, math.inf
+
+
+def slow_fraction(mask, box):
+    """Goes through all values of one mask, channels last, in double precision."""
+    corners = np.asarray(box, np.float64)
+    first, last = np.split(corners, 2)
+    covered = kept = 0.0
+    for *place, channel in np.ndindex(mask.shape):
+        part = 1.0
+        for at, low, high in zip(place, first, last, strict=True):
+            part *= max(min(high, at + 1) - max(low, at), 0) if low < high else 0
+        covered += part
+        kept += part * mask[*place, channel]
+    return kept / covered if covered > 0 else 0.0
+
+
+def slow_visible(mask, point):
+    """Looks at the pixel that holds a point."""
+    if not all(0 <= at < size for at, size in zip(point, mask.shape, strict=False)):
+        return False
+    return bool(mask[tuple(map(math.floor, point))].any())
+
+
+SHAPES = [(7, 5, 3), (6, 9, 1), (8, 1), (11, 2), (4, 3, 5, 2)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [*((shape, np.float32) for shape in SHAPES), (SHAPES[0], np.int32)], ids=str
+)
+def test_boxes_and_points_are_what_a_loop_over_pixels_says(shape, dtype):
+    rng, axes = np.random.default_rng(3), len(shape) - 1
+    shape = tuple(max(size, 2) for size in shape[:-1]) + shape[-1:]
+    mask = rng.random((3, *shape)) < 0.6
+    corners = rng.uniform(-2, np.array(shape[:-1]) + 2.0, (3, 40, 2, axes))
+    boxes = np.sort(corners, axis=2).reshape(3, 40, -1).astype(dtype)
+    found = jax.jit(visible_fraction)(mask, boxes)
+    assert (found.shape, found.dtype) == ((3, 40), jnp.float32)
+    expected = [[slow_fraction(mask[n], box) for box in boxes[n]] for n in range(3)]
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    points = corners[:, :, 0].astype(dtype)
+    seen = jax.vmap(visible_points)(mask[None], points[None])[0]
+    assert (seen.shape, seen.dtype) == ((3, 40), jnp.bool_)
+    for record in range(3):
+        wanted = [slow_visible(mask[record], point) for point in points[record]]
+        np.testing.assert_array_equal(seen[record], wanted)
+
+
+@given(data=st.data(), width=st.sampled_from([32, 64]))
+def test_fractions_are_in_range_and_never_nan(data, width):
+    number = st.floats(width=width) | st.integers(-3, 9).map(float)
+    boxes = np.array([[data.draw(st.tuples(*[number] * 4))]], f"f{width // 8}")
+    mask = np.random.RandomState(data.draw(st.integers(0, 9))).rand(1, 6, 5, 2) < 0.5
+    fraction = float(visible_fraction(mask, boxes)[0, 0])
+    assert 0 <= fraction <= 1
+    assert float(visible_fraction(np.zeros_like(mask), boxes)[0, 0]) == 0
+
+
+WHOLE = {
+    "all": ((0, 0, 4, 6), 1),
+    "one pixel": ((3, 5, 4, 6), 1),
+    "a part of a pixel": ((1.25, 2.5, 1.5, 2.75), 1),
+    "reaching out on all sides": ((-3, -9, 40, 60.5), 1),
+    "without end": ((-INF, -INF, INF, INF), 1),
+    "empty": ((2, 2, 2, 5), 0),
+    "padding of zeros": ((0, 0, 0, 0), 0),
+    "padding of -1": ((-1, -1, -1, -1), 0),
+    "outside": ((-4, 0, 0, 6), 0),
+    "outside at a corner": ((4, 6, 9, 9), 0),
+    "the wrong way round": ((3, 1, 1, 4), 0),
+    "not a number": ((NAN, 0, 4, 6), 0),
+    "padding of NaN": ((NAN,) * 4, 0),
+}
+
+
+@pytest.mark.parametrize(("box", "fraction"), WHOLE.values(), ids=WHOLE)
+def test_where_all_is_kept_a_box_inside_counts_in_full_and_one_outside_not_at_all(box, fraction):
+    boxes = np.array([[box]], np.float32)
+    for channels in (1, 3):
+        mask = np.ones((1, 4, 6, channels), bool)
+        np.testing.assert_array_equal(visible_fraction(mask, boxes), [[fraction]])
+        np.testing.assert_array_equal(visible_fraction(~mask, boxes), [[0]])
+
+
+def test_whole_pixels_are_counted_exactly_and_small_boxes_of_large_images_are_too():
+    mask = np.random.RandomState(0).rand(1, 3000, 4000, 1) < 0.5
+    boxes = np.array([[[0, 0, 3000, 4000], [2995, 3990, 2998, 3997], [2999, 3999, 3000, 4000]]])
+    expected = [
+        np.float32(mask[0, t:b, left:right].sum()) / np.float32((b - t) * (right - left))
+        for t, left, b, right in boxes[0]
+    ]
+    found = np.asarray(jax.jit(visible_fraction)(mask, boxes))[0]
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    np.testing.assert_array_equal(found[1:], expected[1:])
+
+
+POINTS = {
+    "inside": ((0, 0), True),
+    "just inside": ((3.999, 5.999), True),
+    "at the far corner": ((4, 6), False),
+    "before the first pixel": ((-0.001, 3), False),
+    "far out": ((2**31, 1e30), False),
+    "without end": ((INF, 2), False),
+    "not a number": ((NAN, 2), False),
+}
+
+
+@pytest.mark.parametrize(("point", "visible"), POINTS.values(), ids=POINTS)
+def test_where_all_is_kept_the_points_inside_are_visible(point, visible):
+    points = np.array([[point]], np.float32)
+    mask = np.ones((1, 4, 6, 3), bool)
+    assert visible_points(mask, points).tolist() == [[visible]]
+    assert visible_points(~mask, points).tolist() == [[False]]
+
+
+def test_places_are_read_in_their_own_dtype():
+    mask = np.ones((1, 4, 6), bool)
+    mask[0, 0] = False
+    boxes = np.array([[[0, 0, 2**32, 2**40], [-(2**40), 0, 1, 2**32], [-(2**33), 0, -1, 9]]])
+    assert visible_fraction(mask, boxes, channel_axis=None).tolist() == [[0.75, 0, 0]]
+    thin = np.array([[[1, 0.3, 2, 0.3 + 1e-12], [0, 0, 1e-50, 6], [3, 0, 3 + 1e-12, 1e-50]]])
+    assert visible_fraction(mask, thin, channel_axis=None).tolist() == [[1, 0, 1]]
+    edge = np.array([[[-1, -1e-50, 1e-50, 1e-50]]])
+    assert visible_fraction(~mask, edge, channel_axis=None).tolist() == [[1]]
+    points = np.array([[[2**32 + 1, 2**32], [1, 2**40], [1, 5], [-1e-50, 0], [2 - 1e-12, 1e-50]]])
+    seen = visible_points(mask, points, channel_axis=None).tolist()
+    assert seen == [[False, False, True, False, True]]
+
+
+@pytest.mark.parametrize("array", [np.array, jnp.array], ids=["numpy", "jax"])
+def test_places_beyond_the_whole_numbers_of_float32_are_exact(array):
+    far = 2**24
+    mask = np.ones((1, far + 84), bool)
+    mask[0, far + 1] = False
+    boxes = array([[[far + 1, far + 3], [far + 1, far + 2], [far + 2, far + 4]]])
+    assert visible_fraction(mask, boxes, channel_axis=None).tolist() == [[0.5, 0, 1]]
+    points = array([[[far], [far + 1], [far + 2]]])
+    assert visible_points(mask, points, channel_axis=None).tolist() == [[True, False, True]]
+
+
+# One mode of each form that masks have.
+@pytest.mark.parametrize(
+    "name", ["pixel", "channel, one kept", "patch", "bands", "record", "shared"]
+)
+def test_masks_of_every_form_are_taken_as_they_are_drawn(name, key):
+    config = config_of(MODES[name])
+    mask = np.asarray(generate_random_params(config, key, {"image": SHAPE})["keep_mask"])
+    whole = np.broadcast_to(mask[:, None, None] if mask.ndim == 2 else mask, SHAPE)
+    boxes = np.broadcast_to(np.array([[0, 0, 6, 5], [1, 2, 5, 3]]), (4, 2, 4))
+    points = np.broadcast_to(np.array([[0, 0], [5, 4], [3, 2]]), (4, 3, 2))
+    found = np.asarray(visible_fraction(mask, boxes))
+    np.testing.assert_allclose(found, visible_fraction(whole, boxes), atol=1e-6)
+    np.testing.assert_array_equal(visible_points(mask, points), visible_points(whole, points))
+    np.testing.assert_allclose(found[:, 0], 1 - np.asarray(dropped_fraction(mask)), atol=1e-6)
+
+
+def test_an_axis_of_size_one_holds_for_every_position():
+    rows = np.array([True, False, True, True]).reshape(1, 4, 1, 1)
+    boxes = np.array([[[0, 0, 2, 1], [1, 70, 4, 99], [0, 5, 4, 5], [0, NAN, 4, 9]]])
+    np.testing.assert_allclose(visible_fraction(rows, boxes), [[1 / 2, 2 / 3, 0, 0]], rtol=1e-6)
+    points = np.array([[[0, 0], [0, 1e9], [1, 3], [0, -3], [4, 0], [0, NAN], [0, INF]]])
+    seen = [[True, True, False, True, False, False, True]]
+    assert visible_points(rows, points).tolist() == seen
+
+
+def test_channels_may_lie_on_any_axis_or_be_missing():
+    mask = np.random.default_rng(0).random((2, 5, 7, 3)) < 0.5
+    boxes = np.broadcast_to(np.array([[0.5, 0, 4, 6.5], [1, 2, 5, 3]]), (2, 2, 4))
+    points = np.broadcast_to(np.array([[0, 0], [4, 6], [3, 2.5]]), (2, 3, 2))
+    for measure, places in ((visible_fraction, boxes), (visible_points, points)):
+        expected = measure(mask, places)
+        first = np.moveaxis(mask, -1, 1)
+        np.testing.assert_array_equal(measure(first, places, channel_axis=1), expected)
+        np.testing.assert_array_equal(measure(first, places, channel_axis=-3), expected)
+        gray = mask[..., 1]
+        np.testing.assert_array_equal(
+            measure(gray, places, channel_axis=None), measure(gray[..., None], places)
+        )
+
+
+def test_points_may_come_in_groups_and_there_may_be_none():
+    rng = np.random.default_rng(0)
+    mask, points = rng.random((2, 5, 7, 3)) < 0.5, rng.random((2, 4, 17, 2)) * 6
+    flat = np.asarray(visible_points(mask, points.reshape(2, -1, 2)))
+    np.testing.assert_array_equal(visible_points(mask, points), flat.reshape(2, 4, 17))
+    for batch, count in ((2, 0), (0, 3)):
+        assert visible_points(mask[:batch], np.ones((batch, count, 2))).shape == (batch, count)
+        assert visible_fraction(mask[:batch], np.ones((batch, count, 4))).shape == (batch, count)
+
+
+def test_an_image_without_values_shows_nothing():
+    for shape in ((1, 0, 4, 3), (1, 4, 0, 3), (1, 4, 4, 0)):
+        mask = np.ones(shape, bool)
+        assert visible_points(mask, np.zeros((1, 1, 2))).tolist() == [[False]]
+        assert visible_fraction(mask, np.array([[[0, 0, 4, 4]]])).tolist() == [[0]]
+
+
+MASK = np.ones((2, 5, 7, 3), bool)
+BOXES, DOTS = np.ones((2, 4, 4)), np.ones((2, 4, 2))
+BOOLS, REAL = "keep_mask must be an array of bools", "points must be an array of real numbers"
+HAS, AXIS = "keep_mask must have a batch axis, ", "keep_mask must have a channel axis "
+FRACTION = [
+    ({"keep_mask": MASK * 1}, TypeError, BOOLS),
+    ({"boxes": [1]}, TypeError, "boxes must be an array of real numbers; got [1]."),
+    ({"boxes": np.ones((2, 4, 5))}, ValueError, "boxes must have shape (B, ..., n), the last"),
+    ({"keep_mask": MASK[..., 0]}, ValueError, HAS + "2 spatial axes as the boxes have, and a"),
+    ({"keep_mask": MASK[:, :, 0, 0], "boxes": DOTS}, ValueError, HAS + "1 spatial axes as the"),
+    ({"channel_axis": 0}, ValueError, AXIS + "0; got"),
+    ({"channel_axis": -4}, ValueError, AXIS + "-4; got"),
+]
+POINT = [
+    ({"keep_mask": [True]}, TypeError, BOOLS),
+    ({"points": DOTS > 0}, TypeError, REAL),
+    ({"points": DOTS + 1j}, TypeError, REAL),
+    ({"points": np.ones(2)}, ValueError, "points must have shape (B, ..., n), the last axis such"),
+    ({"keep_mask": MASK[:1]}, ValueError, "keep_mask must have a mask for each of the 2 records"),
+    ({"channel_axis": None}, ValueError, HAS + "2 spatial axes as the points have, and no channel"),
+    ({"points": BOXES}, ValueError, HAS + "4 spatial axes"),
+    ({"channel_axis": 4}, ValueError, AXIS + "4; got"),
+    ({"channel_axis": "auto"}, TypeError, "channel_axis must be an int or None; got"),
+]
+WRONG = [
+    *((visible_fraction, {"keep_mask": MASK, "boxes": BOXES}, *row) for row in FRACTION),
+    *((visible_points, {"keep_mask": MASK, "points": DOTS}, *row) for row in POINT),
+]
+
+
+@pytest.mark.parametrize(("measure", "sound", "given", "error", "text"), WRONG)
+def test_what_does_not_go_together_is_refused(measure, sound, given, error, text):
+    assert_refused(measure, sound | given, error, text)
+
+
+def test_a_mask_without_channels_is_refused_with_the_cure():
+    with pytest.raises(ValueError, match="Pass channel_axis=None if it has no channels"):
+        visible_fraction(MASK[..., 0], BOXES)
+
+
+# Fractions: what to expect, and what came.
+
 
 RATES = [0.0, 0.02, 0.3, 0.9, 1.0]
 

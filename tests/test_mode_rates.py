@@ -197,12 +197,6 @@ def test_on_a_long_axis_the_two_nearest_sizes_are_drawn_and_their_mean_is_the_ra
         assert drawn.mean() == pytest.approx(nearest, abs=2**-15 + size / GRID)
 
 
-def test_on_one_axis_an_interval_is_a_band():
-    for rate in (0.1, 0.5):
-        masks = [draw_masks(mode, (33, 2), KEYS, rate) for mode in (Band(), Box())]
-        np.testing.assert_array_equal(*masks)
-
-
 def test_boxes_of_many_aspect_ratios_are_of_the_nearest_sizes():
     size, rate, ratio = 800, 1 / 64, (0.5, 2)
     masks = draw_masks(Box(aspect_ratio=ratio), (size, size, 1), KEYS[:32], rate)

@@ -9,7 +9,6 @@ import pytest
 
 from cases import assert_refused, draw_masks, draw_words
 from dropax import Band, Block, Blocks, Box, Channel, Grid, Patch, Pixel
-from dropax.kit.keys import threefry_key
 from dropax.modes.rectangles import size_levels as levels
 
 # An image, and elements with another number of axes or an axis of one position.
@@ -190,13 +189,6 @@ def test_bands_run_across_the_whole_image(spatial, axis, count):
         assert (np.moveaxis(mask, axis, -1) == line).all()
         most = max(most, len(runs(line)))
     assert most == min(count, (spatial[axis] + 1) // 2)
-
-
-@pytest.mark.parametrize("mode", [Pixel(), Box(count=2), Blocks(size=1)], ids=repr)
-def test_a_key_of_another_implementation_draws_what_its_threefry_key_draws(mode):
-    key = jax.random.key(1, impl="rbg")
-    masks = [np.asarray(mode.sample(one, (9, 8, 3), 0.4)) for one in (key, threefry_key(key))]
-    np.testing.assert_array_equal(*masks)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 3), (4, 0, 3), (4, 4, 0)], ids=str)

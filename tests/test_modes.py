@@ -61,14 +61,6 @@ def test_pixels_and_channels_drop_by_the_stream_of_jax(mode, shape, drawn, key):
         np.testing.assert_array_equal(mask, jax_mask(key, rate, drawn))
 
 
-def test_a_channel_whose_draw_is_the_very_threshold_drops(key):
-    for at, draw in enumerate(np.asarray(jax.random.bits(key, (3,), jnp.uint32)) >> 9):
-        rate = np.float32(1) - draw.astype(np.float32) / np.float32(2**23)
-        mask = Channel().sample(key, (4, 5, 3), rate)
-        np.testing.assert_array_equal(mask, jax_mask(key, rate, (1, 1, 3)))
-        assert not mask[0, 0, at]
-
-
 EVERY = [Pixel(), Pixel(per_channel=False), Channel(), Channel(min_kept=1)]
 
 

@@ -4,12 +4,14 @@ import copy
 
 import chex
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cases import SHAPE, config_of, image_of, representatives, through_pickle
 from dropax import (
+    Block,
     DropoutOperator,
     Element,
     FromField,
@@ -18,6 +20,8 @@ from dropax import (
     Rngs,
     apply,
     apply_batch,
+    dropout,
+    generate_random_params,
     init_state,
 )
 from small import ONES, both_kinds, both_strategies, det, equal, make, run, sto
@@ -46,26 +50,6 @@ def test_each_call_is_the_pure_function_and_the_next_state(mode, strategy, key):
         np.testing.assert_array_equal(step(operator), expected["image"])
     assert operator.get_operation_stats() == {"applied_count": 12, "skipped_count": 0}
     assert int(operator.state.step) == int(state.step) == 3
-
-
-def test_apply_draws_record_0_of_the_step_and_advances(key):
-    operator = operator_of(rngs=lambda: key)
-    twin = operator.clone()
-    for _ in range(2):
-        one, _, _ = operator.apply({"image": IMAGES[0]}, {}, {})
-        np.testing.assert_array_equal(one["image"], step(twin)[0])
-    assert operator.get_operation_stats()["applied_count"] == 2
-
-
-def test_apply_with_params_draws_nothing(key):
-    operator = operator_of()
-    params = operator.generate_random_params(key, {"image": IMAGES.shape})
-    given = {"keep_mask": params["keep_mask"][1]}
-    out, state, metadata = operator.apply({"image": IMAGES[1]}, {"a": "b"}, "m", given)
-    expected = apply(operator.config, {"image": IMAGES[1]}, {}, {}, given)[0]
-    np.testing.assert_array_equal(out["image"], expected["image"])
-    assert (state, metadata) == ({"a": "b"}, "m")
-    assert int(operator.state.step) == 0
 
 
 def test_the_fixed_pattern_of_the_default_rate_spares_most_channels():
@@ -226,21 +210,6 @@ def test_donating_an_operator_deletes_nothing_that_a_caller_or_another_operator_
 # Copies and checkpoints.
 
 
-# How a state is stored is tested in test_state.py.
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_a_restored_operator_draws_the_very_same_masks(impl):
-    operator = operator_of(rngs=jax.random.key(1, impl=impl))
-    step(operator)
-    saved = operator.get_state()
-    expected = [step(operator) for _ in range(2)]
-    other = operator_of(rngs=99)
-    for resumed in (operator, other):
-        resumed.set_state(saved)
-        for masks in expected:
-            np.testing.assert_array_equal(step(resumed), masks)
-    assert operator.get_operation_stats() == other.get_operation_stats()
-
-
 @pytest.mark.parametrize(
     "duplicate",
     [copy.deepcopy, through_pickle, DropoutOperator.clone],
@@ -253,23 +222,6 @@ def test_duplicates_draw_the_same_masks_and_are_independent(duplicate):
     step(twin)
     assert int(operator.state.step) == 2
     assert twin != operator
-
-
-def test_copies_keep_the_state_unless_new_keys_are_given():
-    operator = operator_of()
-    step(operator)
-    expected = step(operator.clone())
-    np.testing.assert_array_equal(step(operator.copy()), expected)
-    renamed = operator.copy(name="b")
-    assert (renamed.name, operator.name) == ("b", None)
-    rngs = Rngs(5)
-    anew = operator.copy(rngs=rngs)
-    assert anew.rngs is rngs
-    assert int(anew.state.step) == 0
-    assert not np.array_equal(step(anew), expected)
-    slower = operator.copy(config=operator.config.replace(dropout_rate=0.0))
-    np.testing.assert_array_equal(step(slower), IMAGES)
-    np.testing.assert_array_equal(step(operator), expected)
 
 
 def test_the_examples_of_copy_on_the_page_run():
@@ -362,3 +314,133 @@ def test_a_config_assigned_anew_forgets_the_masks_of_the_old_one():
     fresh = DropoutOperator(operator.config, rngs=None).apply_batch(batch)["image"]
     np.testing.assert_array_equal(operator.apply_batch(batch)["image"], fresh)
     assert not np.array_equal(before, fresh)
+
+
+# Inside transformations inside transformations, and compiled once outside of them all.
+
+
+REFUSED = r"was called under jit, scan or the like on a stochastic operator from outside"
+
+
+def drop(operator, images):
+    return operator.apply_batch({"image": images})["image"]
+
+
+def in_scan(operator, images):
+    return jax.lax.scan(lambda carry, x: (carry, drop(operator, x)), None, images[None])[1]
+
+
+def test_a_traced_operator_is_refused_in_the_closure_of_an_inner_transformation():
+    with pytest.raises(ValueError, match=REFUSED):
+        jax.jit(in_scan)(operator_of(), IMAGES)
+    operator = operator_of()
+    with pytest.raises(ValueError, match=REFUSED):
+        in_scan(operator, IMAGES)
+    assert not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(operator))
+
+
+def test_an_operator_as_the_carry_of_a_scan_draws_anew_at_each_step():
+    def step(operator, images):
+        return operator, drop(operator, images)
+
+    twin = operator_of()
+    steps = jnp.stack([IMAGES] * 3)
+    # A carry keeps its types, so the rate is an array from the start.
+    first = operator_of(dropout_rate=jnp.float32(0.4))
+    advanced, out = jax.jit(lambda op, xs: jax.lax.scan(step, op, xs))(first, steps)
+    for images in out:
+        np.testing.assert_array_equal(images, drop(twin, IMAGES))
+    assert int(advanced.state.step) == 3
+
+
+def test_gradients_and_maps_inside_jit_draw_once_a_call():
+    operator, twin = operator_of(), operator_of()
+
+    @jax.jit
+    def step(operator, images):
+        return jax.grad(lambda x: drop(operator, x).sum())(images), operator
+
+    for _ in range(2):
+        gradient, operator = step(operator, IMAGES)
+        np.testing.assert_array_equal(gradient != 0, drop(twin, IMAGES) != 0)
+
+
+def test_params_that_a_subclass_draws_are_used():
+    class Inverted(DropoutOperator):
+        def generate_random_params(self, rng, data_shapes):
+            params = super().generate_random_params(rng, data_shapes)
+            return {"keep_mask": ~params["keep_mask"]}
+
+    expected = drop(operator_of(), IMAGES)
+    inverted = drop(Inverted(config_of("pixel"), rngs=0), IMAGES)
+    np.testing.assert_array_equal((inverted == 0), (expected != 0))
+
+
+def test_the_one_liner_refuses_to_give_every_shard_the_same_mask(key):
+    mesh = jax.make_mesh((4,), ("shard",), axis_types=(jax.sharding.AxisType.Auto,))
+    over, images = jax.P("shard"), image_of((8, 6, 5, 3))
+
+    mapped = jax.shard_map(dropout, mesh=mesh, in_specs=(jax.P(), over), out_specs=over)
+    with pytest.raises(ValueError, match=r"dropout\.key must vary over the manual axis 'shard'"):
+        mapped(key, images)
+
+
+COMPILED = []
+
+
+@jax.monitoring.register_event_duration_secs_listener
+def note_compilations(event, duration, fun_name="", **rest):
+    if event == "/jax/core/compile/backend_compile_duration":
+        COMPILED.append(fun_name)
+
+
+@pytest.mark.parametrize(
+    ("options", "impl"),
+    [
+        ({"mode": "pixel", "fill": "noise", "apply_probability": 0.5}, "rbg"),
+        ({"mode": Block(size=2), "share_mask": True}, "threefry2x32"),
+    ],
+    ids=str,
+)
+def test_an_eager_call_compiles_nothing_that_it_has_compiled_before(options, impl):
+    config = config_of(**options)
+    batch, ids = {"image": np.asarray(IMAGES)}, np.arange(4, dtype=np.uint32)
+    ids = None if config.share_mask else ids
+
+    def call(seed):
+        key = jax.random.key(seed, impl=impl)
+        operator = DropoutOperator(config.replace(dropout_rate=seed / 10), rngs=lambda: key)
+        _, state = apply_batch(config, init_state(config, key), batch)
+        apply_batch(config, state, batch, record_ids=ids, epoch=None if ids is None else seed)
+        params = generate_random_params(config, key, {"image": SHAPE})
+        first = jax.tree.map(lambda leaf: leaf[0], params)
+        apply(config, {"image": IMAGES[0]}, {}, {}, first)
+        dropout(key, IMAGES, rate=0.3, mode=config.mode)
+        operator.apply_batch(batch)
+        operator.apply({"image": IMAGES[0]}, {}, {})
+
+    call(0)
+    COMPILED.clear()
+    call(1)
+    assert COMPILED == []
+    jax.jit(lambda: 0)()
+    assert len(COMPILED) == 1, "compilations are seen"
+
+
+class Summed(DropoutOperator):
+    """A dropout with an `apply` of its own."""
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        data, state, metadata = super().apply(data, state, metadata, random_params, stats)
+        return {**data, "sum": data["image"].sum()}, state, metadata
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "scan"])
+def test_an_eager_call_of_a_users_operator_is_compiled_once_for_each_shape(strategy):
+    operator = Summed(config_of("pixel", batch_strategy=strategy), rngs=0)
+    operator.apply_batch({"image": IMAGES})
+    COMPILED.clear()
+    operator.apply_batch({"image": IMAGES})
+    assert not COMPILED
+    operator.apply_batch({"image": IMAGES[:2]})
+    assert COMPILED

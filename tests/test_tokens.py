@@ -132,15 +132,6 @@ def test_kept_tokens_come_back_in_place_and_the_others_are_filled(dtype, rng):
         np.testing.assert_array_equal(back[record, others], np.ones((5, 5), x.dtype))
 
 
-def test_restoring_is_what_mae_does(rng):
-    # `x_ = cat([x, mask_tokens]); gather(x_, ids_restore)`, in NumPy.
-    tokens = ANY_TOKENS(rng.random((3, 9)) < 0.5, 4)
-    kept, token = rng.random((3, 4, 2), np.float32), np.float32([7, 8])
-    joined = np.concatenate([kept, np.broadcast_to(token, (3, 5, 2))], axis=1)
-    expected = np.take_along_axis(joined, np.asarray(tokens.restore)[..., None], axis=1)
-    np.testing.assert_array_equal(scatter_tokens(kept, tokens, token), expected)
-
-
 def test_all_tokens_may_be_kept():
     tokens = ANY_TOKENS(np.array([False, True, False]), 3)
     assert tokens.dropped.shape == (0,)

@@ -142,16 +142,3 @@ def test_an_operator_in_each_worker_drops_by_id(key, workers):
     assert sorted(got) == sorted(expected)
     for record, image in expected.items():
         np.testing.assert_array_equal(got[record], image)
-
-
-def test_workers_load_and_the_step_drops_resumed_in_the_middle(key):
-    state = dropax.init_state(CONFIG, key)
-    iterator = iter(loader([grain.transforms.Batch(2)], workers=2))
-    next(iterator)
-    saved = iterator.get_state()
-    _, rest = dropped_by_id(state, iterator, epoch=3)
-    resumed = iter(loader([grain.transforms.Batch(2)], workers=2))
-    resumed.set_state(saved)
-    _, again = dropped_by_id(state, resumed, epoch=3)
-    assert len(rest) == 10
-    jax.tree.map(np.testing.assert_array_equal, again, rest)

@@ -106,32 +106,6 @@ def test_a_key_drawn_inside_nnx_jit_advances_the_stream(key):
         np.testing.assert_array_equal(drop(rngs, images), expected)
 
 
-def test_config_functions_work_inside_nnx_jit(key):
-    batch = make_batch(key)
-    traces = []
-
-    @nnx.jit
-    def drop(rate, drop_state, batch):
-        traces.append(1)
-        config = CONFIG.replace(dropout_rate=rate)
-        params = dropax.generate_random_params(
-            config, drop_state.next_key(), {"image": batch["image"].shape}
-        )
-        batch, drop_state = dropax.apply_batch(config, drop_state, batch)
-        fraction = dropax.expected_dropped_fraction(config, batch["image"].shape[1:])
-        return batch, drop_state, params["keep_mask"], fraction
-
-    state = dropax.init_state(CONFIG, key)
-    for rate in (0.1, 0.7):
-        dropped, new_state, kept, fraction = drop(jnp.float32(rate), state, batch)
-        expected, state = dropax.apply_batch(CONFIG.replace(dropout_rate=rate), state, batch)
-        np.testing.assert_array_equal(dropped["image"], expected["image"])
-        np.testing.assert_array_equal(dropped["image"], jnp.where(kept, batch["image"], 0))
-        assert abs(float(fraction) - rate) < 1e-6
-        assert int(new_state.step) == int(state.step)
-    assert len(traces) == 1
-
-
 def test_a_training_step_of_a_module_that_drops(key):
     network = Network(CONFIG, rngs=nnx.Rngs(0, augment=1))
     optimizer = nnx.Optimizer(network, optax.adam(1e-2), wrt=nnx.Param)
