@@ -25,7 +25,8 @@ picture = dropax.images.sample_picture(160)
 
 
 def drop(config, images=picture[None]):
-    batch, _ = dropax.apply_batch(config, dropax.init_state(config, key), {"image": images})
+    chain = dropax.chain(config)  # of one config, or of several
+    batch, _ = chain.apply_batch(chain.init_state(key), {"image": images})
     return batch["image"]
 """
 
@@ -51,6 +52,12 @@ MODES = [
 PRESETS = [
     ("cutout", ("length", (32, 64, 96)), '"image", image_shape=(160, 160), length=length'),
     ("random_erasing", ("area", (0.05, 0.15, 0.3)), '"image", scale=(area, area), probability=1.0'),
+    (
+        "coarse_dropout",
+        ("sides", ((0.1, 0.2), (0.2, 0.3), (0.3, 0.4))),
+        '"image", image_shape=(160, 160), num_holes_range=(3, 3), '
+        "hole_height_range=sides, hole_width_range=sides, probability=1.0",
+    ),
     ("gridmask", ("ratio", (0.7, 0.5, 0.3)), '"image", unit=40, ratio=ratio, probability=1.0'),
     ("dropblock", RATES, '"image", rate=rate, block_size=15, rescale=False'),
     ("mae", ("rate", (0.25, 0.5, 0.75)), '"image", rate=rate'),
@@ -58,6 +65,12 @@ PRESETS = [
     ("beit", ("rate", (0.2, 0.4, 0.6)), '"image", rate=rate'),
     ("videomae", ("rate", (0.5, 0.75, 0.9)), '"image", rate=rate'),
     ("drop_path", RATES, '"image", rate=rate, rescale=False'),
+    (
+        "spec_augment",
+        ("width", (20, 40, 80)),
+        '"image", spectrogram_shape=(160, 160), time_axis=1, '
+        "freq_mask_max_bins=width, time_mask_max_frames=width",
+    ),
 ]
 # The images that a line takes in place of the picture.
 IMAGES = {

@@ -42,6 +42,7 @@ KNOWN_AS = {
         "jax.typing.ArrayLike"
     ),
     "dropax.kit.batching.AnyBatch": "dropax.Batch | dict",
+    "dropax.chaining.States": "tuple",
     "dropax.kit.batching.ApplyBatch": "collections.abc.Callable",
 }
 
@@ -91,8 +92,6 @@ def stood_for():
 
 def source_read(app, docname, source):
     """Gives a page the text it stands for, and links that lead somewhere in the site."""
-    if not pathlib.Path(app.env.doc2path(docname)).suffix == ".md":
-        return
     page, standing = HERE / f"{docname}.md", stood_for()
     file = next((file for file, other in standing.items() if other == page), page)
     if file != page:
