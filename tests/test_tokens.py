@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType
 
 from cases import assert_refused, collectives
-from dropax import (
-    Tokens,
-    gather_tokens,
-    keep_tokens,
-    patch_mask,
-    scatter_tokens,
-)
+from dropax import Tokens, gather_tokens, keep_tokens, patch_mask, scatter_tokens
 
 
 def slow_ids(mask, count):
@@ -24,9 +18,6 @@ def slow_ids(mask, count):
     order += [at for at in range(len(mask)) if not mask[at]]
     kept, dropped = sorted(order[:count]), sorted(order[count:])
     return kept, dropped, [[*kept, *dropped].index(at) for at in range(len(mask))]
-
-
-# Ids.
 
 
 @settings(max_examples=25)
@@ -76,9 +67,6 @@ def test_jit_and_vmap_change_nothing(rng):
         jax.tree.map(np.testing.assert_array_equal, eager, other)
 
 
-# Patches.
-
-
 @pytest.mark.parametrize(("shape", "size"), [((4, 6), 2), ((4, 6), (2, 3)), ((2, 4, 6), (1, 2, 3))])
 def test_a_patch_is_kept_if_all_of_it_is(shape, size, rng):
     sizes = size if isinstance(size, tuple) else (size, size)
@@ -99,9 +87,6 @@ def test_channels_may_be_anywhere_or_missing(rng):
     np.testing.assert_array_equal(patch_mask(np.moveaxis(mask, -1, 1), 2, channel_axis=1), expected)
     np.testing.assert_array_equal(patch_mask(mask.all(-1), 2, channel_axis=None), expected)
     assert patch_mask(mask[:0], 2).shape == (0, 6)
-
-
-# Tokens out and back.
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8", "bool"])
@@ -167,8 +152,6 @@ def test_a_sharded_batch_needs_no_collectives_gradients_included(kind):
     for sharding in jax.tree.leaves(compiled.output_shardings):
         assert sharding.spec[0] == "x"
 
-
-# What is refused, by name.
 
 MASK = np.ones((3, 9), bool)
 TOKENS = keep_tokens(MASK, 4)
