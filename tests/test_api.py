@@ -85,9 +85,6 @@ def test_every_method_says_what_it_does(name):
     assert getattr(DropoutOperator, name).__doc__
 
 
-# The config.
-
-
 def test_the_defaults_are_attributes_of_the_class_and_of_an_instance():
     config = DropoutOperatorConfig(field_key="image")
     for name, _, default in parameters_of(page_config):
@@ -96,17 +93,6 @@ def test_the_defaults_are_attributes_of_the_class_and_of_an_instance():
             assert getattr(config, name) == default
             assert type(getattr(config, name)) is type(default)
     assert config.field_key == "image"
-
-
-def test_the_first_six_arguments_of_the_config_may_be_positional():
-    config = DropoutOperatorConfig(True, len, None, True, "augment", "scan", field_key="image")
-    first_six = list(parameters_of(page_config))[:6]
-    held = [getattr(config, name) for name, _, _ in first_six]
-    assert held == [True, len, None, True, "augment", "scan"]
-    with pytest.raises(TypeError, match="positional"):
-        DropoutOperatorConfig(False, None, None, False, None, "vmap", "image")
-    with pytest.raises(TypeError, match="field_key"):
-        DropoutOperatorConfig()
 
 
 def test_the_classes_derive_as_documented():
@@ -288,9 +274,6 @@ def test_the_stochastic_example_drops_channels_record_by_record():
     assert (channels != channels[0]).any()
     assert names["state"] is given["state"]
     assert names["metadata"] is given["metadata"]
-
-
-# Errors.
 
 
 DEPTH = {"depth": np.ones(2)}

@@ -69,10 +69,7 @@ def test_local_positions_would_repeat_masks_and_are_refused(key):
         return scale_batch(config, state, {"image": images})[0]["gain"]
 
     sharded = jax.shard_map(
-        local,
-        mesh=shard_mesh(),
-        in_specs=(jax.P(), jax.P("shard")),
-        out_specs=jax.P("shard"),
+        local, mesh=shard_mesh(), in_specs=(jax.P(), jax.P("shard")), out_specs=jax.P("shard")
     )
     text = r"op_state\.key must vary over the manual axis 'shard' as the data does; .*axis_index"
     with pytest.raises(ValueError, match=text):

@@ -47,9 +47,6 @@ def tiles(row: int = 0, side: int = sheet.TILE) -> list[np.ndarray]:
     return [pixels[top : top + side, left : left + side] for left in lefts]
 
 
-# What is shown.
-
-
 def test_without_arguments_every_mode_and_preset_is_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -182,9 +179,6 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
             run.main([option])
         assert exit_.value.code == 0
         assert said in capsys.readouterr().out
-
-
-# What is refused.
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,6 @@ def kept(mode, rate, shape=SHAPE, keys=KEYS):
     return np.asarray(draw_masks(mode, shape, keys, rate))
 
 
-# OneOf.
-
-
 def test_one_of_drops_what_the_mode_that_is_drawn_drops():
     modes = Pixel(per_channel=False), Band(), Channel()
     masks = kept(OneOf(modes, weights=(1, 2, 5)), 0.4)
@@ -67,9 +64,6 @@ def test_names_become_objects_and_the_only_mode_is_always_drawn(key):
     assert Shared("box", 0).mode == Inverted("box").mode == Box()
 
 
-# Shared.
-
-
 def test_shared_axes_have_the_mask_of_an_element_without_them(key):
     shape = (4, 6, 8, 3)
     cases = [
@@ -83,9 +77,6 @@ def test_shared_axes_have_the_mask_of_an_element_without_them(key):
         assert mask.shape == outer
         expected = Pixel().sample(key, inner, 0.4)
         np.testing.assert_array_equal(mask, expected.reshape(outer))
-
-
-# Inverted.
 
 
 @pytest.mark.parametrize("mode", [Patch(2, exact=True), Channel(), Pixel()], ids=str)
@@ -111,9 +102,6 @@ def test_a_rate_that_is_no_number_drops_all_as_elsewhere(key):
     assert not bool(Inverted("patch").sample(key, SHAPE, jnp.float32(jnp.nan)).any())
 
 
-# Record.
-
-
 def test_a_record_drops_by_the_stream_of_jax():
     masks = kept(Record(), 0.3)
     assert masks.shape == (RECORDS, 1, 1, 1)
@@ -122,8 +110,6 @@ def test_a_record_drops_by_the_stream_of_jax():
     np.testing.assert_array_equal(masks, expected)
     assert_counts((~masks).sum(), RECORDS, 0.3)
 
-
-# All of them.
 
 NESTED = [
     OneOf(("box", Channel(min_kept=1), Record()), weights=(1, 0.5, 2)),

@@ -194,23 +194,6 @@ def test_what_shares_a_mask_draws_and_stores_it_once(arguments, options, most, b
     assert stored < bytes_
 
 
-def test_the_form_holds_within_a_larger_step():
-    config, state, images = arguments_of("pixel", (32, 64, 64, 3))
-
-    def around(config, state, images, *, dropping):
-        images = (images - 0.5) / 0.25
-        if dropping:
-            batch, state = drop(config, state, images)
-            images = batch["image"]
-        return images * 2 + 1
-
-    with_drop, stored = compiled(lambda *a: around(*a, dropping=True), config, state, images)
-    without, needed = compiled(lambda *a: around(*a, dropping=False), config, state, images)
-    alone, alone_stored = compiled(drop, config, state, images)
-    assert with_drop < without + alone + 3
-    assert stored < needed + alone_stored + 0.05
-
-
 def test_a_gradient_draws_no_mask_again():
     config, state, images = arguments_of("pixel", (32, 64, 64, 3))
 

@@ -136,11 +136,7 @@ def test_computed_fills_take_at_most_twice_the_memory_of_the_images(dtype):
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_what_is_not_finite_does_not_count_and_nothing_overflows(dtype):
     largest = float(jnp.finfo(dtype).max)
-    means = (
-        ([1, np.nan, 3, np.inf, -np.inf, np.nan], 2),
-        ([largest], largest),
-        ([np.nan], 0),
-    )
+    means = (([1, np.nan, 3, np.inf, -np.inf, np.nan], 2), ([largest], largest), ([np.nan], 0))
     for values, mean in means:
         assert (fills_of(values, jnp.dtype(dtype))[0].astype(np.float64) == mean).all()
     for values in ([largest], [largest, -largest], [np.nan, np.inf], [0.0]):
@@ -184,9 +180,6 @@ def test_computed_values_saturate_at_the_range_of_a_dtype():
     assert (low, high) == (info.min, 2**31 - 128)  # the largest float32 that fits
     assert in_dtype(values, jnp.float16)[-1] == jnp.finfo(jnp.float16).max
     assert in_dtype(jnp.array([0.0, 0.49, 0.5]), jnp.bool_).tolist() == [False, False, True]
-
-
-# Statistics.
 
 
 def test_the_mean_of_the_statistics_is_used(key):

@@ -31,9 +31,6 @@ def mean_of(data):
     return {"mean": data["image"].mean()}
 
 
-# A config as a tree.
-
-
 def test_the_rate_is_the_one_leaf_and_the_path_says_so():
     config = config_of(dropout_rate=0.25, precomputed_stats={"mean": np.ones(3)})
     found = jax.tree_util.tree_flatten_with_path(config)[0]
@@ -98,25 +95,13 @@ def test_a_config_goes_through_compiled_code_as_argument_result_and_static_argum
     assert len(traces) == 1
 
 
-# Equality, hash and copies.
-
 DIFFERENT = {
     "cacheable": [True],
     "batch_stats_fn": [mean_of, len],
     "precomputed_stats": [
-        {},
-        {"m": 1},
-        {"m": 1.0},
-        {"m": True},
-        {"m": "1"},
-        {"n": 1},
-        {"m": {"n": 1}},
-        {"m": np.zeros(2)},
-        {"m": np.zeros(2, np.float32)},
-        {"m": np.zeros((2, 1))},
+        *({}, {"n": 1}, *({"m": value} for value in (1, 1.0, True, "1", {"n": 1}, [1, 2], (1, 2)))),
+        *({"m": array} for array in (np.zeros(2), np.zeros(2, np.float32), np.zeros((2, 1)))),
         {"m": np.ones(2)},
-        {"m": [1, 2]},
-        {"m": (1, 2)},
     ],
     "stochastic": [True],
     "batch_strategy": ["scan"],
@@ -270,9 +255,6 @@ def test_a_config_is_shown_by_what_differs_from_the_defaults():
         "mode=Pixel(per_channel=False), channel_axis=None)"
     )
     assert eval(repr(config_of(fill=1, seed=3))) == config_of(fill=1, seed=3)
-
-
-# A user's own.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,9 +29,6 @@ def kept(mode, shape, rate, records=RECORDS):
     return np.asarray(draw_masks(mode, shape, keys, rate))
 
 
-# How many.
-
-
 def test_a_rate_that_is_a_whole_number_of_units_always_drops_that_number():
     cases = [(0.75, 196, 147), (0.6, 40, 24), (0.9, 1960, 1764), (0.1, 10, 1)]
     for units in (1, 3, 7, 10, 36, 49, 196, 1000, 65_536):
@@ -58,9 +55,6 @@ def test_the_mean_of_a_number_that_is_cut_off_is_that_of_the_lesser():
         share = rate * 5 - low
         expected = (1 - share) * min(low, most) + share * min(low + 1, most)
         assert float(expected_count(rate, 5, most)) == pytest.approx(expected, abs=1e-6)
-
-
-# Which.
 
 
 @pytest.mark.parametrize("units", [0, 1, 2, 5, 64, 257])
@@ -112,8 +106,6 @@ def test_a_number_that_is_a_python_float_draws_the_bits_of_a_traced_one(mode, ke
     assert traced._cache_size() == 1
 
 
-# Channels and their groups.
-
 GROUPS = ((0, 2), (1,), (3, 4, 5))
 
 
@@ -159,9 +151,6 @@ WRONG = [
 @pytest.mark.parametrize(("groups", "error", "text"), WRONG, ids=str)
 def test_what_is_no_grouping_of_channels_is_refused(groups, error, text):
     assert_refused(Channel, {"groups": groups}, error, text)
-
-
-# Rectangles.
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.4, 0.5, 0.75, 0.95, 1.0])
@@ -218,16 +207,6 @@ def test_blocks_are_placed_by_the_documented_rule(mode, rows, columns):
     for mask, own in zip(masks, np.asarray(draw_words(keys, size), np.int64), strict=True):
         expected = hidden(own, int(mask.sum()), rows, columns, mode)
         np.testing.assert_array_equal(mask, expected)
-
-
-def test_no_edge_is_favored_and_no_row_or_column_is_never_hidden():
-    masks = ~kept(Blocks(size=1), (8, 8, 1), 0.4)[..., 0]
-    for mirrored in (masks[:, ::-1], masks[:, :, ::-1], masks.transpose(0, 2, 1)):
-        # Of the records in which a cell and its mirror image differ, each is hidden in half.
-        one = (masks & ~mirrored).sum(axis=0)
-        differ = (masks ^ mirrored).sum(axis=0)
-        assert_counts(one[differ > 100], differ[differ > 100], 0.5)
-    assert (masks.sum(axis=0) > 0.04 * RECORDS).all()
 
 
 def test_along_a_third_axis_the_same_cells_drop_and_one_axis_has_intervals():

@@ -178,9 +178,6 @@ def test_fields_that_are_left_out_need_no_fills(key):
     assert set(run(config, key, a=IMAGES)) == {"image"}
 
 
-# NaN and infinity.
-
-
 @pytest.mark.parametrize("fill", [math.nan, math.inf, -math.inf, "nan", "-inf", (math.nan, 0, 1)])
 def test_nan_and_infinity_fill_floats_and_are_values_as_any_other(fill, key):
     config, twin = (config_of(WHOLE, fill=fill, mask_key="kept") for _ in range(2))
@@ -196,9 +193,6 @@ def test_nan_and_infinity_fill_floats_and_are_values_as_any_other(fill, key):
     np.testing.assert_array_equal(out["image"], np.where(out["kept"], IMAGES, numbers))
     with pytest.raises(ValueError, match=r"Config\.fill must be exact in dtype uint8; got"):
         apply_batch(config, init_state(config, key), {"image": IMAGES.astype(np.uint8)})
-
-
-# Where.
 
 
 @pytest.mark.parametrize("fill", ["mean", "noise"])
@@ -308,9 +302,6 @@ def test_it_is_read_from_nested_dicts_as_it_came_in():
     out = apply(config, data, {}, {})[0]["views"]
     assert out["rgb"].sum() == 4
     assert out["blurred"].sum() == 0  # dropped as an auxiliary field
-
-
-# What is refused, by name.
 
 
 @pytest.mark.parametrize(

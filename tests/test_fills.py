@@ -89,9 +89,6 @@ def test_a_fill_past_the_range_of_a_floating_point_dtype_is_refused(dtype, large
         assert str(refused.value) == text
 
 
-# Clipping.
-
-
 def clip(array, bounds):
     return clip_to_range(array, bounds, "Config.clip_range")
 
@@ -177,18 +174,6 @@ def test_complex_numbers_have_no_order():
         clip(jnp.ones(2, jnp.complex64), (0, 1))
     text = "Config.clip_range must be None for dtype complex64, which has no order; got (0, 1)."
     assert str(refused.value) == text
-
-
-# Of each way to select: by words of four, two and one bytes, and of what has no word.
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8", "bool"])
-def test_compiled_and_eager_agree_bit_for_bit(dtype):
-    array = jnp.asarray((np.arange(24).reshape(2, 3, 4) - 5).astype(jnp.dtype(dtype)))
-    mask = jnp.asarray(np.arange(24).reshape(2, 3, 4) % 3 > 0)
-
-    def both(x):
-        return clip(fill(x, 1, mask, fill_dropped), (0.25, 11.5))
-
-    np.testing.assert_array_equal(np.asarray(jax.jit(both)(array)), np.asarray(both(array)))
 
 
 def test_sixty_four_bits_are_exact_where_they_are_switched_on():

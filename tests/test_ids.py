@@ -181,9 +181,6 @@ def test_a_layer_refuses_keys_that_are_not_one_for_each_record(key):
         dropout(jax.random.split(key), IMAGES)
 
 
-# Padding.
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -218,9 +215,6 @@ def test_ids_and_padding_stay_with_their_records():
     assert Batch.from_parts({"image": IMAGES}).record_ids is None
 
 
-# Devices.
-
-
 def mesh_of(kind=jax.sharding.AxisType.Auto):
     return jax.make_mesh((4,), ("data",), axis_types=(kind,), devices=jax.devices()[:4])
 
@@ -251,8 +245,6 @@ def test_shards_that_share_their_ids_are_refused(key):
     with pytest.raises(ValueError, match=text):
         mapped(init_state(config, key), IMAGES, np.zeros(1, np.uint32))
 
-
-# What is refused.
 
 IS = "record_ids must be integers of up to 64 bits; got an "
 REFUSED = [

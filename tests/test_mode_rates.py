@@ -119,8 +119,6 @@ def test_records_and_axes_are_drawn_independently():
     assert_counts(following, RECORDS // 2, 1 / 4)
 
 
-# Exactly.
-
 EVENLY = jnp.asarray((np.arange(2**16) + 0.5) * 2**16, jnp.uint32)  # over all words
 
 
@@ -143,15 +141,6 @@ def test_boxes_cover_what_the_table_says_over_all_positions(border, count):
         assert table == pytest.approx(np.mean(unions), abs=1e-12)
         several = box_fractions(np.array([sides]), spatial, (1, 2), border)[0]
         assert several[count - 1] == pytest.approx(table, abs=1e-12)
-
-
-def test_many_boxes_cover_as_much_as_inclusion_and_exclusion_says():
-    # On one axis a position that a share p of the starts covers is missed by all with (1 - p)^n.
-    for side in (1, 5, 16, 20):
-        covers = np.mean(list(intervals(20, side, "inside")), axis=0)
-        expected = np.mean(1 - (1 - covers) ** 64)
-        table = box_fractions(np.array([[side]]), (20,), 64, "inside")[0]
-        assert table == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("border", ["inside", "clip"])
@@ -195,16 +184,6 @@ def test_on_a_long_axis_the_two_nearest_sizes_are_drawn_and_their_mean_is_the_ra
         assert np.abs(drawn - nearest).max() < 1.03
         assert len(set(drawn.ravel())) <= 2
         assert drawn.mean() == pytest.approx(nearest, abs=2**-15 + size / GRID)
-
-
-def test_boxes_of_many_aspect_ratios_are_of_the_nearest_sizes():
-    size, rate, ratio = 800, 1 / 64, (0.5, 2)
-    masks = draw_masks(Box(aspect_ratio=ratio), (size, size, 1), KEYS[:32], rate)
-    steps = ratio[0] * (ratio[1] / ratio[0]) ** ((np.arange(64) + 0.5) / 64)
-    ideal = np.sqrt(rate) * size * np.stack([steps**0.5, steps**-0.5])
-    for mask in ~np.asarray(masks)[..., 0]:
-        sides = np.array([mask.any(axis=1).sum(), mask.any(axis=0).sum()])
-        assert np.abs(sides[:, None] - ideal).max(axis=0).min() < 1
 
 
 # (mode, batch), at rates that are traced. Of more boxes the table is as large.

@@ -14,20 +14,7 @@ from hypothesis import find
 
 import dropax
 from cases import CLASSES, MODES
-from dropax import (
-    Band,
-    Block,
-    Blocks,
-    Box,
-    Channel,
-    Grid,
-    Mode,
-    OneOf,
-    Patch,
-    Pixel,
-    Record,
-    modes,
-)
+from dropax import Band, Block, Blocks, Box, Channel, Grid, Mode, OneOf, Patch, Pixel, Record, modes
 from dropax.modes import as_mode
 from dropax.testing import modes as drawn_modes
 
@@ -67,10 +54,7 @@ EVERY = [Pixel(), Pixel(per_channel=False), Channel(), Channel(min_kept=1)]
 draw = jax.jit(lambda mode, key, rate: mode.sample(key, (4, 3), rate), static_argnums=0)
 
 
-@pytest.mark.parametrize(
-    "min_kept",
-    range(4),
-)
+@pytest.mark.parametrize("min_kept", range(4))
 def test_at_least_so_many_channels_are_kept_those_nearest_to_being_kept(min_kept):
     changed = 0
     for seed in range(12):
@@ -158,9 +142,6 @@ def test_modes_are_frozen_and_compare_and_hash_by_value(mode):
         setattr(mode, name, 5)
 
 
-# Modes.
-
-
 def test_the_defaults_are_the_documented_ones():
     assert Pixel() == Pixel(per_channel=True)
     assert Channel() == Channel(min_kept=0, exact=False, groups=None)
@@ -213,12 +194,11 @@ def test_a_new_mode_is_one_row_of_the_table(key, monkeypatch):
     find(drawn_modes(names=["corner"]), lambda mode: mode == Corner())
 
 
-@dataclasses.dataclass
-class Thawed(Corner.__mro__[1]):
+class Thawed:
     """Not frozen, so it has no hash."""
 
-    def sample(self, key, element_shape, rate):
-        raise NotImplementedError
+    __hash__ = None
+    sample = Corner.sample
 
     def __repr__(self):
         return "Thawed()"

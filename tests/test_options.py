@@ -30,9 +30,6 @@ def params_of(config, key, shape=SHAPE):
     return generate_random_params(config, key, {"image": shape})
 
 
-# Rates.
-
-
 def test_each_record_draws_its_rate_from_the_range(key):
     config = config_of("pixel", dropout_rate=(0.2, 0.6))
     params = params_of(config, key, (4096, 4, 4, 3))
@@ -43,9 +40,6 @@ def test_each_record_draws_its_rate_from_the_range(key):
     fractions = 1 - np.asarray(params["keep_mask"]).reshape(4096, -1).mean(axis=1)
     assert_counts(fractions.sum(), 4096, 0.4)
     assert np.corrcoef(rates, fractions)[0, 1] > 0.5
-
-
-# Records left alone.
 
 
 @pytest.mark.parametrize(("mode", "strategy"), [("pixel", "vmap"), ("channel", "scan")])
@@ -94,9 +88,6 @@ def test_auxiliary_fields_of_a_record_left_alone_stay_too(key):
     np.testing.assert_array_equal((np.asarray(out["map"]) == 1).all(axis=(1, 2)), alone)
 
 
-# One mask for a batch.
-
-
 @pytest.mark.parametrize(
     ("mode", "strategy"), [("pixel", "scan"), ("channel", "vmap"), ("block", "scan")]
 )
@@ -111,9 +102,6 @@ def test_a_shared_mask_is_that_of_the_first_record(mode, strategy, key):
     kept = drop(shared, key, {"image": image_of(SHAPE)})[0]["kept"]
     first = first[:, None, None] if mode == "channel" else first
     np.testing.assert_array_equal(kept, np.broadcast_to(first, SHAPE))
-
-
-# Rescaling.
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -173,8 +161,6 @@ def test_an_auxiliary_fill_that_a_field_cannot_hold_is_refused(key):
     with pytest.raises(ValueError, match=text):
         drop(config, key, data)
 
-
-# What is needed must be there.
 
 MISSING = [
     (

@@ -269,11 +269,7 @@ def test_a_traced_or_mapped_rate_has_no_plain_form():
 
 BROKEN = [
     ([], TypeError, "values must be a dict as to_dict returns it; got []."),
-    (
-        {"field_key": "a", "rate": 1},
-        ValueError,
-        "values: a field must be one of 'cacheable', ",
-    ),
+    ({"field_key": "a", "rate": 1}, ValueError, "values: a field must be one of 'cacheable', "),
 ]
 
 

@@ -42,9 +42,6 @@ def plain(state):
     return [(np.asarray(x).dtype, np.asarray(x).tolist()) for x in leaves], structure
 
 
-# Counting.
-
-
 def counted(state, applied, skipped):
     for size, active in ((applied, True), (skipped, False)):
         state = count_records(state, size, active, None, frozenset())
@@ -74,9 +71,6 @@ def test_each_step_has_its_key_and_the_last_is_followed_by_the_first():
         state = state.advance()
     assert int(state.step) == 3
     assert int(state_at(step=WORD - 1).advance().step) == 0
-
-
-# The tree.
 
 
 def test_a_new_state_has_drawn_and_counted_nothing():
@@ -119,9 +113,6 @@ def test_a_copied_tree_shares_no_array_and_no_container_and_keeps_all_else():
     assert (copied["c"], copied["d"], copied["e"]) == ("text", np.float32, None)
 
 
-# Shown.
-
-
 @implementations
 def test_a_state_is_shown_by_what_it_holds(impl):
     state = state_at(3, WORD + 5, 7, {"mean": jnp.ones(2)}, impl)
@@ -152,9 +143,6 @@ def test_a_state_can_be_shown_whatever_its_leaves_while_it_is_traced_and_after_i
     assert SHAPES in seen[0]
     jax.tree.map(lambda x: x.delete(), state)
     assert "OperatorState(" in repr(state)
-
-
-# Saved and restored.
 
 
 def through_npz(saved):

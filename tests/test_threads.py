@@ -57,15 +57,9 @@ def test_no_draw_of_a_shared_operator_is_repeated_and_no_count_lost():
     assert as_multiset(together) == as_multiset(one_by_one)
     assert operator.get_operation_stats()["applied_count"] == THREADS * CALLS * SIZE
     assert repr(operator) == repr(alone)
-
-
-@often
-def test_no_draw_of_apply_is_repeated():
-    operator = DropoutOperator(config_of("pixel"), rngs=0)
-    element = {"image": BATCH["image"][0]}
+    element, first = {"image": BATCH["image"][0]}, int(operator.state.step)
     drawn = from_threads(lambda: operator.apply(element, {}, {})[0]["image"])
-    assert len(set(as_multiset(drawn))) == THREADS * CALLS
-    assert int(operator.state.step) == THREADS * CALLS
+    assert len(set(as_multiset(drawn))) == THREADS * CALLS == int(operator.state.step) - first
 
 
 @often

@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType
 
 from cases import assert_refused, collectives
-from dropax import (
-    Tokens,
-    gather_tokens,
-    keep_tokens,
-    patch_mask,
-    scatter_tokens,
-)
+from dropax import Tokens, gather_tokens, keep_tokens, patch_mask, scatter_tokens
 
 
 def slow_ids(mask, count):
@@ -28,9 +22,6 @@ def slow_ids(mask, count):
 
 # Of a mask that cannot be looked at, what is missing is made up.
 ANY_TOKENS = jax.jit(keep_tokens, static_argnums=1)
-
-
-# Ids.
 
 
 @settings(max_examples=25)
@@ -90,9 +81,6 @@ def test_jit_and_vmap_change_nothing(rng):
         jax.tree.map(np.testing.assert_array_equal, eager, other)
 
 
-# Patches.
-
-
 @pytest.mark.parametrize(("shape", "size"), [((4, 6), 2), ((4, 6), (2, 3)), ((2, 4, 6), (1, 2, 3))])
 def test_a_patch_is_kept_if_all_of_it_is(shape, size, rng):
     sizes = size if isinstance(size, tuple) else (size, size)
@@ -113,9 +101,6 @@ def test_channels_may_be_anywhere_or_missing(rng):
     np.testing.assert_array_equal(patch_mask(np.moveaxis(mask, -1, 1), 2, channel_axis=1), expected)
     np.testing.assert_array_equal(patch_mask(mask.all(-1), 2, channel_axis=None), expected)
     assert patch_mask(mask[:0], 2).shape == (0, 6)
-
-
-# Tokens out and back.
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8", "bool"])
@@ -189,8 +174,6 @@ def test_a_sharded_batch_needs_no_collectives_gradients_included(kind):
     for sharding in jax.tree.leaves(compiled.output_shardings):
         assert sharding.spec[0] == "x"
 
-
-# What is refused, by name.
 
 MASK = np.ones((3, 9), bool)
 TOKENS = keep_tokens(MASK, 4)

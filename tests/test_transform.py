@@ -9,15 +9,7 @@ import pytest
 
 import dropax
 from cases import MODES, SHAPE, assert_refused, config_of, image_of
-from dropax import (
-    Batch,
-    Element,
-    Pixel,
-    apply,
-    apply_batch,
-    generate_random_params,
-    init_state,
-)
+from dropax import Batch, Element, Pixel, apply, apply_batch, generate_random_params, init_state
 
 
 def dropped(config, image, mask, **fields):

@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.sharding import AxisType
 
-from cases import MODES, SHAPE, assert_refused, collectives, config_of, image_of
+from cases import MODES, SHAPE, assert_refused, config_of, image_of
 from dropax import (
     FromField,
     Pixel,
     apply,
     apply_batch,
     box_mask,
-    generate_random_params,
     init_state,
     length_mask,
 )
@@ -86,9 +84,6 @@ def test_nan_and_infinity_stay_where_nothing_may_drop_and_gradients_are_finite()
     assert not gradient[:, 2:].any()
 
 
-# Its forms.
-
-
 @pytest.mark.parametrize(
     ("shape", "axis", "of_where"),
     [
@@ -125,47 +120,6 @@ def test_zero_spares_and_all_else_does_not_whatever_the_dtype(dtype):
     config = config_of("pixel", where_key="where", stochastic=False, dropout_rate=1.0)
     data = {"image": jnp.ones(3), "where": values}
     assert (apply(config, data, {}, {})[0]["image"] == 0).tolist() == expected
-
-
-# The ways in.
-
-
-RESCALED = config_of("pixel", where_key="may.drop", mask_key="kept", rescale=True)
-
-
-def test_one_element_drops_as_its_record_of_a_batch():
-    config, expected = RESCALED, dropped(RESCALED)
-    key = jax.random.fold_in(STATE.key, STATE.step)
-    params = generate_random_params(config, key, {"image": SHAPE})
-    for at in range(2):
-        one = {name: part[at] for name, part in BATCH.items() if name != "may"}
-        one["may"] = {"drop": WHERE[at]}
-        out, _, _ = apply(config, one, {}, {}, {"keep_mask": params["keep_mask"][at]})
-        np.testing.assert_allclose(out["image"], expected["image"][at], rtol=1e-6)
-        np.testing.assert_array_equal(out["kept"], expected["kept"][at])
-
-
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
-def test_a_sharded_batch_is_its_devices_own_work(kind, rng):
-    config = config_of("pixel", where_key="where", mask_key="kept", fill=FromField("other"))
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
-    by_record = jax.NamedSharding(mesh, jax.P("x"))
-    batch = {
-        "image": image_of((40, 6, 5, 3)),
-        "where": rng.random((40, 6, 5)) < 0.5,
-        "other": np.full((40, 1, 1, 3), -1, np.float32),
-    }
-    step = jax.jit(lambda state, batch: apply_batch(config, state, batch)[0])
-    expected = dropped(config, batch)
-    laid = jax.device_put(batch, by_record)
-    compiled = step.lower(STATE, laid).compile()
-    assert collectives(compiled) == []
-    found = compiled(STATE, laid)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert all(leaf.sharding.spec[0] == "x" for leaf in found.values())
-
-
-# What is refused, by name.
 
 
 @pytest.mark.parametrize(

@@ -88,11 +88,6 @@ def test_the_operator_takes_nnx_rngs_as_they_are():
     assert (other.state.key != operator.state.key).all()
 
 
-def test_an_unknown_stream_falls_back_to_the_default_one_of_nnx():
-    operator = dropax.DropoutOperator(CONFIG, rngs=nnx.Rngs(7))
-    assert (operator.state.key == nnx.Rngs(7)()).all()
-
-
 def test_a_key_drawn_inside_nnx_jit_advances_the_stream(key):
     images = make_batch(key)["image"]
 
@@ -146,9 +141,3 @@ def test_an_operator_held_by_a_module_goes_on_after_nnx_jit(key):
     for number in range(3):
         np.testing.assert_array_equal(run(holder, batch)["image"], twin(batch)["image"])
         assert int(holder.operator.state.step) == number + 1
-
-
-def test_a_closure_under_nnx_jit_is_refused():
-    operator = dropax.DropoutOperator(CONFIG, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="it would draw the same mask in every run"):
-        nnx.jit(lambda batch: operator(batch))({"image": jnp.ones((2, 4, 4, 3))})

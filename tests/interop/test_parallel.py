@@ -20,8 +20,7 @@ EPOCH = np.uint32(0)
 MESH = jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
 pytestmark = pytest.mark.skipif(
-    jax.device_count() < DEVICES,
-    reason="needs XLA_FLAGS=--xla_force_host_platform_device_count=4",
+    jax.device_count() < DEVICES, reason="needs XLA_FLAGS=--xla_force_host_platform_device_count=4"
 )
 
 
@@ -57,9 +56,7 @@ def assert_same(got, expected):
 def test_jit_with_shardings(state, expected):
     rows, all_of_it = jax.NamedSharding(MESH, jax.P("data")), jax.NamedSharding(MESH, jax.P())
     step = jax.jit(
-        drop,
-        in_shardings=(all_of_it, rows, rows, all_of_it),
-        out_shardings=(rows, all_of_it),
+        drop, in_shardings=(all_of_it, rows, rows, all_of_it), out_shardings=(rows, all_of_it)
     )
     assert_same(run(step, state), expected)
 
