@@ -201,7 +201,8 @@ _OPEN: dict[str, tuple[Any, Any]] = {
 def _understood(name: str, value: Any, owner: str, types: Mapping[str, type] = {}) -> Any:
     """Returns the object that a field's text says; a name stays a name."""
     read, names = _OPEN[name]
-    return value if isinstance(value, str) and value in names else read(value, owner, types)
+    is_name = isinstance(value, str) and value.strip() in names
+    return value.strip() if is_name else read(value, owner, types)
 
 
 def checked_rate(rate: Any, owner: str) -> Any:
@@ -215,7 +216,9 @@ def checked_rate(rate: Any, owner: str) -> Any:
     ):
         return rate
     if not is_number(rate):
-        raise TypeError(must(owner, "be a number or a real scalar array", rate))
+        cure = "To give each record its own, map over them with jax.vmap, or pass (low, high)."
+        cure = cure if getattr(rate, "shape", ()) else ""
+        raise TypeError(must(owner, "be a number or a real scalar array", rate, cure))
     if not 0.0 <= rate <= 1.0:  # NaN fails the comparison too
         raise ValueError(must(owner, "be in [0.0, 1.0]", rate))
     return float(rate)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.kit.errors import is_number, must, require_by_value, require_kind
+from dropax.kit.errors import is_number, must, require_by_value, require_choice, require_kind
 from dropax.kit.keys import as_key
 from dropax.kit.serialization import plain, read_text, static_number
 from dropax.kit.trees import broadcast_rank
@@ -207,12 +207,23 @@ def as_fill(fill: Any, owner: str, types: Mapping[str, type] = {}, *, each: str 
     if not callable(getattr(type(fill), "fill", None)):
         raise TypeError(must(owner, "be a number, or a fill's name or object such as Mean()", fill))
     require_by_value(owner, fill)
+    for name in needs_of(fill):
+        require_choice(f"{owner}.needs: a name", name, _NEEDS)
+    if "values" in needs_of(fill):
+        constraint = "be a field's name if needs has 'values'"
+        field = getattr(fill, "field", None)
+        if not isinstance(field, str) or not field:
+            raise TypeError(must(f"{owner}.field", constraint, field))
     return fill
+
+
+_NEEDS = ("key", "channel_axis", "where", "stats", "values")
 
 
 def needs_of(fill: Any) -> tuple[str, ...]:
     """Returns what else than the image a fill asks for: see `Fill`; nothing if it is a number."""
-    return getattr(fill, "needs", ())
+    needs = getattr(fill, "needs", ())
+    return (needs,) if isinstance(needs, str) else tuple(needs)
 
 
 def fit_values(values: Any, image: jax.Array, owner: str) -> jax.Array:

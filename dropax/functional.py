@@ -10,6 +10,7 @@ import math
 from typing import Any, NoReturn
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -23,9 +24,10 @@ from dropax.kit.errors import is_array, must, names, require_kind, require_whole
 from dropax.kit.fields import get_field, remove_field, set_field
 from dropax.kit.keys import as_key, as_keys, batch_keys, refuse_shared_key
 from dropax.kit.meshes import call_over_mesh, explicit_mesh
+from dropax.kit.serialization import plain
 from dropax.kit.state import OperatorState
 from dropax.layout import ChannelAxis, Layout
-from dropax.modes import Channel, Mode
+from dropax.modes import Channel, Inverted, Mode, OneOf, Record, Shared
 from dropax.sampling import is_active, sample_constant, sample_record
 
 
@@ -71,13 +73,16 @@ def generate_random_params(
     require_kind("generate_random_params.data_shapes", data_shapes, dict, "a dict of shapes")
     shape = get_field(data_shapes, config.field_key)
     name = f"generate_random_params.data_shapes[{config.field_key!r}]"
-    sizes = shape if isinstance(shape, tuple | list) else [None]
-    if not all(isinstance(size, int | np.integer) for size in sizes):
+    sizes = plain(shape)
+    is_shape = isinstance(sizes, tuple) and all(
+        isinstance(size, int) or jax.export.is_symbolic_dim(size) for size in sizes
+    )
+    if not is_shape:
         raise TypeError(must(name, "be a shape", shape))
-    if not shape:
+    if not sizes:
         raise ValueError(must(name, "have a leading batch axis", shape))
     key = as_keys(key, "generate_random_params.key")
-    return _sample_batch(config, key, shape[0], tuple(shape[1:]))
+    return _sample_batch(config, key, sizes[0], sizes[1:])
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
@@ -251,15 +256,17 @@ def dropout(
       rescale: whether kept values are divided by the kept fraction that is expected.
       clip_range: lowest and highest value of the result, or None.
       channel_axis: as in `DropoutOperatorConfig`, of an element.
-      element_ndim: how many axes an element has: 3 for (H, W, C), 4 for (T, H, W, C).
+      element_ndim: how many axes an element has: 3 for (H, W, C), 4 for (T, H, W, C), 2 for tokens
+        (N, C) or spectrograms, 1 for features (C,).
 
     Returns:
       An array of the same shape and dtype.
 
     Raises:
       TypeError: if an argument is of the wrong type.
-      ValueError: if an argument is out of range or does not fit the dtype or the element, or the
-        images vary over a manual axis (`shard_map`) that the key does not vary over.
+      ValueError: if an argument is out of range or does not fit the dtype or the element, whole
+        records are to drop ("record") and there is no batch axis, or the images vary over a manual
+        axis (`shard_map`) that the key does not vary over.
 
     Example:
       >>> images = jnp.ones((8, 32, 32, 3), jnp.uint8)
@@ -269,8 +276,9 @@ def dropout(
     if {"values", "stats"} & set(needs_of(as_fill(fill, "dropout.fill"))):
         cure = "Bare arrays have no other fields and no statistics: call apply_batch on a dict."
         raise TypeError(must("dropout.fill", "be computed from the image", fill, cure))
+    element_ndim = plain(element_ndim)
     require_whole("dropout.element_ndim", element_ndim, 0)
-    images = as_numbers(images, "dropout.images")
+    array = as_numbers(images, "dropout.images")
     key = as_keys(key, "dropout.key")
     try:
         config = DropoutOperatorConfig(
@@ -283,7 +291,12 @@ def dropout(
             rescale=rescale,
             channel_axis=channel_axis,
         )
-        dropped: jax.Array = drop_images(config, key, images, element_ndim).image
+        if _drops_records(config.mode_object) and array.ndim <= element_ndim:
+            constraint = f"have a batch axis before the {element_ndim} axes of a record"
+            batch = f"element_ndim={array.ndim - 1} if the first axis is the batch, "
+            cure = f"Pass {batch if array.ndim else ''}images[None] if this is one record."
+            raise ValueError(must("dropout.images", constraint, array, cure))
+        dropped: jax.Array = drop_images(config, key, array, element_ndim).image
     except (TypeError, ValueError) as error:
         # The caller wrote no config.
         named = str(error).replace(f"{DropoutOperatorConfig.__name__}.dropout_rate", "dropout.rate")
@@ -421,6 +434,15 @@ def fit_mask(
 
 def _refuse_config(function: str, config: Any) -> NoReturn:
     raise TypeError(must(f"{function}.config", "be a DropoutOperatorConfig", config))
+
+
+def _drops_records(mode: Mode) -> bool:
+    """Says whether a mode, or one that it is made of, drops whole records."""
+    if isinstance(mode, OneOf):
+        return any(map(_drops_records, mode.modes))
+    if isinstance(mode, Shared | Inverted):
+        return _drops_records(mode.mode)
+    return isinstance(mode, Record)
 
 
 def _is_channel_mode(config: DropoutOperatorConfig) -> bool:

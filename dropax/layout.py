@@ -56,7 +56,7 @@ class Layout:
     def channel_axis_of(self, field: jax.Array) -> int | None:
         """Returns the channel axis of a field that drops with the element; None if it has none."""
         rank = len(self.spatial_axes)
-        if field.ndim == rank:
+        if field.ndim != rank + 1:
             return None
         return rank if self.channel_axis is None else self.channel_axis
 
@@ -70,8 +70,8 @@ class Layout:
             channels = self.channel_last_shape[-1]
             if mask.shape != (channels,):
                 raise ValueError(must(name, f"have shape ({channels},), one per channel", mask))
-            return self.place(mask)
-        return broadcast_rank(mask, self.shape, name)
+            return self.place(jnp.asarray(mask).astype(jnp.bool_))
+        return broadcast_rank(mask, self.shape, name).astype(jnp.bool_)
 
     def fit_where(self, where: jax.Array, name: str) -> jax.Array:
         """Returns the field of a where_key as bools with the element's axes.
@@ -86,7 +86,7 @@ class Layout:
             constraint = f"have the image's spatial axes {self.channel_last_shape[:-1]}"
             constraint += "" if self.channel_axis is None else ", with or without its channel axis"
             raise ValueError(must(f"{name}, the where_key,", constraint, where))
-        return spread
+        return spread.astype(jnp.bool_)
 
     def follow(
         self, mask: jax.Array, shape: tuple[int, ...], name: str, cure: str = ""
@@ -100,6 +100,8 @@ class Layout:
         """
         if tuple(shape) == self.shape:
             return mask
+        if mask.size == 1:  # the record drops as a whole, whatever its fields are
+            return mask.reshape((1,) * len(shape))
         axis, rank = self.channel_axis, len(self.spatial_axes)
         other = tuple(shape)
         at = rank if axis is None else axis

@@ -5,6 +5,7 @@ stores the state that comes back.
 """
 
 import logging
+import warnings
 from typing import Any
 
 import jax
@@ -110,9 +111,24 @@ class DropoutOperator(ModalityOperator):
         constant = None
         if not self.stochastic:
             constant = lambda fields: self._constant(fields.image.shape[1:])  # noqa: E731
-        return functional.ENGINE.apply_batch(
+        out, state = functional.ENGINE.apply_batch(
             self.config, self._state, batch, record_ids, epoch, stats, constant
         )
+        if not self.stochastic and self.rngs is not None and not self.config.share_mask:
+            self._warn_of_one_pattern(out)
+        return out, state
+
+    def _warn_of_one_pattern(self, batch: Any) -> None:
+        """Warns, once, that the `rngs` given draw nothing, if there are several records."""
+        leaves = jax.tree.leaves(batch)
+        if leaves and leaves[0].shape[0] != 1 and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                "a deterministic operator was given rngs and drops the same pattern from every "
+                "record of a batch. Pass stochastic=True to its config to draw for each, or "
+                "rngs=None to the operator if one pattern is meant.",
+                stacklevel=5,
+            )
 
     def _constant(self, element_shape: tuple[int, ...]) -> dict[str, Any] | None:
         """Returns the fixed pattern, drawn once for each shape if the operator is cacheable."""

@@ -23,7 +23,7 @@ import numpy as np
 from dropax.chaining import Chain, chain
 from dropax.config import DropoutOperatorConfig, checked_rate, checked_rates
 from dropax.kit.errors import is_number, must, require_kind, require_number, require_whole
-from dropax.kit.serialization import plain
+from dropax.kit.serialization import plain, takes_plain
 from dropax.modes import Band, Block, Blocks, Box, Grid, Patch, Record, Shared, as_mode
 from dropax.modes.base import require_aspect_ratio, require_sizes, spatial_shape
 from dropax.modes.calibration import Border, box_fractions, largest_side
@@ -32,6 +32,7 @@ from dropax.modes.rectangles import require_count
 Sizes = int | tuple[int, ...]
 
 
+@takes_plain
 def cutout(
     field_key: str,
     *,
@@ -69,6 +70,7 @@ def cutout(
     return _config(field_key, rate, Box(count=holes, border="clip"), options)
 
 
+@takes_plain
 def random_erasing(
     field_key: str,
     *,
@@ -101,6 +103,7 @@ def random_erasing(
     return _config(field_key, scale, Box(aspect_ratio=ratio), options)
 
 
+@takes_plain
 def coarse_dropout(
     field_key: str,
     *,
@@ -171,6 +174,7 @@ def coarse_dropout(
     return _config(field_key, (rate - reach, rate + reach) if reach else rate, mode, options)
 
 
+@takes_plain
 def gridmask(
     field_key: str,
     *,
@@ -208,6 +212,7 @@ def gridmask(
     return _config(field_key, (1 - ratio) ** 2, Grid(unit=unit, rotate=rotate), options)
 
 
+@takes_plain
 def dropblock(
     field_key: str,
     *,
@@ -238,6 +243,7 @@ def dropblock(
     return _config(field_key, rate, Block(size=block_size), {"rescale": True, **options})
 
 
+@takes_plain
 def mae(
     field_key: str,
     *,
@@ -266,6 +272,7 @@ def mae(
     return _config(field_key, rate, Patch(size=patch_size, exact=True), options)
 
 
+@takes_plain
 def simmim(
     field_key: str, *, rate: Any = 0.6, patch_size: Sizes = 32, **options: Any
 ) -> DropoutOperatorConfig:
@@ -290,6 +297,7 @@ def simmim(
     return _config(field_key, rate, Patch(size=patch_size, exact=True), options)
 
 
+@takes_plain
 def beit(
     field_key: str,
     *,
@@ -326,6 +334,7 @@ def beit(
     return _config(field_key, rate, mode, options)
 
 
+@takes_plain
 def videomae(
     field_key: str,
     *,
@@ -354,6 +363,7 @@ def videomae(
     return _config(field_key, rate, Shared(Patch(size=patch_size, exact=True), axes=0), options)
 
 
+@takes_plain
 def drop_path(field_key: str, *, rate: Any = 0.1, **options: Any) -> DropoutOperatorConfig:
     """DropPath: whole records of a residual branch, the others divided by what is kept.
 
@@ -375,6 +385,7 @@ def drop_path(field_key: str, *, rate: Any = 0.1, **options: Any) -> DropoutOper
     return _config(field_key, rate, Record(), {"rescale": True, **options})
 
 
+@takes_plain
 def spec_augment(
     field_key: str,
     *,
@@ -401,7 +412,7 @@ def spec_augment(
       field_key: the field of the spectrogram, (time, frequency) or (time, frequency, channels).
       spectrogram_shape: its size, (frames, bins).
       freq_mask_count: how many bands of frequency, 0 to 64.
-      freq_mask_max_bins: largest width of one, in bins.
+      freq_mask_max_bins: largest width of one, in bins; that of all of them if there are fewer.
       time_mask_count: how many bands of time, 0 to 64.
       time_mask_max_frames: largest width of one, in frames.
       time_mask_max_share: no band of time is wider than this part of all frames, in [0, 1].
@@ -415,7 +426,7 @@ def spec_augment(
 
     Raises:
       TypeError: if an argument is of the wrong type.
-      ValueError: if an argument is out of range.
+      ValueError: if an argument is out of range, or a band of time may take all frames.
 
     Example:
       >>> import jax
@@ -443,6 +454,13 @@ def spec_augment(
     widest = min(freq_mask_max_bins, bins) / bins
     bands = [(Band(axis=1 - time_axis), widest)] * freq_mask_count
     widest = min(min(time_mask_max_frames, frames) / frames, time_mask_max_share)
+    if widest == 1 and time_mask_count:
+        constraint = f"be below the {frames} frames of axis {time_axis}, or all of them may drop"
+        cure = (
+            f"Pass time_axis={1 - time_axis} if the other axis is time, or a time_mask_max_share."
+        )
+        value = time_mask_max_frames
+        raise ValueError(must(f"{owner}.time_mask_max_frames", constraint, value, cure))
     bands += [(Band(axis=time_axis), widest)] * time_mask_count
     configs = []
     for number, (band, widest) in enumerate(bands, 1):
@@ -463,6 +481,7 @@ PRESETS = {
 }
 
 
+@takes_plain
 def rate_for_side(
     mode: Any, side: int | tuple[int, int], element_shape: tuple[int, ...]
 ) -> float | tuple[float, float]:

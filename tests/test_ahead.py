@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropax
 from cases import MODES, SHAPE, config_of, image_of
-from dropax import Batch, apply_batch, init_state
+from dropax import Batch, apply, apply_batch, generate_random_params, init_state
 
 ROOT = pathlib.Path(__file__).parents[1]
 IMAGES = image_of(SHAPE)
@@ -83,6 +84,44 @@ def test_an_exported_step_takes_batches_of_any_size(mode, sizes, key):
         expected, expected_after = apply_batch(config, state, batch)
         chex.assert_trees_all_equal(out, expected)
         assert str(after) == str(expected_after)
+
+
+CONFIG = config_of(MODES["channel, one kept"], fill="noise", dropout_rate=(0.2, 0.6))
+KEPT = {"keep_mask": np.ones(IMAGES.shape[1:], bool), "rate": 0.5, "fill_key": jax.random.key(1)}
+
+
+@pytest.mark.parametrize(
+    ("call", "like"),
+    [
+        (lambda x: dropax.dropout(jax.random.key(0), x, rate=0.5), IMAGES),
+        (
+            lambda x: generate_random_params(CONFIG, jax.random.key(0), {"image": x.shape})[
+                "keep_mask"
+            ],
+            IMAGES,
+        ),
+        (lambda x: jax.vmap(lambda x: apply(CONFIG, {"image": x}, {}, {}, KEPT)[0])(x), IMAGES),
+        (lambda x: dropax.box_mask(x, (6, 5)), np.ones((4, 2, 4), np.float32)),
+        (lambda x: dropax.length_mask(x, 5), np.arange(4)),
+        (lambda x: dropax.dropped_fraction(x), np.ones((4, 6, 5, 3), bool)),
+        (lambda x: dropax.visible_fraction(x, jnp.ones((*x.shape[:1], 2, 4))), IMAGES > 3),
+        (lambda x: dropax.visible_points(x, jnp.ones((*x.shape[:1], 2, 2))), IMAGES > 3),
+        (lambda x: dropax.patch_mask(x, 1), IMAGES > 3),
+        (lambda x: dropax.keep_tokens(x, 2), IMAGES[:, :, 0, 0] > 3),
+        (lambda x: dropax.gather_tokens(x, jnp.ones((*x.shape[:2], 1), int)), IMAGES),
+        (
+            lambda x: dropax.scatter_tokens(x, dropax.keep_tokens(x[..., 0] > -9, 3), 0),
+            IMAGES[:, :3, 0],
+        ),
+    ],
+)
+def test_what_is_public_exports_with_a_batch_of_any_size(call, like):
+    pytest.importorskip("flatbuffers")
+    shape = (*jax.export.symbolic_shape("batch"), *like.shape[1:])
+    exported = jax.export.export(jax.jit(call))(jax.ShapeDtypeStruct(shape, like.dtype))
+    for size in (2, 4):
+        x = jnp.asarray(like)[:size]
+        chex.assert_trees_all_close(exported.call(x), call(x))
 
 
 def test_only_the_batch_axis_of_an_exported_step_may_be_symbolic(key):

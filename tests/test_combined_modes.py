@@ -50,6 +50,19 @@ def test_one_of_drops_what_the_mode_that_is_drawn_drops():
         assert_counts(same[number, clear].sum(), clear.sum(), share)
 
 
+@pytest.mark.parametrize("weights", [(1, 0), (1, 0, 0)])
+def test_a_mode_of_weight_zero_is_never_drawn(weights):
+    # Not even of the highest word, which is above every bound.
+    modes = ("pixel", *[Channel(min_kept=3)] * (len(weights) - 1))
+    words = jnp.full((), 2**32 - 1, jnp.uint32)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("dropax.modes.one_of.sample_words", lambda *_: words)
+        jax.clear_caches()
+        assert not OneOf(modes, weights).sample(jax.random.key(0), SHAPE, 1.0).any()
+    jax.clear_caches()
+    assert OneOf(modes, weights).expected_dropped_fraction(SHAPE, 0.5) == 0.5
+
+
 def test_modes_without_weights_are_equally_likely():
     mode = OneOf((Record(), Channel(min_kept=3), Channel(min_kept=2)))
     dropped = (~kept(mode, 1.0)).sum(axis=(1, 2, 3))  # channels
@@ -168,7 +181,8 @@ WRONG = [
         for weights, error, text in (
             (1, TypeError, " must be a tuple of numbers or None; got 1."),
             ((1,), ValueError, " must have one number for each of 2 modes; got (1,)."),
-            ((1, 0), ValueError, "[1] must be above 0, and at most 1e9; got 0."),
+            ((1, -1), ValueError, "[1] must be from 0 to 1e9; got -1."),
+            ((0, 0.0), ValueError, " must not all be 0; got (0, 0.0)."),
             ((float("inf"), 1), ValueError, "[0] must be finite; got inf."),
             (("1", 1), TypeError, "[0] must be a number; got '1'."),
         )

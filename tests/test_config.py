@@ -74,6 +74,8 @@ def test_a_stream_must_have_a_name_and_statistics_one_source():
     assert str(refused.value) == text
 
 
+SEVERAL = "an array of shape (2,) and dtype "
+EACH = "To give each record its own, map over them with jax.vmap, or pass (low, high)."
 RATE = "be a number or a real scalar array; got"
 RANGE = "be a tuple of two numbers or None; got"
 ORDER = "be (low, high) with low < high; got"
@@ -106,8 +108,18 @@ REFUSED = [
     ("dropout_rate", True, TypeError, f"{RATE} True."),
     ("dropout_rate", np.array(True), TypeError, f"{RATE} True."),
     ("dropout_rate", 0.1j, TypeError, f"{RATE} 0.1j."),
-    ("dropout_rate", np.ones(2), TypeError, f"{RATE} an array of shape (2,) and dtype float64."),
-    ("dropout_rate", jnp.ones(1), TypeError, f"{RATE} an array of shape (1,) and dtype float32."),
+    (
+        "dropout_rate",
+        np.ones(2),
+        TypeError,
+        f"{RATE} {SEVERAL}float64. {EACH}",
+    ),
+    (
+        "dropout_rate",
+        jnp.ones(1),
+        TypeError,
+        f"{RATE} an array of shape (1,) and dtype float32. {EACH}",
+    ),
     ("dropout_rate", jnp.array(True), TypeError, f"{RATE} an array of shape () and dtype bool."),
     (
         "fill",

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import jax
@@ -14,7 +15,9 @@ from jax.tree_util import keystr
 
 from cases import through_pickle
 from dropax import (
+    Box,
     Channel,
+    DropoutOperator,
     DropoutOperatorConfig,
     FromField,
     ModalityOperatorConfig,
@@ -227,6 +230,60 @@ def test_containers_are_copied_in_and_read_back_as_copies():
     assert hash(config) == before
 
 
+def test_statistics_that_cannot_be_static_are_refused():
+    owner = r"^DropoutOperatorConfig\.precomputed_stats must "
+    for stats in ({1: 2, "a": 3}, {"deep": {1: 2, "a": 3}}):
+        with pytest.raises(ValueError, match=owner + "have keys of one type, such as"):
+            config_of(precomputed_stats=stats)
+    with pytest.raises(TypeError, match=owner + r"not hold traced values; .* stats={"):
+        jax.jit(lambda mean: config_of(precomputed_stats={"mean": mean}) and mean)(0.5)
+
+
+class Foreign:
+    """A list or a dict of another library, such as OmegaConf."""
+
+    def __init__(self, whole):
+        self.whole = whole
+
+    def __len__(self):
+        return len(self.whole)
+
+    def __iter__(self):
+        return iter(self.whole)
+
+    def __getitem__(self, name):
+        part = self.whole[name]
+        kind = {list: ForeignList, dict: ForeignDict}.get(type(part))
+        return part if kind is None else kind(part)
+
+
+class ForeignList(Foreign, Sequence):
+    pass
+
+
+class ForeignDict(Foreign, Mapping):
+    pass
+
+
+def test_containers_of_other_libraries_are_taken_or_refused_with_the_cure():
+    values = {
+        "field_key": "image",
+        "stochastic": True,
+        "dropout_rate": [0.1, 0.2],
+        "auxiliary_fields": ["labels"],
+        "auxiliary_fill": [1],
+        "clip_range": [0, 1],
+        "precomputed_stats": {"mean": [1, 2], "deep": {"a": 1}},
+    }
+    config, foreign = DropoutOperatorConfig.from_dict(values), ForeignDict(values)
+    for other in (DropoutOperatorConfig.from_dict(foreign), DropoutOperatorConfig(**foreign)):
+        assert other == config
+        assert hash(other) == hash(config)
+    assert Box(aspect_ratio=ForeignList([1, 2])) == Box(aspect_ratio=(1, 2))
+    with pytest.raises(TypeError, match=r"stats must be a dict; got .* OmegaConf\.to_container"):
+        DropoutOperator(config, rngs=0).set_statistics(foreign["precomputed_stats"])
+
+
 def test_a_config_with_a_traced_rate_can_be_neither_hashed_nor_compared():
     text = (
         "DropoutOperatorConfig holds a traced value, so it can be neither hashed nor compared. "
@@ -288,6 +345,25 @@ def test_a_subclass_checks_its_parents_and_its_own():
         Scaled(field_key="x").replace(kind="poisson")
     with pytest.raises(ValueError, match=r"^Scaled\.dropout_rate must be in"):
         Scaled(field_key="x", dropout_rate=2)
+
+
+@pytest.mark.parametrize("kind", [["a"], {"a": 1}, np.ones(2)], ids=str)
+def test_a_static_field_of_a_subclass_is_refused_at_once_if_it_cannot_be_hashed(kind):
+    class Loose(OperatorConfig):
+        pass
+
+    Loose.__annotations__ = {"kind": object}
+    Loose.kind = ()
+    loose = dataclasses.dataclass(frozen=True, eq=False, repr=False)(Loose)
+    with pytest.raises(TypeError, match=r"^Loose\.kind must be hashable; got .* Pass a tuple"):
+        loose(kind=kind)
+
+    class Taken(loose):
+        def __post_init__(self):
+            super().__post_init__()
+            vars(self)["kind"] = tuple(np.ravel(sorted(self.kind)))
+
+    assert hash(Taken(kind=kind)) == hash(Taken(kind=kind))
 
 
 def test_a_subclass_compares_hashes_and_copies_by_value():

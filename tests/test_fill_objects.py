@@ -129,6 +129,30 @@ def test_a_fill_that_does_not_fit_is_refused_by_its_class(key):
         config_of(WHOLE, fill=Mean)
 
 
+@dataclasses.dataclass(frozen=True)
+class Needy:
+    needs: tuple = ()
+    field: object = None
+
+    def fill(self, key, image, keep_mask, **given):
+        return jnp.asarray(len(given), image.dtype)
+
+
+def test_what_a_fill_of_a_users_own_needs_is_checked_when_a_config_is_made(key):
+    text = (
+        r"^DropoutOperatorConfig\.fill\.needs: a name must be one of .*; got 'wher'\. Did you mean"
+    )
+    with pytest.raises(ValueError, match=text):
+        config_of(WHOLE, fill=Needy(("wher",)))
+    for field in (None, 3, ""):
+        with pytest.raises(TypeError, match=r"fill\.field must be a field's name if needs"):
+            config_of(WHOLE, fill=Needy(("values",), field))
+    assert (dropout(key, IMAGES, rate=1.0, fill=Needy("key")) == 0).all()  # one name
+    config = config_of(WHOLE, fill=Needy(("stats",)))
+    with pytest.raises(KeyError, match="must hold 'mean' if a fill needs statistics; got None"):
+        apply_batch(config, init_state(config, key), {"image": IMAGES})
+
+
 # Auxiliary fields.
 
 

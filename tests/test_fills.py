@@ -75,6 +75,7 @@ def test_what_is_under_a_dropped_value_vanishes_in_values_and_in_gradients(dtype
 
 
 IN_RANGE = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38, "float32": 3.4028234663852886e38}
+IN_RANGE["complex64"] = IN_RANGE["float32"]
 
 
 @pytest.mark.parametrize(("dtype", "largest"), IN_RANGE.items(), ids=IN_RANGE)
@@ -87,6 +88,12 @@ def test_a_fill_past_the_range_of_a_floating_point_dtype_is_refused(dtype, large
             exact_fill(value, dtype, "Config.fill", in_range=True)
         text = f"Config.fill must be within the range of dtype {dtype}; got {value!r}."
         assert str(refused.value) == text
+    for value in (10**400, -(10**400)):  # past the range of every float
+        with pytest.raises(ValueError, match=r"^Config.fill must be within the range of dtype"):
+            exact_fill((0, value), dtype, "Config.fill", in_range=True)
+        assert exact_fill(value, dtype, "Config.fill").real == math.copysign(
+            math.inf, value > 0 or -1
+        )
 
 
 def clip(array, bounds):

@@ -30,7 +30,8 @@ IMAGES = image_of(SHAPE)
 
 
 def operator_of(mode="pixel", rngs=0, **options):
-    return DropoutOperator(config_of(mode, **options), rngs=rngs)
+    config = config_of(mode, **options)
+    return DropoutOperator(config, rngs=rngs if config.stochastic else None)
 
 
 def step(operator):
@@ -64,9 +65,25 @@ def test_the_fixed_pattern_of_the_default_rate_spares_most_channels():
 def test_a_deterministic_operator_ignores_rngs_and_random_params():
     params = {"keep_mask": np.zeros(ONES[0].shape, bool)}
     out = det().apply({"image": ONES[0]}, {}, {}, params)[0]["image"]
-    assert equal(out, run(det())[0], run(det(seed=9))[0])
-    assert equal(run(DropoutOperator(det().config, rngs=None)), run(det()))
+    assert equal(out, run(det())[0])
     assert ", deterministic, state=" in repr(det())
+
+
+def test_a_deterministic_operator_that_was_given_rngs_says_once_that_it_draws_nothing():
+    config = det().config
+    silent = [
+        lambda: run(DropoutOperator(config, rngs=None)),
+        lambda: run(DropoutOperator(config, rngs=0), ONES[:1]),
+        lambda: run(DropoutOperator(config.replace(share_mask=True), rngs=0)),
+        lambda: run(DropoutOperator(config.replace(stochastic=True), rngs=0)),
+        lambda: DropoutOperator(config, rngs=0).apply({"image": ONES[0]}, {}, {}),
+    ]
+    for call in silent:
+        call()
+    operator = DropoutOperator(config, rngs=Rngs(0))
+    with pytest.warns(UserWarning, match=r"the same pattern .* Pass stochastic=True") as caught:
+        assert equal(run(operator), run(operator), run(det()))
+    assert len(caught) == 1
 
 
 def test_other_fields_are_the_very_objects(key):

@@ -94,6 +94,7 @@ def test_text_is_taken_wherever_a_mode_is(key):
 
 PYTHON = "must be written as in Python, such as 'Box(count=3)'; got"
 BAD = {
+    "  Bax(3)": "At character 3: there is no 'Bax'. Did you mean 'Box'?",
     "Bax(3)": "At character 1: there is no 'Bax'. Did you mean 'Box'?",
     "Box(cuont=3)": "At character 5: Box has no option 'cuont'. Did you mean 'count'?",
     "Box(count=0)": "At character 1: Box.count must be from 1 to 64; got 0.",
@@ -213,6 +214,23 @@ def test_statistics_are_lists_with_their_dtype():
     mean = np.array([1.5, np.nan], np.float32)
     values = config_of(precomputed_stats={"mean": mean}).to_dict()["precomputed_stats"]
     assert values == {"mean": {"dtype": "float32", "shape": [2], "values": [1.5, "nan"]}}
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        ("Shared('Disc(2)', axes=0)", Shared(Disc(2), 0)),
+        ("OneOf(('Disc(2)', 'box'))", OneOf((Disc(2), "box"))),
+        ("Inverted(\"Shared('Disc(2)', 0)\")", Inverted(Shared(Disc(2), 0))),
+        (" box ", "box"),
+        ("\tBox(count=3)\n", Box(count=3)),
+    ],
+)
+def test_text_may_hold_text_and_stand_among_spaces(text, mode):
+    config = dropax.DropoutOperatorConfig.from_dict({"field_key": "a", "mode": text}, types=(Disc,))
+    assert config.mode == mode
+    with pytest.raises(ValueError, match="there is no 'Disc'"):  # not known from then on
+        dropax.DropoutOperatorConfig(field_key="a", mode="Shared('Disc(2)', axes=0)")
 
 
 def test_a_mode_of_a_users_own_takes_part_by_its_class():

@@ -24,6 +24,7 @@ from dropax import (
     init_state,
     presets,
 )
+from dropax.kit.serialization import plain
 
 RECORDS = 4096
 
@@ -280,8 +281,9 @@ def test_spec_augment_is_that_of_the_paper():
 
 def test_spec_augment_takes_the_bounds_of_the_paper_and_those_of_the_spectrogram():
     options = {"spectrogram_shape": (50, 20), "freq_mask_count": 1, "time_mask_count": 1}
+    options["time_mask_max_frames"] = 49
     rates = [config.dropout_rate for config in presets.spec_augment("i", **options).configs]
-    assert rates == [(0, 1), (0, 1)]
+    assert rates == [(0, 1), (0, 0.98)]
     options |= {"time_mask_max_share": 0.2, "freq_mask_max_bins": 5}
     rates = [config.dropout_rate for config in presets.spec_augment("i", **options).configs]
     assert rates == [(0, 0.25), (0, 0.2)]
@@ -293,9 +295,39 @@ def test_spec_augment_takes_the_bounds_of_the_paper_and_those_of_the_spectrogram
     assert presets.spec_augment("i", **options).configs == ()
 
 
+def test_a_band_of_time_that_may_take_all_frames_is_refused_with_the_cure():
+    # torchaudio has (frequency, time).
+    text = (
+        r"spec_augment.time_mask_max_frames must be below the 80 frames of axis 0.* time_axis=1 if"
+    )
+    with pytest.raises(ValueError, match=text):
+        presets.spec_augment("audio", spectrogram_shape=(80, 400))
+    rates = [
+        config.dropout_rate
+        for given in ({"time_axis": 1}, {"time_mask_max_share": 0.9}, {"time_mask_count": 0})
+        for config in presets.spec_augment("audio", spectrogram_shape=(80, 400), **given).configs
+    ]
+    assert max(high for _, high in rates) == 0.9
+
+
+def test_lists_and_numbers_of_numpy_are_taken_as_tuples_and_numbers_of_python():
+    two, sizes = np.int64(2), [*np.array([32, 32])]
+    for name, given in {
+        "cutout": {"image_shape": sizes, "length": two},
+        "random_erasing": {"scale": [0.1, 0.2], "ratio": [0.5, 2]},
+        "mae": {"patch_size": [two, 4]},
+        "spec_augment": {"spectrogram_shape": [400, 80]},
+    }.items():
+        preset = presets.PRESETS[name]
+        as_python = {option: plain(value) for option, value in given.items()}
+        assert preset("i", **given) == preset("i", **as_python)
+    rates = presets.rate_for_side("box", [two, 4], [*sizes, 3])
+    assert rates == presets.rate_for_side("box", (2, 4), (32, 32, 3))
+
+
 def test_the_configs_of_spec_augment_work_on_one_another_and_leave_out_a_field_once():
     options = {"target_key": "b", "auxiliary_fields": ["frames"], "preserve_auxiliary": False}
-    shape = {"spectrogram_shape": (30, 20)}
+    shape = {"spectrogram_shape": (30, 20), "time_mask_max_frames": 29}
     configs = presets.spec_augment("a", **shape, **options).configs
     assert [(c.field_key, c.target_key) for c in configs] == [("a", "b")] + [("b", None)] * 3
     counts = {"freq_mask_count": 1, "time_mask_count": 1}

@@ -270,3 +270,34 @@ def test_a_field_that_does_not_go_with_the_image_is_refused(field, error, text, 
     config = config_of("pixel")
     with pytest.raises(error, match=text):
         apply_batch(config, init_state(config, key), {"image": image_of(SHAPE), "label": field})
+
+
+@pytest.mark.parametrize("mode", ["record", "Inverted('record')"])
+def test_what_drops_whole_records_drops_their_fields_of_any_shape(mode, key):
+    batch = {
+        "image": jnp.ones((64, 7, 6)),
+        "label": jnp.ones(64, jnp.int32),
+        "tokens": jnp.ones((64, 77, 16)),
+        "maps": jnp.ones((64, 3, 2, 5, 4)),
+    }
+    fields = [name for name in batch if name != "image"]
+    for fill in (-1, "mean"):
+        config = config_of(mode, dropout_rate=0.5, auxiliary_fields=fields, auxiliary_fill=fill)
+        out, _ = apply_batch(config, init_state(config, key), batch)
+        dropped = np.asarray(out["image"] == 0)
+        assert 0 < dropped[:, 0, 0].sum() < 64
+        for name in fields if fill == -1 else ():
+            hidden = np.asarray(out[name] == -1).reshape(64, -1)
+            np.testing.assert_array_equal(hidden, dropped[:, :1, 0].repeat(hidden.shape[1], 1))
+
+
+@pytest.mark.parametrize("shape", [(64, 16, 32), (64, 32), (64,)])
+@pytest.mark.parametrize("mode", ["record", "Inverted('record')", "OneOf(('box', 'record'))"])
+def test_records_without_a_batch_axis_are_refused_with_the_cure(shape, mode, key):
+    text = rf"batch axis before the 3 axes of a record; .* Pass element_ndim={len(shape) - 1} if"
+    with pytest.raises(ValueError, match=r"^dropout\.images must have a " + text):
+        dropax.dropout(key, jnp.ones(shape), mode=mode)
+    if mode == "record":
+        given = {"rate": 0.5, "mode": mode, "rescale": True, "element_ndim": len(shape) - 1}
+        out = np.asarray(dropax.dropout(key, jnp.ones(shape), **given)).reshape(64, -1)
+        assert set(out.sum(1) / out.shape[1]) == {0.0, 2.0}

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.kit.arrays import as_array
+from dropax.kit.arrays import as_array, as_numbers
 from dropax.kit.batch import Batch
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import must
@@ -26,6 +26,7 @@ from dropax.kit.keys import fold_in_each, refuse_shared_key, varying_axes
 from dropax.kit.meshes import call_over_mesh, explicit_mesh
 from dropax.kit.process import Process
 from dropax.kit.state import OperatorState
+from dropax.kit.trees import hide_text, leaves_of, show_text
 
 AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Any])
 Params = dict[str, Any] | None
@@ -125,11 +126,11 @@ def engine_of(
         return generate_random_params(config, keys, shapes)
 
     def work(config: Any, record: Any, params: Params, stats: Any) -> Any:
-        data, state, _ = apply(config, *record, {}, params, stats)
+        data, state, _ = apply(config, *record, {}, params, show_text(stats))
         return data, state
 
     return RecordEngine(
-        select=lambda config, parts, stats: (parts, stats),
+        select=lambda config, parts, stats: (parts, _checked_stats(stats)),
         merge=lambda config, parts, records: records,
         draw=draw,
         work=work,
@@ -137,6 +138,17 @@ def engine_of(
         is_active=(lambda config, params: True) if is_active is None else is_active,
         is_shared=(lambda config: False) if is_shared is None else is_shared,
     )
+
+
+def _checked_stats(stats: Any) -> Any:
+    """Returns statistics from a user as they go through `jit`, in which text is static."""
+    owner = "apply_batch.stats"
+    leaves_of(stats, owner)
+
+    def checked(leaf: Any) -> Any:
+        return leaf if isinstance(leaf, str | int | float | complex) else as_numbers(leaf, owner)
+
+    return hide_text(jax.tree.map(checked, stats))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -291,7 +303,7 @@ def warn_if_baked(
 def records_of(batch: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Returns (data, states) of the `batch` of `apply_batch`; None for a `Batch` of nothing."""
     parts = (batch.data, batch.states) if isinstance(batch, Batch) else (batch, {})
-    leaves = jax.tree.leaves(parts)
+    leaves = leaves_of(parts, "apply_batch.batch")
     if isinstance(batch, Batch) and not leaves:
         return None
     if not isinstance(batch, Batch | dict):

@@ -25,6 +25,7 @@ from dropax.kit.errors import (
     require_kind,
 )
 from dropax.kit.serialization import (
+    as_containers,
     is_default,
     plain,
     read_statistics,
@@ -32,7 +33,7 @@ from dropax.kit.serialization import (
     write_statistics,
     write_value,
 )
-from dropax.kit.trees import copy_containers, register_pytree
+from dropax.kit.trees import copy_containers, leaves_of, register_pytree
 
 
 class _ByValue:
@@ -67,6 +68,11 @@ class _Copied:
         return copy_containers(value.tree) if isinstance(value, _ByValue) else value
 
     def __set__(self, config: Any, value: Any) -> None:
+        owner, value = f"{type(config).__name__}.{self._name}", as_containers(value)
+        leaves_of(value, owner)
+        if is_traced(value):
+            cure = "Pass them to apply_batch: stats={...}."
+            raise TypeError(must(owner, "not hold traced values", value, cure))
         # What is neither is left for the constructor to refuse.
         vars(config)[self._name] = _ByValue(value) if isinstance(value, dict | list) else value
 
@@ -108,6 +114,15 @@ class OperatorConfig:
             if name not in vars(cls):
                 setattr(cls, name, getattr(cls, name))
         register_pytree(cls, cls.dynamic_fields, static=True)
+        own_check = cls.__post_init__
+
+        @functools.wraps(own_check)
+        def check(config: Any) -> None:
+            own_check(config)
+            if type(config) is cls:  # when the checks of all classes are done
+                config._require_static()
+
+        cls.__post_init__ = check  # type: ignore[assignment]
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         """Refuses an unknown argument by the name of a known one that holds it or is near it."""
@@ -185,6 +200,7 @@ class OperatorConfig:
           OperatorConfig(stochastic=True)
         """
         owner, fields = f"{cls.__name__}.from_dict", [one.name for one in dataclasses.fields(cls)]
+        values = as_containers(values)
         require_kind(f"{owner}.values", values, dict, "a dict as to_dict returns it")
         for name in values:
             require_choice(f"{owner}.values: a field", name, fields)
@@ -222,6 +238,15 @@ class OperatorConfig:
         """The fields that are no leaves, each with its value: one form for equal values."""
         names = [field.name for field in dataclasses.fields(self)]
         return tuple((one, self._meaning(one)) for one in names if one not in self.dynamic_fields)
+
+    def _require_static(self) -> None:
+        """Refuses what cannot be static, such as a list or an array in a field of a subclass."""
+        for name, value in self.static_part:
+            try:
+                isinstance(value, _ByValue) or hash(value)
+            except TypeError:
+                cure = "Pass a tuple for a list, or name the field in dynamic_fields."
+                raise TypeError(must(self.owner(name), "be hashable", value, cure)) from None
 
     def _meaning(self, name: str) -> Any:
         """Returns what a static field is compared by, and written as."""

@@ -87,6 +87,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def require_kind(owner: str, value: Any, kind: Any, noun: str, cure: str = "") -> None:
     """Raises a TypeError if a value is not a `kind` (`noun` in words); a bool is no int here."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        if kind is dict and isinstance(value, Mapping):
+            cure = cure or "Convert it: OmegaConf.to_container(...), or dict(...)."
         raise TypeError(must(owner, f"be {noun}", value, cure))
 
 

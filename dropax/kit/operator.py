@@ -34,14 +34,15 @@ from dropax.kit.state import (
     save_state,
     word_count,
 )
-from dropax.kit.trees import copy_tree
+from dropax.kit.trees import copy_tree, leaves_of
 
 logger = logging.getLogger(__name__)
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 _MISSING: Any = object()
-_OWN = ("config", "rngs", "name", "_state", "_process", "_cache", "_lock", "_layout", "_is_copy")
+_UNSHARED = ("_cache", "_lock", "_layout", "_is_copy", "_has_warned")
+_OWN = ("config", "rngs", "name", "_state", "_process", *_UNSHARED)
 
 
 def atomic(method: Method) -> Method:
@@ -113,6 +114,7 @@ class ModalityOperator:
         self._cache: dict[Any, Any] = {}
         self._layout: Any = jax.tree.structure({}), ()
         self._is_copy = False  # of a compiled step, which keeps nothing of it
+        self._has_warned = False
         self._lock = threading.RLock()
 
     def _configure(self, config: Any, rngs: Any, name: str | None) -> None:
@@ -306,6 +308,7 @@ class ModalityOperator:
         """Returns the spec of the data that `apply` returns, and the structure of the state."""
         name = f"{type(self).__name__}: the structure of an element's data"
         require_kind(name, data, dict, "a dict of arrays or of their shapes")
+        leaves_of(data, name)
         leaves, structure = jax.tree.flatten(state)
         arrays = {place: leaf for place, leaf in enumerate(leaves) if is_array(leaf)}
 
@@ -407,6 +410,7 @@ class ModalityOperator:
     def _keep_statistics(self, stats: Any, source: str) -> None:
         name = f"{type(self).__name__}: {source}"
         require_kind(name, stats, dict, "a dict")
+        leaves_of(stats, name)
         if leaks(stats, self._state):
             cure = "Compute them outside of jit, or pass the operator to it as an argument."
             raise ValueError(must(name, "not be traced", "tracers", cure))
@@ -499,8 +503,7 @@ class ModalityOperator:
                 raise ValueError(f"RNG stream {stream!r} is required; got {there}.")
 
     def __getstate__(self) -> dict[str, Any]:
-        unshared = ("_cache", "_lock", "_layout", "_is_copy")
-        return {name: part for name, part in vars(self).items() if name not in unshared}
+        return {name: part for name, part in vars(self).items() if name not in _UNSHARED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -6,9 +6,13 @@ form is refused by name.
 
 import ast
 import dataclasses
+import functools
+import inspect
 import math
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any, NoReturn, TypeVar, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,11 +21,16 @@ from dropax.kit.errors import did_you_mean, is_array, is_real, is_traced, must, 
 
 _CURE = "Functions, traced values and objects that are no dataclasses have no plain form."
 _ARRAY = ("dtype", "shape", "values")
+_types: ContextVar[Mapping[str, type]] = ContextVar("_types", default=MappingProxyType({}))
+"""The classes that text may hold which is read within other text."""
 
 
 def plain(value: Any) -> Any:
-    """Returns tuples for lists and Python numbers for NumPy's scalars; anything else as it is."""
-    if isinstance(value, list | tuple):
+    """Returns tuples for lists and Python numbers for NumPy's scalars; anything else as it is.
+
+    Lists are all sequences, such as those of OmegaConf.
+    """
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return tuple(map(plain, value))
     is_scalar = isinstance(value, np.ndarray | np.generic) and value.shape == ()
     return value.item() if is_scalar else value
@@ -31,6 +40,34 @@ def take_plain(instance: Any) -> None:
     """Makes each field of a frozen dataclass `plain`, as its constructor starts."""
     for field in dataclasses.fields(instance):
         vars(instance)[field.name] = plain(vars(instance)[field.name])
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def takes_plain(function: Function) -> Function:
+    """Lets a function take what is `plain` for the arguments that it names, not for its options."""
+    named = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        given = {name: plain(one) if name in named else one for name, one in options.items()}
+        return function(*map(plain, arguments), **given)
+
+    return cast(Function, call)
+
+
+def as_containers(tree: Any) -> Any:
+    """Returns dicts and lists for other mappings and sequences, such as those of OmegaConf."""
+    if isinstance(tree, Mapping) and (type(tree) is dict or not isinstance(tree, dict)):
+        return {name: as_containers(part) for name, part in tree.items()}
+    if isinstance(tree, Sequence) and not isinstance(tree, str | bytes | tuple):
+        return list(map(as_containers, tree))
+    return tree
 
 
 class _NaN(float):
@@ -107,13 +144,16 @@ def read_text(
     source = text.strip().replace("\n", " ")
     if source in names:
         return names[source]
+    first = len(text) - len(text.lstrip()) + 1  # the number of its first character
+    # Text within text, such as the mode of a `Shared`, is read while that is made.
+    types = {**_types.get(), **types}
 
     def refuse(why: str, at: int, hint: str = "") -> NoReturn:
         cure = f"At character {at}: {why}. {hint}".rstrip()
         raise ValueError(must(owner, f"be written as in Python, such as {example!r}", text, cure))
 
     def place(node: Any) -> int:
-        return len(source.encode()[: node.col_offset].decode()) + 1
+        return len(source.encode()[: node.col_offset].decode()) + first
 
     def value_of(node: Any) -> Any:
         match node:
@@ -143,10 +183,13 @@ def read_text(
             if option.arg in named:
                 refuse(f"the option {option.arg!r} is repeated", place(option))
             named[option.arg] = value_of(option.value)
+        outer = _types.set(types)
         try:
             return types[name](*given, **named)
         except (TypeError, ValueError) as error:
             return refuse(str(error).replace(".__init__()", "").rstrip("."), place(node))
+        finally:
+            _types.reset(outer)
 
     if not source or (source.isidentifier() and source not in ("inf", "nan")):
         hint = f"{source}()" if source in types else example
@@ -154,7 +197,7 @@ def read_text(
     try:
         tree = ast.parse(source, mode="eval")
     except SyntaxError as error:
-        refuse(error.msg, max(error.offset or 1, 1))
+        refuse(error.msg, max(error.offset or 1, 1) + first - 1)
     except (ValueError, RecursionError, MemoryError):
         refuse("it cannot be parsed, or is nested too deep", 1)
     return value_of(tree.body)

@@ -23,12 +23,13 @@ class OneOf:
 
     Attributes:
       modes: names of modes or mode objects; names become objects.
-      weights: how likely each mode is, in proportion to the others; None for equally.
+      weights: how likely each mode is, in proportion to the others; None for equally. A mode of
+        weight 0 is never drawn.
 
     Raises:
       TypeError: if an option is of the wrong type.
-      ValueError: if there is no mode, a name is unknown, or there is not one positive weight for
-        each mode.
+      ValueError: if there is no mode, a name is unknown, there is not one weight for each mode, or
+        none is above 0.
 
     Example:
       >>> mode = OneOf(("box", "Patch(size=2)"), weights=(3, 1))
@@ -54,9 +55,10 @@ class OneOf:
             raise ValueError(must("OneOf.weights", constraint, self.weights))
         for n, weight in enumerate(self.weights):
             require_number(f"OneOf.weights[{n}]", weight)
-            if not 0 < weight <= 1e9:
-                constraint = "be above 0, and at most 1e9"
-                raise ValueError(must(f"OneOf.weights[{n}]", constraint, weight))
+            if not 0 <= weight <= 1e9:
+                raise ValueError(must(f"OneOf.weights[{n}]", "be from 0 to 1e9", weight))
+        if not any(self.weights):
+            raise ValueError(must("OneOf.weights", "not all be 0", self.weights))
 
     @one_dispatch
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
@@ -73,9 +75,10 @@ class OneOf:
         choice_key, mask_key = split_in_two(key)
         # How many bounds a word has reached says which mode is drawn. Only one mode's mask is used,
         # so that all may draw from the same key.
-        bounds = np.round(np.cumsum(self._shares())[:-1] * 2**32).clip(0, 2**32 - 1)
+        modes, shares = self._likely()
+        bounds = np.round(np.cumsum(shares)[:-1] * 2**32).clip(0, 2**32 - 1)
         chosen = (sample_words(choice_key, ()) >= bounds.astype(np.uint32)).sum(dtype=jnp.int32)
-        masks = [sample_mask(mode, mask_key, element_shape, rate) for mode in self.modes]
+        masks = [sample_mask(mode, mask_key, element_shape, rate) for mode in modes]
         selected = masks[0]
         for n, mask in enumerate(masks[1:], 1):
             selected = jnp.where(chosen == n, mask, selected)
@@ -87,11 +90,13 @@ class OneOf:
         Returns:
           float32 scalar.
         """
-        each = [expected_fraction(mode, element_shape, rate) for mode in self.modes]
-        shares = self._shares().astype(np.float32)
-        return sum((part * share for part, share in zip(each, shares, strict=True)), jnp.float32(0))
+        modes, shares = self._likely()
+        each = [expected_fraction(mode, element_shape, rate) for mode in modes]
+        parts = zip(each, shares.astype(np.float32), strict=True)
+        return sum((part * share for part, share in parts), jnp.float32(0))
 
-    def _shares(self) -> np.ndarray:
-        """Returns the probability of each mode, float64."""
+    def _likely(self) -> tuple[list[Any], np.ndarray]:
+        """Returns the modes that may be drawn, and the probability of each, float64."""
         weights = np.array(self.weights or (1,) * len(self.modes), np.float64)
-        return weights / weights.sum()
+        modes = [mode for mode, weight in zip(self.modes, weights, strict=True) if weight]
+        return modes, weights[weights > 0] / weights.sum()
