@@ -143,6 +143,7 @@ def test_what_tests_need_is_named_where_it_is_missing():
 def test_the_version_is_told_in_one_place():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "version" not in project["project"]
+    assert f"\nversion: {dropax.__version__}\n" in (ROOT / ".github" / "CITATION.cff").read_text()
     assert project["project"]["dynamic"] == ["version", "readme"]
     assert project["tool"]["hatch"]["version"] == {"path": "dropax/__init__.py"}
-    assert f"## {dropax.__version__}" in (PACKAGE / "CHANGELOG.md").read_text()
+    assert f"## [{dropax.__version__}] - " in (PACKAGE / "CHANGELOG.md").read_text()

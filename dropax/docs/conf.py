@@ -36,6 +36,7 @@ extensions = [
 exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore = [
+    ("py:class", "dropax.chaining.Chain"),  # documented by `chain`
     ("py:class", "dropax.kit.batching.AnyBatch"),
     ("py:class", "hypothesis.strategies.SearchStrategy"),
 ]

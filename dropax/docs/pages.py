@@ -42,7 +42,6 @@ KNOWN_AS = {
         "jax.typing.ArrayLike"
     ),
     "dropax.kit.batching.AnyBatch": "dropax.Batch | dict",
-    "dropax.chaining.States": "tuple",
     "dropax.kit.batching.ApplyBatch": "collections.abc.Callable",
 }
 
@@ -235,5 +234,5 @@ def setup(app):
     app.connect("autodoc-process-docstring", process_docstring, priority=100)
     app.connect("autodoc-process-signature", process_signature)
     app.connect("env-check-consistency", missing_places)
-    app.connect("build-finished", check_links)
+    app.connect("build-finished", check_links, priority=900)
     return {"parallel_read_safe": True}
