@@ -429,22 +429,3 @@ def test_an_eager_call_compiles_nothing_that_it_has_compiled_before(options, imp
     assert COMPILED == []
     jax.jit(lambda: 0)()
     assert len(COMPILED) == 1, "compilations are seen"
-
-
-class Summed(DropoutOperator):
-    """A dropout with an `apply` of its own."""
-
-    def apply(self, data, state, metadata, random_params=None, stats=None):
-        data, state, metadata = super().apply(data, state, metadata, random_params, stats)
-        return {**data, "sum": data["image"].sum()}, state, metadata
-
-
-@pytest.mark.parametrize("strategy", ["vmap", "scan"])
-def test_an_eager_call_of_a_users_operator_is_compiled_once_for_each_shape(strategy):
-    operator = Summed(config_of("pixel", batch_strategy=strategy), rngs=0)
-    operator.apply_batch({"image": IMAGES})
-    COMPILED.clear()
-    operator.apply_batch({"image": IMAGES})
-    assert not COMPILED
-    operator.apply_batch({"image": IMAGES[:2]})
-    assert COMPILED

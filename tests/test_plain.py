@@ -142,13 +142,12 @@ def test_lists_and_numbers_of_numpy_are_taken_for_tuples_and_pythons():
     assert Channel(groups=[[0], [one]]) == Channel(groups=((0,), (1,)))
     assert OneOf(["box", Pixel()], weights=[1, half]) == OneOf(("box", Pixel()), (1, 0.5))
     assert Grid(unit=[2, 4]) == Grid(unit=(2, 4))
-    given = config_of(
-        stochastic=True, dropout_rate=[0.1, half], clip_range=[0, one], fill=[0, half, 1]
-    )
-    assert given == config_of(
-        stochastic=True, dropout_rate=(0.1, 0.5), clip_range=(0, 1), fill=(0, 0.5, 1)
-    )
-    assert (given.dropout_rate, given.clip_range, given.fill) == ((0.1, 0.5), (0, 1), (0, 0.5, 1))
+    wanted = {"dropout_rate": (0.1, 0.5), "clip_range": (0, 1), "fill": (0, 0.5, 1), "seed": 1}
+    given = {"dropout_rate": [0.1, half], "clip_range": [0, one], "fill": [0, half, 1], "seed": one}
+    config = config_of(stochastic=True, channel_axis=-one, **given)
+    assert config == config_of(stochastic=True, channel_axis=-1, **wanted)
+    assert repr({name: getattr(config, name) for name in wanted}) == repr(wanted)
+    assert type(config.channel_axis) is int
 
 
 # Through JSON and back.

@@ -102,17 +102,6 @@ def test_no_two_arrays_of_a_state_are_one_so_that_it_can_be_donated():
     assert len(set(everything)) == len(everything)
 
 
-def test_a_copied_tree_shares_no_array_and_no_container_and_keeps_all_else():
-    marker = object()
-    tree = {"a": [np.ones(2), jnp.ones(2)], "b": marker, "c": "text", "d": np.float32, "e": None}
-    copied = copy_tree(tree)
-    tree["a"][0][:] = 5
-    tree["a"].append(1)
-    assert [array.tolist() for array in copied["a"]] == [[1, 1], [1, 1]]
-    assert copied["b"] is marker
-    assert (copied["c"], copied["d"], copied["e"]) == ("text", np.float32, None)
-
-
 @implementations
 def test_a_state_is_shown_by_what_it_holds(impl):
     state = state_at(3, WORD + 5, 7, {"mean": jnp.ones(2)}, impl)

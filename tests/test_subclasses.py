@@ -65,8 +65,9 @@ def test_the_stats_of_apply_batch_reach_apply_and_default_to_the_operators_own(s
         field_key="image", batch_strategy=strategy, precomputed_stats={"gain": np.float32(2)}
     )
     assert equal(run(Scale(config)), ONES * 2)
-    given = Scale(config).apply_batch({"image": ONES}, {"gain": np.float32(3)})
-    assert equal(given["image"], ONES * 3)
+    for call in (Scale(config), Scale(config).apply_batch):
+        given = call({"image": ONES}, {"gain": np.float32(3)})
+        assert equal(given["image"], ONES * 3)
 
 
 @both_strategies

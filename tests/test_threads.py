@@ -109,11 +109,7 @@ def test_pure_functions_give_every_thread_the_same(key):
 @pytest.mark.parametrize(
     "again",
     [
-        lambda operator: operator.copy(),
-        lambda operator: operator.clone(),
-        copy.copy,
-        copy.deepcopy,
-        through_pickle,
+        *(DropoutOperator.copy, DropoutOperator.clone, copy.copy, copy.deepcopy, through_pickle),
         lambda operator: jax.tree.map(jnp.asarray, operator),
     ],
 )

@@ -8,15 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cases import MODES, SHAPE, assert_refused, config_of, image_of
-from dropax import (
-    FromField,
-    Pixel,
-    apply,
-    apply_batch,
-    box_mask,
-    init_state,
-    length_mask,
-)
+from dropax import FromField, Pixel, apply, apply_batch, box_mask, init_state, length_mask
 
 RNG = np.random.default_rng(0)
 WHERE = RNG.random(SHAPE[:3]) < 0.5

@@ -88,20 +88,6 @@ def test_what_a_program_launches_repeats_and_waits_for_is_counted():
     assert cost.cycles == 3 * (100 + 4 * 10) + 10 + 2 * 1000
 
 
-def test_a_report_puts_both_platforms_side_by_side():
-    from benchmarks.accelerators import __main__ as command
-
-    shared = {"table": "images, float32 (2, 8)", "in_units": "copies", "unit": 200}
-    shared |= {"name": "pixel", "conditionals": 1, "cycles": 450, "temporaries": 2_500_000}
-    gpu = {**shared, "platform": "cuda", "kernels": 1290, "loops": [256, None]}
-    tpu = {**shared, "platform": "tpu", "kernels": 140, "loops": []}
-    lines = command.to_markdown([gpu, tpu], {"jax": "0.10"}).splitlines()
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "pixel" in line]
-    summary, full = cells
-    assert summary == ["pixel", "1,290", "1", "256 + ?", "2.25"]
-    assert full == ["pixel", "1,290", "1", "256 + ?", "2.50", "2.25", "140", "1", "0", "2.50"]
-
-
 def test_missing_compilers_are_named_with_the_cure(monkeypatch, capsys):
     from benchmarks.accelerators import __main__ as command
 
