@@ -59,6 +59,11 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         modes that drop equally all over the image. `mask_key` and `auxiliary_fields` follow it, and
         the "mean" and "noise" fills are computed from what may drop. `box_mask` and `length_mask`
         return such fields.
+      extent_key: field that says how much of a padded record is real: integers, one for the first
+        spatial axis, or one for each of the first n. Modes draw within it and values beyond it
+        never change, as with `where_key`, which may be given too. The rate is the expected dropped
+        fraction of what is real, in every mode; holes shrink with the record, cells of a grid do
+        not. None if all of every record is.
       auxiliary_fields: list of fields that drop at the same positions as the image, or None. Each
         has the image's shape, or its spatial axes with or without channels of its own. Spatial axes
         may be a whole number of times shorter, the last two by the same number; a cell then drops
@@ -95,6 +100,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
     auxiliary_fill: AnyFill | tuple[AnyFill, ...] = 0
     mask_key: str | None = None
     where_key: str | None = None
+    extent_key: str | None = None
     channel_axis: ChannelAxis = "auto"
     seed: int = 0
     share_mask: bool = False
@@ -126,11 +132,13 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             vars(self)[name] = _understood(name, vars(self)[name], self.owner(name))
         self._check_fills()
         self._require(bool, "a bool", "rescale", "share_mask")
-        self._require(str | None, "a string or None", "mask_key", "where_key")
+        self._require(str | None, "a string or None", "mask_key", "where_key", "extent_key")
         taken = [self.field_key, self.target_key, *(self.auxiliary_fields or ())]
-        if self.where_key is not None and self.where_key in (*taken, self.mask_key):
-            constraint = "name a field of its own, which is not written to"
-            raise ValueError(must(self.owner("where_key"), constraint, self.where_key))
+        for name in ("where_key", "extent_key"):
+            field = getattr(self, name)
+            if field is not None and field in (*taken, self.mask_key):
+                constraint = "name a field of its own, which is not written to"
+                raise ValueError(must(self.owner(name), constraint, field))
         if self.mask_key is not None:
             # Of two new fields neither can lie within the other.
             one, other = f"{self.mask_key}.", f"{self.target_key or self.mask_key}."

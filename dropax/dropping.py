@@ -26,6 +26,7 @@ from dropax.kit.keys import fold_in
 from dropax.layout import Layout
 from dropax.modes import expected_fraction
 from dropax.moments import widened
+from dropax.sampling import sample_within
 
 
 class Fields(NamedTuple):
@@ -36,6 +37,7 @@ class Fields(NamedTuple):
       auxiliary: the fields that drop with it, in the order of the config's `auxiliary_fields`.
       keep_mask: bool, of the image's shape; None if the config has no `mask_key`, and before.
       where: the field of the config's `where_key`; None if it has none, and after.
+      extent: the field of the config's `extent_key`; None if it has none, and after.
       values: for each of the config's `fills`, the field that it reads, or None; () after.
     """
 
@@ -44,6 +46,7 @@ class Fields(NamedTuple):
     keep_mask: Any = None
     where: Any = None
     values: tuple[Any, ...] = ()
+    extent: Any = None
 
 
 def drop_record(
@@ -65,16 +68,23 @@ def drop_record(
     """
     image, mask = jnp.asarray(fields.image), params["keep_mask"]
     layout = Layout.of(image.shape, config.channel_axis)
-    may_change, cure = None, ""  # where values may change; None for everywhere
-    if "applied" in params:
-        may_change = params["applied"]
-    where = None
+    where, cure = None, ""  # where values may drop; None for everywhere
+    extents: tuple[jax.Array, ...] = ()
     if fields.where is not None:
         where = layout.fit_where(jnp.asarray(fields.where), f"field {config.where_key!r}")
-        may_change = where if may_change is None else where & may_change
         if layout.channel_axis is not None and mask.shape[layout.channel_axis] == 1:
             # Should auxiliary fields not follow, it is for the channels of this field.
             cure = f"Pass field {config.where_key!r}, the where_key, without channels."
+    if fields.extent is not None:
+        name = f"field {config.extent_key!r}"
+        extents = layout.fit_extent(jnp.asarray(fields.extent), name)
+        inside = layout.inside(extents)
+        where = inside if where is None else where & inside
+    if where is not None and "record_key" in params:
+        mask = sample_within(config, params, layout, where, extents)
+    may_change = where  # which values may change; None for all
+    if "applied" in params:
+        may_change = params["applied"] if where is None else where & params["applied"]
     if may_change is not None:
         mask = mask | ~may_change
 

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from dropax.config import DropoutOperatorConfig
 from dropax.dropping import Fields, drop_record
 from dropax.fills import AnyFill, Number, as_fill, needs_of
-from dropax.kit.arrays import as_bools, as_numbers
+from dropax.kit.arrays import as_bools, as_int32, as_numbers
 from dropax.kit.batching import AnyBatch, RecordEngine, warn_if_baked
 from dropax.kit.errors import is_array, must, names, require_kind, require_whole
 from dropax.kit.fields import get_field, remove_field, set_field
@@ -28,7 +28,7 @@ from dropax.kit.serialization import plain
 from dropax.kit.state import OperatorState
 from dropax.layout import ChannelAxis, Layout
 from dropax.modes import Channel, Inverted, Mode, OneOf, Record, Shared
-from dropax.sampling import is_active, sample_constant, sample_record
+from dropax.sampling import depends_on_fields, is_active, sample_constant, sample_record
 
 
 def generate_random_params(
@@ -40,8 +40,8 @@ def generate_random_params(
     shape and the rate; never on the batch (but with `share_mask` all records have the mask of the
     first). In pixel mode it is bit for bit
     `jax.random.bernoulli(record_key, float32(1) - float32(rate), element_shape)`, with the channels
-    last. Whether the config is stochastic makes no difference here, and neither does `where_key`:
-    `apply` keeps what its field spares.
+    last. Whether the config is stochastic makes no difference here, and neither do `where_key` and
+    `extent_key`: `apply`, which knows their fields, keeps what they spare.
 
     Args:
       config: static fields used: `field_key`, `mode`, `fill`, `channel_axis`, `share_mask`.
@@ -54,7 +54,9 @@ def generate_random_params(
       `{"keep_mask": mask}`, bool, True where kept: of shape (B, H, W, C) in pixel mode, (B, C) in
       channel mode, and in other modes one that broadcasts to the batch, of size 1 along axes that
       share a draw. Also, of shape (B,): `rate`, float32, if the config's is a range; `applied`,
-      bool, if there is an `apply_probability`; `fill_key`, keys, if a fill needs one ("noise").
+      bool, if there is an `apply_probability`; `fill_key`, keys, if a fill needs one ("noise");
+      `record_key`, keys, if masks depend on fields: with an `extent_key`, and with a `where_key`
+      of whose field an exact number drops (`Patch(exact=True)` and the like).
 
     Raises:
       KeyError: if `field_key` is not in `data_shapes`.
@@ -114,7 +116,8 @@ def apply(
     whatever `random_params` holds. Kept values are rescaled if `config.rescale` is on, dropped
     values become `config.fill` by a select, then `clip_range` holds; the dtype never changes. A
     record whose `random_params["applied"]` is false is left as it is, and so is every value where
-    the field of `config.where_key` is zero.
+    the field of `config.where_key` is zero, or beyond the extents of `config.extent_key`. If there
+    is a `random_params["record_key"]`, the mask is drawn from it, by these fields.
 
     Args:
       config: static fields used: all but `stream_name`, `batch_strategy`, `cacheable`. Dynamic:
@@ -126,7 +129,8 @@ def apply(
         broadcasts to the element without changing its shape; in channel mode a mask with one axis
         is along the channel axis. Also, each a scalar: "applied", True by default;
         "rate", by default the config's, required if that is a range and `rescale` is on;
-        "fill_key", required if a fill needs a key, as "noise" does.
+        "fill_key", required if a fill needs a key, as "noise" does; "record_key", required if
+        `generate_random_params` returns one.
       stats: `{"mean": ...}` if the fill is "stats_mean": a scalar, one number for each channel,
         or an array that broadcasts to the element. Not used otherwise.
 
@@ -335,16 +339,20 @@ def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> Fields
     """Returns the fields that dropout reads, each checked to be numbers or bools."""
     read = [fill.field if "values" in needs_of(fill) else None for fill in config.fills]
     paths = (config.field_key, *read, *(config.auxiliary_fields or ()))
-    where = None
+    where = extent = None
     if config.where_key is not None:
         name = f"field {config.where_key!r}, the where_key,"
         where = as_bools(get_field(data, config.where_key), name)
+    if config.extent_key is not None:
+        name = f"field {config.extent_key!r}, the extent_key,"
+        extent = as_int32(as_numbers(get_field(data, config.extent_key), name, "integers"))
     image, *others = [
         None if path is None else as_numbers(get_field(data, path), f"field {path!r}")
         for path in paths
     ]
     values, auxiliary = tuple(others[: len(read)]), tuple(others[len(read) :])
-    return Fields(image, auxiliary if config.preserve_auxiliary else (), where=where, values=values)
+    auxiliary = auxiliary if config.preserve_auxiliary else ()
+    return Fields(image, auxiliary, where=where, values=values, extent=extent)
 
 
 def merge_fields(
@@ -398,6 +406,8 @@ def given_params(
         needed["rate"] = " if rescale is True and dropout_rate is a range"
     if config.fills_need("key"):
         needed["fill_key"] = " if a fill needs a key"
+    if depends_on_fields(config):
+        needed["record_key"] = " if the mask depends on an extent_key or where_key"
     for name, why in needed.items():
         if name not in random_params:
             held = names(random_params)
@@ -418,8 +428,9 @@ def given_params(
         if name == "rate" and isinstance(value, np.ndarray):  # rates saturate
             value = value.clip(0, 1).astype(np.float32)
         params[name] = value
-    if config.fills_need("key"):
-        params["fill_key"] = as_key(random_params["fill_key"], "apply.random_params['fill_key']")
+    for name in ("fill_key", "record_key"):
+        if name in needed:
+            params[name] = as_key(random_params[name], f"apply.random_params[{name!r}]")
     params["keep_mask"] = fit_mask(config, params["keep_mask"], element_shape)
     return params
 

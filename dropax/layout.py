@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from dropax.kit.arrays import as_int32
 from dropax.kit.errors import must
 from dropax.kit.trees import broadcast_rank
 from dropax.modes.base import fit_sampled, known_shape
@@ -87,6 +88,38 @@ class Layout:
             constraint += "" if self.channel_axis is None else ", with or without its channel axis"
             raise ValueError(must(f"{name}, the where_key,", constraint, where))
         return spread.astype(jnp.bool_)
+
+    def fit_extent(self, extent: jax.Array, name: str) -> tuple[jax.Array, ...]:
+        """Returns how many positions of the first spatial axes are real, int32 scalars.
+
+        The field of an extent_key holds one integer, or one for each of so many axes.
+        """
+        spatial = self.channel_last_shape[:-1]
+        given = list(extent) if extent.ndim == 1 else [extent]
+        if extent.ndim > 1 or not 1 <= len(given) <= len(spatial):
+            constraint = f"have shape () or (n,), for the first n of {len(spatial)} spatial axes"
+            raise ValueError(must(f"{name}, the extent_key,", constraint, extent))
+        sizes = spatial[: len(given)]
+        if max(sizes) > 2**28:
+            constraint = "be for axes of at most 2^28 positions"
+            raise ValueError(must(f"{name}, the extent_key,", constraint, sizes))
+        return tuple(as_int32(one, 0, size) for one, size in zip(given, sizes, strict=True))
+
+    def inside(self, extents: tuple[jax.Array, ...]) -> jax.Array:
+        """Returns which positions are real, bool, of size 1 along the element's other axes."""
+        inside: Any = True
+        for axis, extent in zip(self.spatial_axes, extents, strict=False):
+            positions = jax.lax.broadcasted_iota(
+                jnp.int32, [n if at == axis else 1 for at, n in enumerate(self.shape)], axis
+            )
+            inside = inside & (positions < extent)
+        return inside
+
+    def channels_last(self, mask: jax.Array) -> jax.Array:
+        """Returns a mask of the element's axes with its channels last, as modes see them."""
+        if self.channel_axis is None:
+            return mask[..., None]
+        return jnp.moveaxis(mask, self.channel_axis, -1)
 
     def follow(
         self, mask: jax.Array, shape: tuple[int, ...], name: str, cure: str = ""

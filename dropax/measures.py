@@ -16,7 +16,7 @@ from dropax.kit.errors import must, require_kind
 from dropax.kit.process import Process
 from dropax.kit.serialization import plain
 from dropax.layout import Layout
-from dropax.masks import Corners, corners_of, positions
+from dropax.masks import Corners, corners_of, length_mask, positions
 from dropax.modes import expected_fraction
 
 
@@ -27,8 +27,8 @@ def expected_dropped_fraction(
 
     That is the rate, with two exceptions: if `Channel(min_kept=...)` keeps more channels than
     the rate would, it is less (`Inverted` of it, more), and if `apply_probability` leaves records
-    alone, these count. Of a range of rates it is the mean. With a `where_key` it is the fraction of
-    what may drop.
+    alone, these count. Of a range of rates it is the mean. With a `where_key` or
+    an `extent_key` it is the fraction of what may drop.
 
     Args:
       config: static fields used: `mode`, `channel_axis`. Dynamic: `dropout_rate`,
@@ -76,7 +76,7 @@ def expected_dropped_fraction(
 
 
 def dropped_fraction(
-    keep_mask: Any, *, per_channel: bool = False, channel_axis: int = -1
+    keep_mask: Any, *, per_channel: bool = False, channel_axis: int = -1, extents: Any = None
 ) -> jax.Array:
     """Returns the fraction that masks drop, for each record, or each channel of it.
 
@@ -84,17 +84,21 @@ def dropped_fraction(
       keep_mask: bool, True where kept, of shape (B, ...), as `generate_random_params` draws it.
       per_channel: whether each channel is counted on its own.
       channel_axis: which axis of the mask the channels are; a mask in channel mode has no other.
+      extents: how much of each record is real, as the field of an `extent_key`: integers, (B,) for
+        the axis behind the batch axis, or (B, n) for the first n of them. Only that counts; 0 drops
+        of nothing. None for all.
 
     Returns:
       float32, shape (B,), or (B, C).
 
     Raises:
       TypeError: if the mask is no array of bools, or another argument is of the wrong type.
-      ValueError: if it lacks the batch axis or the channel axis.
+      ValueError: if it lacks the batch axis or the channel axis, or `extents` do not fit it.
 
     Example:
-      >>> dropped_fraction(jnp.array([[True, True], [True, False]]))
-      Array([0. , 0.5], dtype=float32)
+      >>> masks = jnp.array([[True, True], [True, False]])
+      >>> dropped_fraction(masks), dropped_fraction(masks, extents=jnp.array([2, 1]))
+      (Array([0. , 0.5], dtype=float32), Array([0., 0.], dtype=float32))
     """
     keep_mask = as_numbers(keep_mask, "dropped_fraction.keep_mask", "bools")
     require_kind("dropped_fraction.per_channel", per_channel, bool, "a bool")
@@ -105,7 +109,24 @@ def dropped_fraction(
         raise ValueError(must("dropped_fraction.keep_mask", f"have {what}", keep_mask))
     kept_axes = {0, channel_axis % rank} if per_channel else {0}
     axes = tuple(axis for axis in range(rank) if axis not in kept_axes)
-    return 1 - jnp.mean(jnp.asarray(keep_mask), axis=axes, dtype=jnp.float32)
+    mask = jnp.asarray(keep_mask)
+    if extents is None:
+        return 1 - jnp.mean(mask, axis=axes, dtype=jnp.float32)
+    extents = as_numbers(extents, "dropped_fraction.extents", "integers")
+    given = tuple(extents.shape)
+    if len(given) not in (1, 2) or given[:1] != mask.shape[:1] or sum(given[1:]) >= rank:
+        constraint = f"have shape (B,) or (B, n) for masks of shape {mask.shape}"
+        raise ValueError(must("dropped_fraction.extents", constraint, extents))
+    real = jnp.ones((1,) * rank, jnp.bool_)
+    for axis, lengths in enumerate(jnp.asarray(extents).reshape(given[0], -1).T, 1):
+        inside = length_mask(lengths, mask.shape[axis])
+        if mask.shape[axis] == 1:  # holds for every position
+            inside = (lengths > 0)[:, None]
+        shape = [mask.shape[at] if at in (0, axis) else 1 for at in range(rank)]
+        real = real & inside.reshape(shape)
+    real = jnp.broadcast_to(real, mask.shape)
+    dropped = (~mask & real).sum(axis=axes, dtype=jnp.float32)
+    return dropped / jnp.maximum(real.sum(axis=axes, dtype=jnp.float32), 1)
 
 
 def visible_fraction(keep_mask: Any, boxes: Any, *, channel_axis: int | None = -1) -> jax.Array:

@@ -19,10 +19,12 @@ from dropax.config import DropoutOperatorConfig
 from dropax.kit.keys import fold_in, seed_key
 from dropax.layout import Layout
 from dropax.modes import Pixel, Record
+from dropax.modes.base import Within, counts_units, sample_mask
 
 # The mask draws from the record's key itself. Other draws fold in one of these words, which no
 # index of a value in an image of common size is equal to.
 _RATE, _APPLIED, _FILL = np.uint32(2**32 - 1), np.uint32(2**32 - 2), np.uint32(2**32 - 3)
+_SHIFT = np.uint32(2**32 - 4)
 
 
 def sample_record(
@@ -43,7 +45,8 @@ def sample_record(
     Returns:
       `keep_mask`, bool, with the element's axes, of size 1 along those that share a draw; `rate`,
       float32, if the config's is a range; `applied`, bool, if some records are left alone, whose
-      masks are True everywhere; `fill_key` if a fill needs a key.
+      masks are True everywhere; `fill_key` if a fill needs a key; `record_key` if the mask depends
+      on fields, and is drawn from it by `sample_within`.
     """
     params: dict[str, jax.Array] = {}
     rate: Any = config.dropout_rate
@@ -61,16 +64,61 @@ def sample_record(
     if config.channel_axis == "auto" and len(element_shape) == 3 and element_shape[0] in (1, 3):
         _warn_of_channels_first(config, element_shape)
 
-    sample = config.mode_object.sample
+    if depends_on_fields(config):
+        params["record_key"] = key
+    params["keep_mask"] = _sample_mask(config, key, layout, rate, stored=stored)
+    return params
+
+
+def depends_on_fields(config: DropoutOperatorConfig) -> bool:
+    """Says whether masks depend on fields of the record, beside its key."""
+    counted = config.where_key is not None and counts_units(config.mode_object)
+    return counted or config.extent_key is not None
+
+
+def sample_within(
+    config: DropoutOperatorConfig,
+    params: dict[str, Any],
+    layout: Layout,
+    where: jax.Array,
+    extents: tuple[jax.Array, ...],
+) -> jax.Array:
+    """Draws the mask of a record by what of it may drop.
+
+    Args:
+      config: what is dropped.
+      params: of `sample_record`.
+      layout: of the element.
+      where: bools with the element's axes, True where values may drop.
+      extents: how many positions of the first spatial axes are real; none for all.
+    """
+    key, spatial = params["record_key"], layout.channel_last_shape[:-1]
+    words = sample_words(fold_in(key, _SHIFT), (len(extents),))
+    shifts = [whole_below(word, size) for word, size in zip(list(words), spatial, strict=False)]
+    pairs = [(one.astype(jnp.uint32), shift) for one, shift in zip(extents, shifts, strict=True)]
+    rest = (None,) * (len(spatial) - len(extents))
+    within = Within(layout.channels_last(where), (*pairs, *rest))
+    return _sample_mask(config, key, layout, params.get("rate", config.dropout_rate), within)
+
+
+def _sample_mask(
+    config: DropoutOperatorConfig,
+    key: jax.Array,
+    layout: Layout,
+    rate: Any,
+    within: Within | None = None,
+    *,
+    stored: bool = False,
+) -> jax.Array:
+    """Draws the mask of a record, with the element's axes."""
 
     def draw(key: jax.Array) -> jax.Array:
         shape = layout.channel_last_shape
-        return layout.place(sample(key, shape, rate))
+        return layout.place(sample_mask(config.mode_object, key, shape, rate, within))
 
     # A mask that repeats a few draws is repeated where it is used, unless other records use it.
     fused = getattr(config.mode_object, "repeats", False) and not stored
-    params["keep_mask"] = draw(key) if fused else materialize(draw, key)
-    return params
+    return draw(key) if fused else materialize(draw, key)
 
 
 def sample_constant(

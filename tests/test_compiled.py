@@ -82,13 +82,17 @@ def conditionals(text):
     return found
 
 
+@pytest.mark.parametrize("extent_key", [None, "size"])
 @pytest.mark.parametrize("mode", MODES)
-def test_off_the_cpu_there_is_no_loop_and_no_conditional(mode):
+def test_off_the_cpu_there_is_no_loop_and_no_conditional(mode, extent_key):
+    sizes = np.array([[16, 16], [1, 16], [9, 7], [0, 3]])
+
     def step(images, config, state):
-        batch, state = drop(config, state, images)
+        batch, state = apply_batch(config, state, {"image": images, "size": sizes})
         return (batch["image"] ** 2).sum(), (batch, state)
 
-    config, state, images = arguments_of(MODES[mode], (4, 16, 16, 3), mask_key="mask")
+    options = {"mask_key": "mask", "extent_key": extent_key}
+    config, state, images = arguments_of(MODES[mode], (4, 16, 16, 3), **options)
     gradient = jax.value_and_grad(step, has_aux=True)
     for program in lowered(gradient, images, config, state, platforms=("cuda", "tpu")):
         assert "stablehlo.while" not in program

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cases import AS_USERS, MODES, config_of
-from dropax import STREAM_VERSION, apply_batch, generate_random_params, init_state
+from dropax import STREAM_VERSION, Blocks, Box, apply_batch, generate_random_params, init_state
 
 # The masks of two records of shape (2, 5, 3) at rate 0.4 from key(42), packed, in hexadecimal.
 GOLDEN = {
@@ -80,6 +80,16 @@ def test_the_fixed_pattern_is_that_of_the_first_release():
     config = config_of("pixel", stochastic=False)
     batch, _ = apply_batch(config, init_state(config), {"image": jnp.ones((1, 4, 4, 1))})
     assert packed(batch["image"] != 0) == "feae"
+
+
+def test_masks_within_extents_and_of_a_drawn_number_of_boxes_are_pinned():
+    shown = []
+    for mode in ("box", "block", Box(count=(1, 3)), Blocks(size=1, min_cells=2)):
+        config = config_of(mode, extent_key="size", mask_key="kept")
+        data = {"image": jnp.ones((2, 6, 5, 1)), "size": np.array([[6, 4], [3, 5]])}
+        batch, _ = apply_batch(config, init_state(config, jax.random.key(42)), data)
+        shown.append(packed(batch["kept"]))
+    assert shown == ["8c631ffc63fffff0", "084210840007fff0", "ce739ffc03fffff0", "dfe318ff3ce7fff0"]
 
 
 def test_what_is_drawn_beside_the_mask_is_that_of_the_first_release():

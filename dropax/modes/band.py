@@ -7,7 +7,7 @@ import jax
 
 from dropax.kit.errors import must, require_kind
 from dropax.kit.serialization import take_plain
-from dropax.modes.base import one_dispatch, spatial_shape
+from dropax.modes.base import Within, one_dispatch, positions_of, spatial_shape
 from dropax.modes.rectangles import draw_union, require_count, size_levels
 
 
@@ -37,6 +37,7 @@ class Band:
     count: int = 1
 
     repeats: ClassVar[bool] = True
+    takes_within: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)
@@ -44,7 +45,13 @@ class Band:
         require_count("Band.count", self.count)
 
     @one_dispatch
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    def sample(
+        self,
+        key: jax.Array,
+        element_shape: tuple[int, ...],
+        rate: Any,
+        within: Within | None = None,
+    ) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
         Returns:
@@ -59,7 +66,8 @@ class Band:
         axis = self.axis % len(spatial)
         size = (spatial[axis],)
         levels = size_levels(size, self.count, (1, 1), "inside")
-        covered = draw_union(key, rate, size, self.count, "inside", *levels)
+        positions = positions_of(within, [axis], size)
+        covered = draw_union(key, rate, size, self.count, "inside", *levels, positions)
         shape = [1] * (len(spatial) + 1)
         shape[axis] = spatial[axis]
         return ~covered.reshape(shape)

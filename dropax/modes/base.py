@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,10 @@ class Mode(Protocol):
     `expected_dropped_fraction(element_shape, rate)`, which returns what it does reach. One whose
     mask only repeats a few draws says so by an attribute `repeats = True`: such a mask is not
     stored, but repeated where it is used.
+
+    The masks of records that are smaller than their arrays (`extent_key`) are read from masks of
+    the whole shape, so that holes shrink with the record. The modes of this package do so
+    themselves, where there is anything to do.
     """
 
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
@@ -47,14 +51,18 @@ def one_dispatch(sample: _Sample) -> _Sample:
     """Compiles a mode's `sample` for eager calls, and gives it a Threefry key for any other."""
 
     @functools.partial(jax.jit, static_argnums=(0, 2), inline=True)
-    def compiled(mode: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    def compiled(
+        mode: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any, *within: Any
+    ) -> jax.Array:
         key = as_key(key, f"{type(mode).__name__}.sample.key")
-        return sample(mode, key, element_shape, rate)
+        return sample(mode, key, element_shape, rate, *within)
 
     @functools.wraps(sample)
-    def run(mode: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    def run(
+        mode: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any, *within: Any
+    ) -> jax.Array:
         Process.require_own()
-        return compiled(mode, key, known_shape(plain(element_shape)), rate)
+        return compiled(mode, key, known_shape(plain(element_shape)), rate, *within)
 
     return cast(_Sample, run)
 
@@ -67,9 +75,111 @@ def fit_sampled(mask: Any, element_shape: tuple[int, ...]) -> jax.Array:
     return broadcast_rank(mask, element_shape, owner)
 
 
-def sample_mask(mode: Mode, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-    """Draws the mask of a mode, possibly a user's own, with as many axes as the element."""
-    return fit_sampled(mode.sample(key, element_shape, rate), element_shape)
+class Within(NamedTuple):
+    """What of a record may drop, as modes with the attribute `takes_within` take it.
+
+    Attributes:
+      where: bools with the element's axes, channels last, each of its size or 1; True where values
+        may drop, so False beyond the extents.
+      extents: for each spatial axis (extent, shift), uint32 scalars: how many positions are real,
+        and a random integer below the axis' size. None for an axis that is real throughout.
+    """
+
+    where: jax.Array
+    extents: tuple[tuple[jax.Array, jax.Array] | None, ...]
+
+    def positions(self, axis: int, size: int) -> jax.Array:
+        """Returns which position of a whole axis each one of a record reads, int32."""
+        extent = self.extents[axis]
+        if extent is None:
+            return jnp.arange(size, dtype=jnp.int32)
+        return positions_within(size, *extent)
+
+    def read(self, mask: jax.Array) -> jax.Array:
+        """Returns the mask of a record from that of the whole shape, or of what it broadcasts to.
+
+        Over all positions and shifts, each position of the whole mask is read equally often, so
+        that as much drops of the record as would of all. A full extent reads the mask as it is.
+        """
+        return functools.reduce(self.read_axis, range(len(self.extents)), mask)
+
+    def read_axis(self, mask: jax.Array, axis: int) -> jax.Array:
+        """Does so along one spatial axis."""
+        size = mask.shape[axis]
+        if self.extents[axis] is None or size == 1:
+            return mask
+        return jnp.take(mask, self.positions(axis, size), axis, mode="clip")
+
+    def of_cells(self, sides: Sequence[int]) -> "Within":
+        """Returns the same for a grid of cells: one may drop if any of its values may."""
+        where = self.where.any(axis=-1)
+        extents = []
+        for axis, (extent, side) in enumerate(zip(self.extents, sides, strict=True)):
+            where = any_in_cells(where, axis, side)
+            cut = np.uint32(side)
+            extents.append(extent and ((extent[0] + cut - np.uint32(1)) // cut, extent[1] // cut))
+        return Within(where, tuple(extents))
+
+
+def positions_of(
+    within: Within | None, axes: Iterable[int], sizes: Iterable[int]
+) -> list[jax.Array]:
+    """Returns the positions that a record reads along some spatial axes; without extents, all."""
+    if within is None:
+        return [jnp.arange(size, dtype=jnp.int32) for size in sizes]
+    return [within.positions(axis, size) for axis, size in zip(axes, sizes, strict=True)]
+
+
+def positions_within(size: int, extent: jax.Array, shift: jax.Array) -> jax.Array:
+    """Returns `(i * size + shift) // extent` for each position i, at most the last one; int32.
+
+    The product may take more than 32 bits, so it is divided digit by digit of i, from the highest
+    on, as one divides on paper.
+    """
+    digit = 30 - size.bit_length()  # bits of one, such that nothing below reaches 2^32
+    index, extent = jnp.arange(size, dtype=jnp.uint32), jnp.maximum(extent, np.uint32(1))
+    quotient = remainder = jnp.zeros(size, jnp.uint32)
+    for at in reversed(range(0, size.bit_length(), digit)):
+        part = index >> np.uint32(at) & np.uint32(2**digit - 1)
+        total = (remainder << np.uint32(digit)) + part * np.uint32(size)
+        total = total if at else total + shift
+        quotient = (quotient << np.uint32(digit)) + total // extent
+        remainder = total % extent
+    return jnp.minimum(quotient, np.uint32(max(size - 1, 0))).astype(jnp.int32)
+
+
+def any_in_cells(mask: jax.Array, axis: int, side: int) -> jax.Array:
+    """Joins each `side` positions along an axis, the last ones maybe fewer: True if any is."""
+    size = mask.shape[axis]
+    if side == 1 or size <= 1:
+        return mask
+    padding = [(0, -size % side if at == axis else 0) for at in range(mask.ndim)]
+    shape = (*mask.shape[:axis], -(-size // side), side, *mask.shape[axis + 1 :])
+    return jnp.pad(mask, padding).reshape(shape).any(axis=axis + 1)
+
+
+def sample_mask(
+    mode: Mode,
+    key: jax.Array,
+    element_shape: tuple[int, ...],
+    rate: Any,
+    within: Within | None = None,
+) -> jax.Array:
+    """Draws the mask of a mode, possibly a user's own, with as many axes as the element.
+
+    Where nothing may drop the mask may be anything.
+    """
+    if within is None:
+        return fit_sampled(mode.sample(key, element_shape, rate), element_shape)
+    if getattr(mode, "takes_within", False):
+        sample: Any = mode.sample
+        return fit_sampled(sample(key, element_shape, rate, within), element_shape)
+    return within.read(fit_sampled(mode.sample(key, element_shape, rate), element_shape))
+
+
+def counts_units(mode: Any) -> bool:
+    """Says whether a mode drops a number of units that depends on how many may drop."""
+    return bool(getattr(mode, "counts", False))
 
 
 def expected_fraction(mode: Mode, element_shape: tuple[int, ...], rate: Any) -> jax.Array:

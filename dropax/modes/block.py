@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,9 @@ from dropax.bits import materialize, sample_words, split_in_two
 from dropax.kit.errors import require_kind
 from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
+    Within,
     one_dispatch,
+    positions_of,
     require_sizes,
     sizes_along,
     spatial_shape,
@@ -57,13 +59,21 @@ class Block:
     size: int | tuple[int, ...] = 7
     per_channel: bool = False
 
+    takes_within: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         take_plain(self)
         require_sizes("Block.size", self.size)
         require_kind("Block.per_channel", self.per_channel, bool, "a bool")
 
     @one_dispatch
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    def sample(
+        self,
+        key: jax.Array,
+        element_shape: tuple[int, ...],
+        rate: Any,
+        within: Within | None = None,
+    ) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
         Returns:
@@ -87,12 +97,19 @@ class Block:
             return seeds | (level == len(thresholds) - 1)
 
         dropped = materialize(draw, key)
-        for axis, side in enumerate(sides):
-            spread = functools.partial(_spread, axis=axis, side=side)
+        positions = positions_of(within, range(len(spatial)), spatial)
+        for axis, (side, position) in enumerate(zip(sides, positions, strict=True)):
+
+            def spread(seeds: jax.Array, axis: int = axis, side: int = side) -> jax.Array:
+                marked = _spread(seeds, axis, side)
+                return marked if within is None else within.read_axis(marked, axis)
+
             if dropped.shape[axis] > _SHORT:
                 dropped = spread(dropped)
             else:
-                by_product = functools.partial(_spread_by_product, axis=axis, side=side)
+                by_product = functools.partial(
+                    _spread_by_product, axis=axis, side=side, positions=position
+                )
                 dropped = jax.lax.platform_dependent(dropped, tpu=by_product, default=spread)
         return ~dropped if self.per_channel else ~dropped[..., None]
 
@@ -139,14 +156,13 @@ def _spread(seeds: jax.Array, axis: int, side: int) -> jax.Array:
     return marked
 
 
-def _spread_by_product(seeds: jax.Array, axis: int, side: int) -> jax.Array:
-    """`_spread` as a product with a band matrix of 0 and 1, which a TPU has a unit for.
+def _spread_by_product(seeds: jax.Array, axis: int, side: int, positions: jax.Array) -> jax.Array:
+    """`_spread`, read at some positions, as a product with a matrix of 0 and 1.
 
-    It counts the seeds that reach a position. bfloat16 holds 0 and 1, and sums are in float32, so
-    that a count is positive exactly if there is a seed.
+    A TPU has a unit for that. It counts the seeds that reach a position. bfloat16 holds 0 and 1,
+    and sums are in float32, so that a count is positive exactly if there is a seed.
     """
-    size = seeds.shape[axis]
-    ahead = jnp.arange(size + side - 1)[:, None] - jnp.arange(size)[None]
+    ahead = positions[:, None] - jnp.arange(seeds.shape[axis])[None]
     reaches = ((ahead >= 0) & (ahead < side)).astype(jnp.bfloat16)
     counts = jnp.tensordot(
         reaches, seeds.astype(jnp.bfloat16), (1, axis), preferred_element_type=jnp.float32

@@ -12,6 +12,7 @@ from dropax.bits import materialize, sample_words, whole_below
 from dropax.kit.errors import must, require_whole
 from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
+    Within,
     one_dispatch,
     require_aspect_ratio,
     require_sizes,
@@ -73,6 +74,8 @@ class Blocks:
     min_cells: int = 4
 
     repeats: ClassVar[bool] = True
+    takes_within: ClassVar[bool] = True
+    counts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)
@@ -81,7 +84,13 @@ class Blocks:
         require_whole("Blocks.min_cells", self.min_cells, 1)
 
     @one_dispatch
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    def sample(
+        self,
+        key: jax.Array,
+        element_shape: tuple[int, ...],
+        rate: Any,
+        within: Within | None = None,
+    ) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
         Returns:
@@ -100,13 +109,26 @@ class Blocks:
         cells = [size // side for size, side in zip(grid, sides, strict=True)]
         rows, columns = cells if len(cells) == 2 else (1, *cells)
 
-        mask = materialize(lambda key: self._sample_cells(key, rate, rows, columns), key)
+        of_cells = None
+        if within is not None:
+            lead = len(spatial) - len(grid)  # axes along which the same cells drop
+            where = within.where.any(axis=tuple(range(lead)))
+            of_cells = Within(where, within.extents[lead:]).of_cells(sides)
+            if len(cells) == 1:
+                of_cells = Within(of_cells.where[None], (None, *of_cells.extents))
+
+        def draw(key: jax.Array) -> jax.Array:
+            return self._sample_cells(key, rate, rows, columns, of_cells)
+
+        mask = materialize(draw, key)
         mask = mask.reshape((1,) * (len(spatial) - len(grid)) + tuple(cells))
         for axis, side in enumerate(sides, len(spatial) - len(grid)):
             mask = jnp.repeat(mask, side, axis)
         return mask[..., None]
 
-    def _sample_cells(self, key: jax.Array, rate: Any, rows: int, columns: int) -> jax.Array:
+    def _sample_cells(
+        self, key: jax.Array, rate: Any, rows: int, columns: int, within: Within | None
+    ) -> jax.Array:
         """Draws which cells are kept, bool of shape (rows, columns)."""
         count = rows * columns
         if count == 0:
@@ -138,8 +160,13 @@ class Blocks:
         by_rows = row * np.uint32(columns) + column
         place = jnp.where(by_columns, column * np.uint32(rows) + row, by_rows).reshape(count)
         is_covered, at_random = ranks < np.uint32(_RECTANGLES), of_cell >> np.uint32(6)
-        within = jnp.where(is_covered, place, at_random)
-        return ~choose_lowest(ranks << _RANK_SHIFT | within, dropped).reshape(rows, columns)
+        order = ranks << _RANK_SHIFT | jnp.where(is_covered, place, at_random)
+        if within is not None:
+            may_drop = jnp.broadcast_to(within.where, (rows, columns)).reshape(count)
+            dropped = draw_count(words[0], rate, may_drop.sum(dtype=jnp.uint32))
+            order = within.read(order.reshape(rows, columns)).reshape(count)
+            order = jnp.where(may_drop, order, np.uint32(2**32 - 1))
+        return ~choose_lowest(order, dropped).reshape(rows, columns)
 
     def _draw_areas(self, words: jax.Array, dropped: jax.Array, count: int) -> jax.Array:
         """Draws the areas of the rectangles, each from `min_cells` to what is missing by then.

@@ -1,14 +1,16 @@
 """Rectangles: `Box`."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
 from dropax.kit.errors import require_choice
 from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
+    Within,
     one_dispatch,
+    positions_of,
     require_aspect_ratio,
     spatial_shape,
 )
@@ -49,6 +51,8 @@ class Box:
     aspect_ratio: tuple[float, float] = (1, 1)
     border: Border = "inside"
 
+    takes_within: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         take_plain(self)
         require_count("Box.count", self.count, may_vary=True)
@@ -56,7 +60,13 @@ class Box:
         require_choice("Box.border", self.border, ("inside", "clip"))
 
     @one_dispatch
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    def sample(
+        self,
+        key: jax.Array,
+        element_shape: tuple[int, ...],
+        rate: Any,
+        within: Within | None = None,
+    ) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
         Returns:
@@ -67,4 +77,6 @@ class Box:
         """
         spatial = spatial_shape(self, element_shape)
         levels = size_levels(spatial, self.count, self.aspect_ratio, self.border)
-        return ~draw_union(key, rate, spatial, self.count, self.border, *levels)[..., None]
+        positions = positions_of(within, range(len(spatial)), spatial)
+        union = draw_union(key, rate, spatial, self.count, self.border, *levels, positions)
+        return ~union[..., None]

@@ -10,7 +10,7 @@ import numpy as np
 from dropax.bits import GRID, drop_units, keep_threshold, materialize, sample_words
 from dropax.kit.errors import must, require_kind, require_whole
 from dropax.kit.serialization import take_plain
-from dropax.modes.base import one_dispatch
+from dropax.modes.base import Within, one_dispatch
 from dropax.modes.counts import expected_count, sample_exactly
 
 
@@ -52,6 +52,7 @@ class Channel:
     groups: tuple[tuple[int, ...], ...] | None = None
 
     repeats: ClassVar[bool] = True
+    takes_within: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)
@@ -60,8 +61,19 @@ class Channel:
         if self.groups is not None:
             _require_partition(self.groups)
 
+    @property
+    def counts(self) -> bool:
+        """Whether the number of channels that drop depends on how many may."""
+        return self.exact
+
     @one_dispatch
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    def sample(
+        self,
+        key: jax.Array,
+        element_shape: tuple[int, ...],
+        rate: Any,
+        within: Within | None = None,
+    ) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
         The rate drops in expectation, exactly if `min_kept` is 0; of groups of different sizes,
@@ -80,7 +92,8 @@ class Channel:
 
         def draw(key: jax.Array) -> jax.Array:
             if self.exact:
-                return sample_exactly(key, rate, units, min_kept=self.min_kept)
+                may_drop = None if within is None else self._may_drop(within, channels)
+                return sample_exactly(key, rate, units, min_kept=self.min_kept, may_drop=may_drop)
             draws = sample_words(key, (units,)) >> np.uint32(9)
             kept = draws < keep_threshold(rate)
             if self.min_kept == 0:
@@ -114,6 +127,14 @@ class Channel:
         # The mean of min(dropped, most) is the sum over n <= most of P(dropped >= n).
         most = jnp.arange(1, units - self.min_kept + 1, dtype=jnp.float32)
         return jax.scipy.special.betainc(most, units - most + 1, fraction).sum() / units
+
+    def _may_drop(self, within: Within, channels: int) -> jax.Array:
+        """Returns which channels or groups have a value that may drop."""
+        each = within.where.any(axis=tuple(range(within.where.ndim - 1)))
+        each = jnp.broadcast_to(each, (channels,))
+        if self.groups is None:
+            return each
+        return jnp.stack([each[np.array(group)].any() for group in self.groups])
 
     def _units(self, channels: int) -> int:
         """Returns how many channels or groups drop apart, of so many channels."""

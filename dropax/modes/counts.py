@@ -18,15 +18,22 @@ _SHIFT = np.uint32(9)  # from multiples of 2^-23, in which rates count, to multi
 _FEW, _SEVERAL = 32, 256
 
 
-def sample_exactly(key: jax.Array, rate: Any, units: int, *, min_kept: int = 0) -> jax.Array:
-    """Draws which units are kept: all but `draw_count` of them, each set equally likely."""
+def sample_exactly(
+    key: jax.Array, rate: Any, units: int, *, min_kept: int = 0, may_drop: jax.Array | None = None
+) -> jax.Array:
+    """Draws which units are kept: all but `draw_count` of those that may drop, at random."""
     words = sample_words(key, (1 + units,))
-    dropped = draw_count(words[0], rate, units)
+    ranks, number = words[1:], jnp.uint32(units)
+    if may_drop is not None:
+        # What may not drop is kept first.
+        ranks = jnp.where(may_drop, jnp.maximum(ranks, np.uint32(1)), np.uint32(0))
+        number = may_drop.sum(dtype=jnp.uint32)
+    dropped = draw_count(words[0], rate, number)
     kept = np.uint32(units) - jnp.minimum(dropped, np.uint32(units - min_kept))
-    return choose_lowest(words[1:], kept)
+    return choose_lowest(ranks, kept)
 
 
-def draw_count(word: jax.Array, rate: Any, units: int) -> jax.Array:
+def draw_count(word: jax.Array, rate: Any, units: Any) -> jax.Array:
     """Draws how many units drop, uint32: `rate * units`, rounded at random if it is not whole.
 
     Its expectation is `rate * units`. If that is whole, as far as a rate in multiples of 2^-23 can
@@ -44,21 +51,22 @@ def expected_count(rate: Any, units: int, most: int) -> jax.Array:
     return low.astype(jnp.float32) * (1 - share) + high.astype(jnp.float32) * share
 
 
-def _product(rate: Any, units: int) -> tuple[jax.Array, jax.Array]:
+def _product(rate: Any, units: Any) -> tuple[jax.Array, jax.Array]:
     """Returns `rate * units` as its whole part and what is left in multiples of 2^-32, uint32."""
-    steps = drop_units(rate)
+    steps, units = drop_units(rate), jnp.asarray(units, jnp.uint32)
     # With rate = steps / 2^23 the product is (steps * 2^9) * units / 2^32: the upper word of a
     # product of two words is whole, the lower one is the rest. (At rate 1 the factor is 2^32.)
     scaled = steps << _SHIFT
-    whole, part = whole_below(scaled, units), scaled * np.uint32(units)
+    whole, part = whole_below(scaled, units), scaled * units
     # A rate such as 0.6 is no multiple of 2^-23: from its rounding to float32, that of `1 - rate`
     # and that to a multiple, it is off by up to 1.5 of them. What is as near to a whole number as
     # that counts as whole. (Of millions of units every product is, and is rounded to the nearest.)
-    slack = np.uint32(min(max(3 * units << 8, 1), 2**31))
-    is_above = part >= np.uint32(2**32 - int(slack))
+    slack = jnp.minimum(units, np.uint32(2**22)) * np.uint32(3 << 8)
+    slack = jnp.clip(slack, np.uint32(1), np.uint32(2**31))
+    is_above = part >= np.uint32(0) - slack
     part = jnp.where(is_above | (part <= slack), np.uint32(0), part)
     whole = whole + is_above.astype(jnp.uint32)
-    return jnp.where(steps == GRID, np.uint32(units), whole), part
+    return jnp.where(steps == GRID, units, whole), part
 
 
 def choose_lowest(words: jax.Array, count: jax.Array) -> jax.Array:

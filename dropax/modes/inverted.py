@@ -1,7 +1,7 @@
 """All but what a mode would drop: `Inverted`."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 
 from dropax.bits import GRID, drop_units, keep_threshold
 from dropax.kit.serialization import take_plain
-from dropax.modes.base import expected_fraction, one_dispatch, sample_mask
+from dropax.modes.base import Within, counts_units, expected_fraction, one_dispatch, sample_mask
 from dropax.modes.table import as_mode
 
 
@@ -36,6 +36,8 @@ class Inverted:
 
     mode: Any
 
+    takes_within: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         take_plain(self)
         vars(self)["mode"] = as_mode(self.mode, "Inverted.mode")
@@ -45,8 +47,19 @@ class Inverted:
         """Whether the mode's mask only repeats a few draws."""
         return bool(getattr(self.mode, "repeats", False))
 
+    @property
+    def counts(self) -> bool:
+        """Whether what the mode drops depends on how many units may drop."""
+        return counts_units(self.mode)
+
     @one_dispatch
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    def sample(
+        self,
+        key: jax.Array,
+        element_shape: tuple[int, ...],
+        rate: Any,
+        within: Within | None = None,
+    ) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
         The rate drops in expectation, if the mode drops one minus it.
@@ -57,7 +70,7 @@ class Inverted:
         Raises:
           ValueError: if the element lacks an axis that the mode needs.
         """
-        mask = ~sample_mask(self.mode, key, element_shape, _kept_rate(rate))
+        mask = ~sample_mask(self.mode, key, element_shape, _kept_rate(rate), within)
         return mask | (drop_units(rate) == 0)  # a mode with `min_kept` keeps some at rate 1
 
     def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:

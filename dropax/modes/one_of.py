@@ -1,7 +1,7 @@
 """One of several modes, drawn for each record: `OneOf`."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from dropax.bits import sample_words, split_in_two
 from dropax.kit.errors import must, require_kind, require_number
 from dropax.kit.serialization import take_plain
-from dropax.modes.base import expected_fraction, one_dispatch, sample_mask
+from dropax.modes.base import Within, counts_units, expected_fraction, one_dispatch, sample_mask
 from dropax.modes.table import as_mode
 
 
@@ -40,6 +40,8 @@ class OneOf:
     modes: tuple[Any, ...]
     weights: tuple[float, ...] | None = None
 
+    takes_within: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         take_plain(self)
         require_kind("OneOf.modes", self.modes, tuple, "a tuple of modes")
@@ -60,8 +62,19 @@ class OneOf:
         if not any(self.weights):
             raise ValueError(must("OneOf.weights", "not all be 0", self.weights))
 
+    @property
+    def counts(self) -> bool:
+        """Whether what a mode drops depends on how many units may drop."""
+        return any(map(counts_units, self.modes))
+
     @one_dispatch
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    def sample(
+        self,
+        key: jax.Array,
+        element_shape: tuple[int, ...],
+        rate: Any,
+        within: Within | None = None,
+    ) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
         The mode is drawn by the first of `jax.random.split(key)`, and draws from the second.
@@ -78,7 +91,7 @@ class OneOf:
         modes, shares = self._likely()
         bounds = np.round(np.cumsum(shares)[:-1] * 2**32).clip(0, 2**32 - 1)
         chosen = (sample_words(choice_key, ()) >= bounds.astype(np.uint32)).sum(dtype=jnp.int32)
-        masks = [sample_mask(mode, mask_key, element_shape, rate) for mode in modes]
+        masks = [sample_mask(mode, mask_key, element_shape, rate, within) for mode in modes]
         selected = masks[0]
         for n, mask in enumerate(masks[1:], 1):
             selected = jnp.where(chosen == n, mask, selected)

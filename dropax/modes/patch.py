@@ -11,6 +11,7 @@ from dropax.bits import materialize, sample_bernoulli
 from dropax.kit.errors import require_kind
 from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
+    Within,
     one_dispatch,
     require_sizes,
     sizes_along,
@@ -50,14 +51,26 @@ class Patch:
     exact: bool = False
 
     repeats: ClassVar[bool] = True
+    takes_within: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)
         require_sizes("Patch.size", self.size)
         require_kind("Patch.exact", self.exact, bool, "a bool")
 
+    @property
+    def counts(self) -> bool:
+        """Whether the number of cells that drop depends on how many may."""
+        return self.exact
+
     @one_dispatch
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    def sample(
+        self,
+        key: jax.Array,
+        element_shape: tuple[int, ...],
+        rate: Any,
+        within: Within | None = None,
+    ) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
         Returns:
@@ -73,7 +86,11 @@ class Patch:
 
         def draw(key: jax.Array) -> jax.Array:
             if self.exact:
-                return sample_exactly(key, rate, math.prod(cells)).reshape(cells)
+                may_drop = None
+                if within is not None:
+                    may_drop = jnp.broadcast_to(within.of_cells(sides).where, cells).reshape(-1)
+                kept = sample_exactly(key, rate, math.prod(cells), may_drop=may_drop)
+                return kept.reshape(cells)
             return sample_bernoulli(key, rate, cells)
 
         mask = materialize(draw, key)

@@ -1,6 +1,7 @@
 """Rectangles of one size at random places: what `Box` and `Band` share."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -110,8 +111,12 @@ def draw_union(
     border: Border,
     units: np.ndarray,
     sides: np.ndarray,
+    positions: Sequence[jax.Array],
 ) -> jax.Array:
-    """Draws boxes: where at least one covers, bool of the shape of the spatial axes."""
+    """Draws boxes: where at least one covers, bool of the shape of the spatial axes.
+
+    `positions` are those along each axis that are asked about, int32.
+    """
     fewest, most = count if isinstance(count, tuple) else (count, count)
 
     def draw(key: jax.Array) -> list[jax.Array]:
@@ -123,7 +128,7 @@ def draw_union(
         for axis, place in enumerate(words[2:].reshape(len(spatial), most)):
             first, starts = start_range(spatial[axis], side[axis], border)
             start = first + whole_below(place, starts).astype(jnp.int32)
-            position = jnp.arange(spatial[axis], dtype=jnp.int32)
+            position = positions[axis]
             boxes = [(position >= box) & (position < box + side[axis]) for box in list(start)]
             if axis == 0 and fewest < most:  # boxes past the number that was drawn cover nothing
                 more = row // np.uint32(len(sides))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from dropax.bits import materialize
 from dropax.kit.errors import must, require_kind
 from dropax.kit.serialization import take_plain
-from dropax.modes.base import expected_fraction, one_dispatch, sample_mask
+from dropax.modes.base import Within, counts_units, expected_fraction, one_dispatch, sample_mask
 from dropax.modes.table import as_mode
 
 
@@ -41,6 +41,7 @@ class Shared:
 
     # What repeats is stored once, as far as it does not repeat.
     repeats: ClassVar[bool] = True
+    takes_within: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)
@@ -51,8 +52,19 @@ class Shared:
         if not self._named_axes() or len(set(self._named_axes())) < len(self._named_axes()):
             raise ValueError(must("Shared.axes", "name one axis or several, once", self.axes))
 
+    @property
+    def counts(self) -> bool:
+        """Whether what the mode drops depends on how many units may drop."""
+        return counts_units(self.mode)
+
     @one_dispatch
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    def sample(
+        self,
+        key: jax.Array,
+        element_shape: tuple[int, ...],
+        rate: Any,
+        within: Within | None = None,
+    ) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
         Returns:
@@ -63,7 +75,13 @@ class Shared:
             an axis that the mode needs.
         """
         shared, inner = self._split(element_shape)
-        mask = materialize(lambda key: sample_mask(self.mode, key, inner, rate), key)
+        if within is not None:
+            where = within.where.any(axis=shared)
+            if inner[-1] != element_shape[-1]:
+                where = where.any(axis=-1, keepdims=True)
+            extents = [extent for n, extent in enumerate(within.extents) if n not in shared]
+            within = Within(where, tuple(extents))
+        mask = materialize(lambda key: sample_mask(self.mode, key, inner, rate, within), key)
         return jnp.expand_dims(mask, shared)
 
     def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:

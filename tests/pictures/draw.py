@@ -42,6 +42,12 @@ STRIPS = {
 }
 
 
+# Batches of padded records at rate 0.25: the mode, and the real (height, width) of each record.
+PADDED = {
+    "padded_speech": (dropax.Band(axis=1, count=2), [(80, 80), (80, 50), (80, 30), (80, 15)]),
+    "padded_images": ("box", [(80, 80), (80, 40), (46, 46), (23, 30)]),
+}
+
 BANNER = ["pixel", "whole_pixel", "channel", "block", "patch", "box", "grid", "band"]
 
 
@@ -62,7 +68,19 @@ def draw():
     picture, sheet = dropax.images.sample_picture(SIZE), dropax.images.contact_sheet
     dropped = _drop(jax.random.key(2), np.stack([picture] * RECORDS))
     drawn = {"banner": sheet([picture, *(dropped[name][-1] for name in BANNER)], columns=9)}
-    return drawn | {name: sheet(dropped[name], columns=RECORDS) for name in STRIPS}
+    drawn |= {name: sheet(dropped[name], columns=RECORDS) for name in STRIPS}
+    for name, (mode, sizes) in PADDED.items():
+        batch = {"image": np.stack([picture] * RECORDS), "size": np.array(sizes)}
+        tiles = []
+        for extent_key in (None, "size"):  # above for the whole array, below within each record
+            options = {"mode": mode, "dropout_rate": 0.25, "extent_key": extent_key}
+            config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True, **options)
+            state = dropax.init_state(config, jax.random.key(2))
+            tiles += list(np.array(dropax.apply_batch(config, state, batch)[0]["image"]))
+        for tile, (height, width) in zip(tiles, sizes * 2, strict=True):
+            tile[height:] = tile[:, width:] = 128
+        drawn[name] = sheet(tiles, columns=RECORDS)
+    return drawn
 
 
 def file_of(name):
