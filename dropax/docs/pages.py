@@ -146,7 +146,9 @@ def process_docstring(app, what, name, thing, options, lines):
 
     # An example is the last part, and code as it is.
     text, head, example = "\n".join(lines).partition("\nExample:\n")
-    lines[:] = (MARKED.sub(markup, text) + head + example).split("\n")
+    # What comes before a colon is no type.
+    text = re.sub(r"^Returns:$", ":returns:", MARKED.sub(markup, text), flags=re.MULTILINE)
+    lines[:] = (text + head + example).split("\n")
 
 
 def process_signature(app, what, name, thing, options, signature, returns):
