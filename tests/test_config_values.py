@@ -122,6 +122,7 @@ DIFFERENT = {
     "auxiliary_fill": [255, 0.5],
     "mask_key": ["mask"],
     "where_key": ["may"],
+    "extent_key": ["size"],
     "share_mask": [True],
     "channel_axis": [0, 1, None],
     "seed": [1],
@@ -230,11 +231,8 @@ def test_containers_are_copied_in_and_read_back_as_copies():
     assert hash(config) == before
 
 
-def test_statistics_that_cannot_be_static_are_refused():
+def test_traced_statistics_are_refused():
     owner = r"^DropoutOperatorConfig\.precomputed_stats must "
-    for stats in ({1: 2, "a": 3}, {"deep": {1: 2, "a": 3}}):
-        with pytest.raises(ValueError, match=owner + "have keys of one type, such as"):
-            config_of(precomputed_stats=stats)
     with pytest.raises(TypeError, match=owner + r"not hold traced values; .* stats={"):
         jax.jit(lambda mean: config_of(precomputed_stats={"mean": mean}) and mean)(0.5)
 
@@ -348,7 +346,7 @@ def test_a_subclass_checks_its_parents_and_its_own():
 
 
 @pytest.mark.parametrize("kind", [["a"], {"a": 1}, np.ones(2)], ids=str)
-def test_a_static_field_of_a_subclass_is_refused_at_once_if_it_cannot_be_hashed(kind):
+def test_a_static_field_of_a_subclass_that_cannot_be_hashed_is_refused_by_name(kind):
     class Loose(OperatorConfig):
         pass
 
@@ -356,7 +354,7 @@ def test_a_static_field_of_a_subclass_is_refused_at_once_if_it_cannot_be_hashed(
     Loose.kind = ()
     loose = dataclasses.dataclass(frozen=True, eq=False, repr=False)(Loose)
     with pytest.raises(TypeError, match=r"^Loose\.kind must be hashable; got .* Pass a tuple"):
-        loose(kind=kind)
+        jax.tree.leaves(loose(kind=kind))
 
     class Taken(loose):
         def __post_init__(self):

@@ -17,7 +17,7 @@ from dropax.kit.errors import is_array, must, names, require_kind
 from dropax.kit.fields import leading_size
 from dropax.kit.ids import as_record_ids
 from dropax.kit.process import Process
-from dropax.kit.trees import leaves_of, register_pytree, stack_trees, summarize
+from dropax.kit.trees import register_pytree, stack_trees, summarize
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -149,8 +149,6 @@ class Batch:
         cure = "Build the batch of records instead: Batch([Element(data, state), ...])."
         require_kind("Batch.from_parts.data", data, dict, "a dict of arrays", cure)
         require_kind("Batch.from_parts.states", states, dict, "a dict of arrays", cure)
-        leaves_of(data, "Batch.from_parts.data")
-        leaves_of(states, "Batch.from_parts.states")
         size = leading_size({"data": data, "states": states})
         owner = "each field of a batch"
         data, states = jax.tree.map(lambda leaf: as_array(leaf, owner), (data, states))

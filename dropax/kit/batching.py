@@ -26,7 +26,6 @@ from dropax.kit.keys import fold_in_each, refuse_shared_key, varying_axes
 from dropax.kit.meshes import call_over_mesh, explicit_mesh
 from dropax.kit.process import Process
 from dropax.kit.state import OperatorState
-from dropax.kit.trees import hide_text, leaves_of, show_text
 
 AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Any])
 Params = dict[str, Any] | None
@@ -126,7 +125,7 @@ def engine_of(
         return generate_random_params(config, keys, shapes)
 
     def work(config: Any, record: Any, params: Params, stats: Any) -> Any:
-        data, state, _ = apply(config, *record, {}, params, show_text(stats))
+        data, state, _ = apply(config, *record, {}, params, stats)
         return data, state
 
     return RecordEngine(
@@ -141,14 +140,13 @@ def engine_of(
 
 
 def _checked_stats(stats: Any) -> Any:
-    """Returns statistics from a user as they go through `jit`, in which text is static."""
-    owner = "apply_batch.stats"
-    leaves_of(stats, owner)
+    """Returns statistics from a user as they go through `jit`: numbers, and arrays of them."""
 
     def checked(leaf: Any) -> Any:
-        return leaf if isinstance(leaf, str | int | float | complex) else as_numbers(leaf, owner)
+        is_number = isinstance(leaf, int | float | complex)
+        return leaf if is_number else as_numbers(leaf, "apply_batch.stats")
 
-    return hide_text(jax.tree.map(checked, stats))
+    return jax.tree.map(checked, stats)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -303,7 +301,7 @@ def warn_if_baked(
 def records_of(batch: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Returns (data, states) of the `batch` of `apply_batch`; None for a `Batch` of nothing."""
     parts = (batch.data, batch.states) if isinstance(batch, Batch) else (batch, {})
-    leaves = leaves_of(parts, "apply_batch.batch")
+    leaves = jax.tree.leaves(parts)
     if isinstance(batch, Batch) and not leaves:
         return None
     if not isinstance(batch, Batch | dict):

@@ -33,7 +33,7 @@ from dropax.kit.serialization import (
     write_statistics,
     write_value,
 )
-from dropax.kit.trees import copy_containers, leaves_of, register_pytree
+from dropax.kit.trees import copy_containers, register_pytree
 
 
 class _ByValue:
@@ -69,7 +69,6 @@ class _Copied:
 
     def __set__(self, config: Any, value: Any) -> None:
         owner, value = f"{type(config).__name__}.{self._name}", as_containers(value)
-        leaves_of(value, owner)
         if is_traced(value):
             cure = "Pass them to apply_batch: stats={...}."
             raise TypeError(must(owner, "not hold traced values", value, cure))
@@ -114,15 +113,6 @@ class OperatorConfig:
             if name not in vars(cls):
                 setattr(cls, name, getattr(cls, name))
         register_pytree(cls, cls.dynamic_fields, static=True)
-        own_check = cls.__post_init__
-
-        @functools.wraps(own_check)
-        def check(config: Any) -> None:
-            own_check(config)
-            if type(config) is cls:  # when the checks of all classes are done
-                config._require_static()
-
-        cls.__post_init__ = check  # type: ignore[assignment]
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         """Refuses an unknown argument by the name of a known one that holds it or is near it."""
@@ -237,16 +227,14 @@ class OperatorConfig:
     def static_part(self) -> tuple[tuple[str, Any], ...]:
         """The fields that are no leaves, each with its value: one form for equal values."""
         names = [field.name for field in dataclasses.fields(self)]
-        return tuple((one, self._meaning(one)) for one in names if one not in self.dynamic_fields)
-
-    def _require_static(self) -> None:
-        """Refuses what cannot be static, such as a list or an array in a field of a subclass."""
-        for name, value in self.static_part:
+        part = tuple((one, self._meaning(one)) for one in names if one not in self.dynamic_fields)
+        for name, value in part:
             try:
-                isinstance(value, _ByValue) or hash(value)
+                hash(value)
             except TypeError:
                 cure = "Pass a tuple for a list, or name the field in dynamic_fields."
                 raise TypeError(must(self.owner(name), "be hashable", value, cure)) from None
+        return part
 
     def _meaning(self, name: str) -> Any:
         """Returns what a static field is compared by, and written as."""

@@ -34,7 +34,7 @@ from dropax.kit.state import (
     save_state,
     word_count,
 )
-from dropax.kit.trees import copy_tree, leaves_of
+from dropax.kit.trees import copy_tree
 
 logger = logging.getLogger(__name__)
 
@@ -308,7 +308,6 @@ class ModalityOperator:
         """Returns the spec of the data that `apply` returns, and the structure of the state."""
         name = f"{type(self).__name__}: the structure of an element's data"
         require_kind(name, data, dict, "a dict of arrays or of their shapes")
-        leaves_of(data, name)
         leaves, structure = jax.tree.flatten(state)
         arrays = {place: leaf for place, leaf in enumerate(leaves) if is_array(leaf)}
 
@@ -410,7 +409,6 @@ class ModalityOperator:
     def _keep_statistics(self, stats: Any, source: str) -> None:
         name = f"{type(self).__name__}: {source}"
         require_kind(name, stats, dict, "a dict")
-        leaves_of(stats, name)
         if leaks(stats, self._state):
             cure = "Compute them outside of jit, or pass the operator to it as an argument."
             raise ValueError(must(name, "not be traced", "tracers", cure))

@@ -10,8 +10,6 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
-from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar, cast
 
 import jax.numpy as jnp
@@ -21,8 +19,6 @@ from dropax.kit.errors import did_you_mean, is_array, is_real, is_traced, must, 
 
 _CURE = "Functions, traced values and objects that are no dataclasses have no plain form."
 _ARRAY = ("dtype", "shape", "values")
-_types: ContextVar[Mapping[str, type]] = ContextVar("_types", default=MappingProxyType({}))
-"""The classes that text may hold which is read within other text."""
 
 
 def plain(value: Any) -> Any:
@@ -145,8 +141,6 @@ def read_text(
     if source in names:
         return names[source]
     first = len(text) - len(text.lstrip()) + 1  # the number of its first character
-    # Text within text, such as the mode of a `Shared`, is read while that is made.
-    types = {**_types.get(), **types}
 
     def refuse(why: str, at: int, hint: str = "") -> NoReturn:
         cure = f"At character {at}: {why}. {hint}".rstrip()
@@ -183,13 +177,10 @@ def read_text(
             if option.arg in named:
                 refuse(f"the option {option.arg!r} is repeated", place(option))
             named[option.arg] = value_of(option.value)
-        outer = _types.set(types)
         try:
             return types[name](*given, **named)
         except (TypeError, ValueError) as error:
             return refuse(str(error).replace(".__init__()", "").rstrip("."), place(node))
-        finally:
-            _types.reset(outer)
 
     if not source or (source.isidentifier() and source not in ("inf", "nan")):
         hint = f"{source}()" if source in types else example

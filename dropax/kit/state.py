@@ -66,7 +66,7 @@ class OperatorState:
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(OperatorState))
-register_pytree(OperatorState, _FIELDS, texts="statistics")
+register_pytree(OperatorState, _FIELDS)
 
 
 def init_state(config: OperatorConfig, key: Any = None) -> OperatorState:

@@ -6,13 +6,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import (
-    GetAttrKey,
-    keystr,
-    register_pytree_node,
-    register_pytree_with_keys,
-    tree_flatten_with_path,
-)
+from jax.tree_util import GetAttrKey, keystr, register_pytree_with_keys, tree_flatten_with_path
 
 from dropax.kit.arrays import as_array
 from dropax.kit.errors import is_array, must
@@ -29,9 +23,7 @@ def summarize(tree: Any) -> Any:
     return repr(shown)
 
 
-def register_pytree(
-    cls: type, leaves: tuple[str, ...], *, static: bool = False, texts: str | None = None
-) -> None:
+def register_pytree(cls: type, leaves: tuple[str, ...], *, static: bool = False) -> None:
     """Registers a dataclass as a pytree, which is rebuilt without its constructor.
 
     So `tree.map`, `vmap` axes and `device_get` may put anything into a leaf.
@@ -42,15 +34,11 @@ def register_pytree(
       static: whether its other fields are static: its `static_part` is a tuple of (name, value),
         hashed and compared by value. Otherwise they are no part of the tree and fall back to their
         defaults, and `jax.export` can write the class.
-      texts: the child that may hold strings, which are static.
     """
     keys = [GetAttrKey(name) for name in leaves]
 
     def flatten(tree: Any) -> tuple[Any, Any]:
-        children = [getattr(tree, name) for name in leaves]
-        if texts and getattr(tree, texts) is not None:
-            children[leaves.index(texts)] = hide_text(getattr(tree, texts))
-        return children, tree.static_part if static else ()
+        return [getattr(tree, name) for name in leaves], tree.static_part if static else ()
 
     def flatten_with_keys(tree: Any) -> tuple[Any, Any]:
         children, rest = flatten(tree)
@@ -61,8 +49,6 @@ def register_pytree(
         if static:
             vars(tree).update(rest, static_part=rest)
         vars(tree).update(zip(leaves, children, strict=True))
-        if texts and getattr(tree, texts) is not None:
-            vars(tree)[texts] = show_text(getattr(tree, texts))
         return tree
 
     register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
@@ -93,8 +79,6 @@ def stack_trees(trees: list[Any], part: str) -> Any:
     """
     if not trees:
         return {}
-    for position, tree in enumerate(trees):
-        leaves_of(tree, f"Batch.elements[{position}].{part}")
     paths = tree_flatten_with_path(trees[0])[0]
     structure: Any = jax.tree.structure(trees[0])
     columns: list[list[Any]] = [[] for _ in paths]
@@ -121,45 +105,6 @@ def stack_trees(trees: list[Any], part: str) -> Any:
             owner = f"Batch.elements: {part}{keystr(path)}"
             raise TypeError(must(owner, "be of a dtype that JAX takes", column[0])) from None
     return jax.tree.unflatten(structure, stacked)
-
-
-def leaves_of(tree: Any, owner: str) -> list[Any]:
-    """Returns the leaves of a user's tree; a ValueError if keys cannot be sorted, as 1 and "a"."""
-    try:
-        return jax.tree.leaves(tree)
-    except (TypeError, ValueError):
-        raise ValueError(must(owner, "have keys of one type, such as strings", tree)) from None
-
-
-class _Hidden:
-    """A string in a tree, which JAX does not take as a leaf: static under `jit`."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-
-register_pytree_node(_Hidden, lambda one: ((), one.text), lambda text, _: _Hidden(text))
-jax.export.register_pytree_node_serialization(
-    _Hidden,
-    serialized_name="dropax.text",
-    serialize_auxdata=str.encode,
-    deserialize_auxdata=bytes.decode,
-)
-
-
-def hide_text(tree: Any) -> Any:
-    """Returns a tree whose strings are no leaves."""
-    return jax.tree.map(lambda leaf: _Hidden(leaf) if isinstance(leaf, str) else leaf, tree)
-
-
-def show_text(tree: Any) -> Any:
-    """Returns the tree that `hide_text` was given."""
-    kind = _Hidden
-    return jax.tree.map(
-        lambda leaf: leaf.text if isinstance(leaf, kind) else leaf,
-        tree,
-        is_leaf=lambda leaf: isinstance(leaf, kind),
-    )
 
 
 def copy_tree(tree: Any) -> Any:
