@@ -75,6 +75,18 @@ def test_the_mean_dropped_fraction_is_the_rate(mode, spatial):
             assert_counts(fractions.sum(), RECORDS, rate)
 
 
+TIGHT = [Box(), Band(), Grid(), Blocks(size=8), Patch(size=8, exact=True)]
+LOOSE = [Box(count=2), Box(border="clip"), Band(count=2), Block(), Patch(size=8)]
+
+
+@pytest.mark.parametrize("mode", TIGHT + LOOSE, ids=str)
+def test_the_documented_modes_keep_to_a_range_of_rates_in_every_record(mode):
+    rates = np.linspace(0.2, 0.3, 256, dtype=np.float32)
+    draw = jax.vmap(lambda key, rate: mode.sample(key, (64, 64, 1), rate).mean())
+    dropped = 1 - np.asarray(draw(KEYS[:256], rates))
+    assert (abs(dropped - rates).max() < 0.035) == (mode in TIGHT)
+
+
 UNIFORM = [case for case in CASES if isinstance(case[0], Patch | Grid)]
 
 

@@ -113,8 +113,13 @@ def _kinds(options: argparse.Namespace, shape: tuple[int, ...]) -> list[tuple[st
             kinds.append((name, (config,)))
     for name in options.presets:
         preset = PRESETS[name]
-        sizes = {"image_shape", "spectrogram_shape"} & inspect.signature(preset).parameters.keys()
-        made = preset("image", fill=options.fill, **dict.fromkeys(sizes, shape[:2]))
+        taken = inspect.signature(preset).parameters.keys()
+        given: dict[str, Any] = dict.fromkeys(
+            {"image_shape", "spectrogram_shape"} & taken, shape[:2]
+        )
+        if "time_mask_max_share" in taken:  # a picture may be smaller than a band of time
+            given["time_mask_max_share"] = 0.9
+        made = preset("image", fill=options.fill, **given)
         kinds.append((name, getattr(made, "configs", (made,))))
     return kinds
 

@@ -4,6 +4,7 @@ JAX truncates 64-bit NumPy arrays to 32 bits. What an array means, such as which
 zero, is read here in the dtype that it came in.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -77,7 +78,19 @@ def as_numbers(array: Any, owner: str, kind: str = "numbers or bools") -> Any:
 
 def as_bools(array: Any, owner: str) -> Any:
     """Returns which values of an array of real numbers or bools are not zero; NaN is not."""
-    return as_numbers(array, owner, "real numbers or bools").astype(np.bool_)
+    array = as_numbers(array, owner, "real numbers or bools")
+    return array.astype(np.bool_) if isinstance(array, np.ndarray) else _not_zero(array)
+
+
+@functools.partial(jax.jit, inline=True)
+def _not_zero(array: jax.Array) -> jax.Array:
+    """Returns which values are not zero; XLA on CPU takes subnormal numbers for it."""
+    if not jnp.issubdtype(array.dtype, np.floating):
+        return array.astype(np.bool_)
+    wide = array if array.dtype.itemsize > 1 else array.astype(np.float32)
+    words = {2: np.uint16, 4: np.uint32, 8: np.uint64}[wide.dtype.itemsize]
+    bits = jax.lax.bitcast_convert_type(wide, words)
+    return bits << bits.dtype.type(1) != 0  # without the sign
 
 
 def as_int32(numbers: Any, low: int = -(2**31), high: int = 2**31 - 1) -> Any:

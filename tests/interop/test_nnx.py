@@ -34,41 +34,52 @@ class Network(nnx.Module):
 
 
 class Dropout(nnx.Module):
-    """A layer to copy; without the name `deterministic`, `model.eval()` would not switch it off."""
+    """A layer to copy; without the name `deterministic`, `model.eval()` would not switch it off.
 
-    def __init__(self, rate, mode="pixel", *, rngs, deterministic=False):
-        self.rate, self.mode, self.deterministic = rate, mode, deterministic
+    The rate is an argument of the call: as an attribute it would be static, and compile anew.
+    """
+
+    def __init__(self, mode="pixel", *, rngs, deterministic=False):
+        self.mode, self.deterministic = mode, deterministic
         self.rngs = rngs.dropout.fork()
 
-    def __call__(self, features):
+    def __call__(self, features, rate):
         if self.deterministic:
             return features
-        return dropax.dropout(self.rngs(), features, rate=self.rate, mode=self.mode, rescale=True)
+        return dropax.dropout(self.rngs(), features, rate=rate, mode=self.mode, rescale=True)
 
 
 def test_eval_switches_a_layer_off_and_train_on_again(key):
     class Network(nnx.Module):
         def __init__(self, rngs):
             self.conv = nnx.Conv(3, 8, (3, 3), rngs=rngs)
-            self.drop = Dropout(0.4, dropax.Block(size=2), rngs=rngs)
+            self.drop = Dropout(dropax.Block(size=2), rngs=rngs)
 
-        def __call__(self, images):
-            return self.drop(nnx.relu(self.conv(images)) + 1)
+        def __call__(self, images, rate):
+            return self.drop(nnx.relu(self.conv(images)) + 1, rate)
 
     network, images = Network(nnx.Rngs(0, dropout=1)), make_batch(key)["image"]
-    run = nnx.jit(lambda network, images: network(images))
+    traces = []
+
+    @nnx.jit
+    def run(network, images, rate):
+        traces.append(rate)
+        return network(images, rate)
+
     network.eval()
-    whole = run(network, images)
+    whole = run(network, images, 0.4)
     assert (whole >= 1).all()
-    np.testing.assert_array_equal(run(network, images), whole)
+    np.testing.assert_array_equal(run(network, images, 0.4), whole)
     network.train()
-    first, second = run(network, images), run(network, images)
-    assert (first == 0).any()
-    assert ((first == 0) != (second == 0)).any()
+    rates = (0.4, 0.4, 0.2)
+    results = [run(network, images, rate) for rate in rates]
+    assert len(traces) == 2  # one in each mode, for all rates
+    assert (results[0] == 0).any()
+    assert ((results[0] == 0) != (results[1] == 0)).any()
     stream = nnx.Rngs(dropout=1).dropout.fork()
-    for dropped in (first, second):
+    for dropped, rate in zip(results, rates, strict=True):
         expected = dropax.dropout(
-            stream(), whole, rate=0.4, mode=dropax.Block(size=2), rescale=True
+            stream(), whole, rate=rate, mode=dropax.Block(size=2), rescale=True
         )
         np.testing.assert_allclose(dropped, expected, rtol=1e-6)
 

@@ -46,3 +46,16 @@ def test_a_scheduled_rate_drops_what_it_says_and_is_traced_once(key):
         np.testing.assert_array_equal(kept[0], expected)
     assert len(traces) == 1
     assert losses[-1] < losses[0] / 2
+
+
+def test_a_rate_in_the_tree_of_the_weights_decays_unless_it_is_masked():
+    config = dropax.DropoutOperatorConfig(field_key="image", dropout_rate=jnp.float32(0.1))
+    model = {"weights": jnp.ones(3), "drop": config}
+    is_weight = {"weights": True, "drop": jax.tree.map(lambda rate: False, config)}
+    adamw = optax.adamw(0.01, weight_decay=0.1)
+    for optimizer, expected in ((adamw, 0.0606), (optax.masked(adamw, is_weight), 0.1)):
+        tree, state = model, optimizer.init(model)
+        for _ in range(500):
+            updates, state = optimizer.update(jax.tree.map(jnp.zeros_like, tree), state, tree)
+            tree = optax.apply_updates(tree, updates)
+        np.testing.assert_allclose(tree["drop"].dropout_rate, expected, rtol=1e-3)
