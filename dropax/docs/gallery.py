@@ -54,9 +54,9 @@ PRESETS = [
     ("random_erasing", ("area", (0.05, 0.15, 0.3)), '"image", scale=(area, area), probability=1.0'),
     (
         "coarse_dropout",
-        ("sides", ((0.1, 0.2), (0.2, 0.3), (0.3, 0.4))),
+        ("side", (0.1, 0.2, 0.35)),
         '"image", image_shape=(160, 160), num_holes_range=(3, 3), '
-        "hole_height_range=sides, hole_width_range=sides, probability=1.0",
+        "hole_height_range=(side, side), hole_width_range=(side, side), probability=1.0",
     ),
     ("gridmask", ("ratio", (0.7, 0.5, 0.3)), '"image", unit=40, ratio=ratio, probability=1.0'),
     ("dropblock", RATES, '"image", rate=rate, block_size=15, rescale=False'),
