@@ -202,7 +202,7 @@ def test_the_mean_of_the_statistics_is_used(key):
     np.testing.assert_array_equal(apply_batch(known, state, data)[0]["image"], expected)
 
 
-NEEDED = "apply.stats must hold 'mean' if fill is 'stats_mean'; got"
+NEEDED = "apply.stats must hold 'mean' if a fill needs statistics; got"
 
 
 @pytest.mark.parametrize(

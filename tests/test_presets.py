@@ -438,6 +438,7 @@ WRONG = [
     ("rate_for_side", {"side": (1, 2, 3)}, ValueError, "side must be a number or (least, largest)"),
     ("rate_for_side", {"side": 2.5}, TypeError, "side must be an int; got 2.5."),
     ("mae", {"rate": 2.0}, ValueError, "rate must be in [0.0, 1.0]; got 2.0."),
+    ("simmim", {"rate": 2.0}, ValueError, "rate must be in [0.0, 1.0]; got 2.0."),
     ("simmim", {"patch_size": 0}, ValueError, "patch_size must be at least 1; got 0."),
     ("beit", {"rate": (0.5, 0.1)}, ValueError, "rate must be (low, high) with low <= high; got (0"),
     ("beit", {"min_patches": 0}, ValueError, "min_patches must be at least 1; got 0."),
