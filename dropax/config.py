@@ -66,9 +66,10 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         not. None if all of every record is.
       auxiliary_fields: list of fields that drop at the same positions as the image, or None. Each
         has the image's shape, or its spatial axes with or without channels of its own. Spatial axes
-        may be a whole number of times shorter, the last two by the same number; a cell then drops
-        if any pixel under it does. A field without the image's channels needs a mode that drops
-        whole pixels. Where whole records drop ("record"), fields may have any shape.
+        may be a whole number of times shorter, the last two by the same number, and a cell then
+        drops if any pixel under it does; or longer, and all cells of a pixel drop. A field without
+        the image's channels needs a mode that drops whole pixels. Where whole records drop
+        ("record"), fields may have any shape.
       auxiliary_fill: what dropped values of `auxiliary_fields` become: a number, such as the ignore
         index of a label map, or a fill, as for `fill`; or a tuple of one for each field.
       preserve_auxiliary: whether the output holds the auxiliary fields.

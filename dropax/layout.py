@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from dropax.kit.arrays import as_int32
 from dropax.kit.errors import must
 from dropax.kit.trees import broadcast_rank
-from dropax.modes.base import fit_sampled, known_shape
+from dropax.modes.base import any_in_cells, fit_sampled, known_shape
 
 ChannelAxis = int | Literal["auto"] | None
 
@@ -128,8 +128,9 @@ class Layout:
 
         The other field has the element's shape, or its spatial shape, with or without channels of
         its own along the same axis. Spatial axes may be a whole number of times shorter, the last
-        two by the same number; such a cell is kept if every pixel under it is. `cure` is what else
-        would do if the mask differs from channel to channel.
+        two by the same number, and such a cell is kept if every pixel under it is; or longer, and
+        as many cells are kept as there are to a pixel. `cure` is what else would do if the mask
+        differs from channel to channel.
         """
         if tuple(shape) == self.shape:
             return mask
@@ -144,7 +145,7 @@ class Layout:
             spatial = self.channel_last_shape[:-1]
             constraint = (
                 f"have the spatial axes {spatial} of the image it goes along with, or a whole "
-                "fraction of them"
+                "fraction or multiple of them"
             )
             raise ValueError(must(name, constraint, other))
         if axis is not None and mask.shape[axis] != 1:
@@ -153,31 +154,26 @@ class Layout:
             )
             cure = cure or "Drop whole pixels instead: mode=Pixel(per_channel=False)."
             raise ValueError(must(name, constraint, other, cure))
-        mask = coarsened(mask if axis is None else mask.squeeze(axis), steps)
+        mask = mask if axis is None else mask.squeeze(axis)
+        for along, (pixels, cells) in enumerate(steps):
+            mask = ~any_in_cells(~mask, along, pixels) if pixels > 1 else mask
+            if mask.shape[along] > 1:
+                mask = jnp.repeat(mask, cells, along)
         return mask if len(other) == rank else jnp.expand_dims(mask, at)
 
-    def _steps(self, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
-        """Returns how many pixels there are to a cell along each spatial axis; None if none fit.
+    def _steps(self, sizes: tuple[int, ...]) -> list[tuple[int, int]] | None:
+        """Returns for each spatial axis (pixels to a cell, cells to a pixel), one of which is 1.
 
-        The last two axes must agree, or many a list of boxes or points, say of shape (8, 4), would
-        pass for a map of a square image.
+        None if the axes do not fit. The last two must agree, or many a list of boxes or points, say
+        of shape (8, 4), would pass for a map of a square image.
         """
         spatial = self.channel_last_shape[:-1]
         if len(sizes) != len(spatial):
             return None
         steps = []
         for size, full in zip(sizes, spatial, strict=True):
-            if size != full and (size < 1 or full < 1 or full % size):
+            least = max(min(size, full), 1)
+            if size != full and (0 in (size, full) or size % least or full % least):
                 return None
-            steps.append(full // size if size != full else 1)
-        return tuple(steps) if len(set(steps[-2:])) <= 1 else None
-
-
-def coarsened(mask: jax.Array, steps: tuple[int, ...]) -> jax.Array:
-    """Joins so many positions along each axis into one, kept where they all are."""
-    for axis, step in enumerate(steps):
-        if step > 1 and mask.shape[axis] > 1:
-            cells = mask.shape[axis] // step
-            shape = (*mask.shape[:axis], cells, step, *mask.shape[axis + 1 :])
-            mask = mask.reshape(shape).all(axis=axis + 1)
-    return mask
+            steps.append((full // least, size // least) if size != full else (1, 1))
+        return steps if len(set(steps[-2:])) <= 1 else None

@@ -19,7 +19,7 @@ from dropax.kit.arrays import as_array, as_bools, as_int32, as_numbers
 from dropax.kit.errors import is_array, is_number, is_traced, must, require_kind, require_whole
 from dropax.kit.serialization import plain
 from dropax.kit.trees import broadcast_rank
-from dropax.layout import coarsened
+from dropax.modes.base import any_in_cells
 
 
 class Tokens(NamedTuple):
@@ -86,7 +86,9 @@ def patch_mask(
     ):
         constraint = f"have {len(sizes)} spatial axes that are multiples of the patch size {size}"
         raise ValueError(must("patch_mask.keep_mask", constraint, keep_mask))
-    patches = coarsened(mask, (*[1] * len(lead), *sizes))
+    patches = mask
+    for axis, side in enumerate(sizes, len(lead)):
+        patches = ~any_in_cells(~patches, axis, side)
     return patches.reshape(*lead, math.prod(patches.shape[len(lead) :]))
 
 

@@ -146,6 +146,29 @@ def test_a_cell_of_a_field_is_kept_where_every_pixel_under_it_is(layout, other, 
     np.testing.assert_array_equal(np.asarray(followed).reshape(cells.shape), cells)
 
 
+FINER = {
+    "a plane": (Layout((2, 3, 3), 2), (4, 6), (2, 2)),
+    "channels first": (Layout((3, 2, 3), 0), (7, 6, 9), (3, 3)),
+    "a video, fewer frames": (Layout((6, 2, 3, 3), 3), (2, 4, 6), (1 / 3, 2, 2)),
+}
+
+
+@pytest.mark.parametrize(("layout", "other", "steps"), FINER.values(), ids=FINER)
+def test_a_finer_field_drops_with_the_pixel_that_it_lies_in(layout, other, steps):
+    sizes = layout.channel_last_shape[:-1]
+    spatial = np.random.RandomState(1).rand(*sizes) < 0.7
+    axis = layout.channel_axis
+    mask = jnp.asarray(np.expand_dims(spatial, axis))
+    followed = np.asarray(layout.follow(mask, other, "field 'x'"))
+    expected = spatial.reshape(2, 3, *sizes[1:]).all(axis=1) if steps[0] < 1 else spatial
+    for along, step in enumerate(steps):
+        expected = expected.repeat(max(int(step), 1), along)
+    found = followed if followed.ndim == expected.ndim else followed.squeeze(axis)
+    np.testing.assert_array_equal(found, expected)
+    rows = layout.follow(jnp.ones((1,) * (len(sizes) + 1), jnp.bool_), other, "field 'x'")
+    assert set(rows.shape) == {1}
+
+
 def test_a_mask_that_is_small_along_an_axis_stays_small_for_a_shorter_field():
     rows = jnp.asarray(np.array([True, True, False, True])[:, None, None])
     layout = Layout((4, 6, 3), 2)
@@ -155,9 +178,9 @@ def test_a_mask_that_is_small_along_an_axis_stays_small_for_a_shorter_field():
         np.testing.assert_array_equal(followed.ravel(), [True, False])
 
 
-NO_FIELD = [(5, 4), (4,), (4, 5, 3, 1), (1, 4, 5), (), (4, 6, 3), (8, 10), (3, 5), (0, 5), (0, 0)]
+NO_FIELD = [(5, 4), (4,), (4, 5, 3, 1), (1, 4, 5), (), (4, 6, 3), (8, 15), (3, 5), (0, 5), (0, 0)]
 # Its axes divide, but not by the same: four boxes, or points.
-NO_FIELD += [(2, 5), (4, 1), (2, 1, 3)]
+NO_FIELD += [(2, 5), (4, 1), (2, 1, 3), (8, 5), (2, 10)]
 
 
 @pytest.mark.parametrize("shape", NO_FIELD, ids=str)
@@ -165,7 +188,7 @@ def test_a_field_without_the_spatial_axes_is_refused(shape):
     text = "field 'x' must have the spatial axes (4, 5) of the image it goes along with, or a whole"
     with pytest.raises(ValueError, match="spatial axes") as refused:
         Layout((4, 5, 3), 2).follow(jnp.ones((1, 1, 3), jnp.bool_), shape, "field 'x'")
-    assert str(refused.value) == f"{text} fraction of them; got {shape}."
+    assert str(refused.value) == f"{text} fraction or multiple of them; got {shape}."
 
 
 def test_nothing_is_a_fraction_of_an_axis_without_pixels():

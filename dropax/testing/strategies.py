@@ -203,7 +203,10 @@ def preset_configs(*, names: Sequence[str] = tuple(presets.PRESETS)) -> st.Searc
         **{name: {"rate": rates(), "patch_size": sizes} for name in ("mae", "simmim", "videomae")},
         "beit": {"rate": rates(), "patch_size": sizes, "min_patches": st.integers(1, 4)},
         "drop_path": {"rate": rates()},
-        "spec_augment": {"spectrogram_shape": st.just((16, 16))},
+        "spec_augment": {
+            "spectrogram_shape": st.just((16, 16)),
+            "time_mask_max_frames": st.integers(0, 15),
+        },
     }
     made = [
         st.builds(presets.PRESETS[name], st.just("image"), **options.get(name, {}))
@@ -473,6 +476,11 @@ def _parts(
         if config.where_key is not None:
             spatial = Layout.of(shape, config.channel_axis).channel_last_shape[:-1]
             read.append((config.where_key, ("bool", "float32"), spatial))
+        if config.extent_key is not None:
+            sizes = Layout.of(shape, config.channel_axis).channel_last_shape[:-1]
+            rows = st.tuples(*(st.integers(0, side) for side in sizes))
+            extents = draw(st.lists(rows, min_size=size or 1, max_size=size or 1))
+            data = set_field(data, config.extent_key, np.array(extents).reshape(*lead, len(sizes)))
     for field, dtypes, own in read:
         data = set_field(data, field, draw(images(dtypes=dtypes, shape=(*lead, *own), **beside)))
     return data, {"seen": np.zeros(lead, np.uint32)}

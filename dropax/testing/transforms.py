@@ -419,7 +419,8 @@ def _suspicions(trial: Trial) -> Iterator[str]:
     if not trial.config.stochastic:
         return
     if trial.masks is None:
-        for path, leaf in by_path(trial.params if isinstance(trial.params, dict) else {}).items():
+        params = trial.params if isinstance(trial.params, dict) else {}
+        for path, leaf in by_path({} if "record_key" in params else params).items():
             if leaf.dtype == np.bool_ and leaf.ndim > 1 and leaf[0].size > 1:
                 yield (
                     f"random_params[{path!r}] looks like a mask, and nothing says so: what it "

@@ -268,6 +268,8 @@ class Trial:
         """The keep masks, bool, of the images' shape; None if nothing says what is kept."""
         if not self.config.stochastic or self.draws[1] is None:
             return None
+        if isinstance(self.params, dict) and "record_key" in self.params:
+            return None  # it depends on fields of the record
         masks = np.broadcast_to(np.asarray(self.draws[1]), self.images.shape)
         return masks if self.where is None else masks | ~self.where
 
