@@ -130,7 +130,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         super().__post_init__()
         self._check_rates()
         for name in _OPEN:
-            vars(self)[name] = _understood(name, vars(self)[name], self.owner(name))
+            vars(self)[name] = _understood(name, vars(self)[name], self.argument(name))
         self._check_fills()
         self._require(bool, "a bool", "rescale", "share_mask")
         self._require(str | None, "a string or None", "mask_key", "where_key", "extent_key")
@@ -139,29 +139,29 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             field = getattr(self, name)
             if field is not None and field in (*taken, self.mask_key):
                 constraint = "name a field of its own, which is not written to"
-                raise ValueError(must(self.owner(name), constraint, field))
+                raise ValueError(must(self.argument(name), constraint, field))
         if self.mask_key is not None:
             # Of two new fields neither can lie within the other.
             one, other = f"{self.mask_key}.", f"{self.target_key or self.mask_key}."
             nested = one != other and (one.startswith(other) or other.startswith(one))
             if self.mask_key in taken or nested:
                 constraint = "name a field of its own"
-                raise ValueError(must(self.owner("mask_key"), constraint, self.mask_key))
+                raise ValueError(must(self.argument("mask_key"), constraint, self.mask_key))
         for name in ("seed", "channel_axis"):
             vars(self)[name] = plain(getattr(self, name))
-        require_whole(self.owner("seed"), self.seed, 0, 2**32)
+        require_whole(self.argument("seed"), self.seed, 0, 2**32)
         axis = self.channel_axis
         if axis is not None and not (isinstance(axis, str) and axis == "auto"):
-            require_kind(self.owner("channel_axis"), axis, int, "an int, 'auto' or None")
+            require_kind(self.argument("channel_axis"), axis, int, "an int, 'auto' or None")
 
     def _check_rates(self) -> None:
-        owner, rate = self.owner("dropout_rate"), self.dropout_rate
+        owner, rate = self.argument("dropout_rate"), self.dropout_rate
         cure = "A deterministic operator has one pattern; pass stochastic=True for a draw a record."
         rate = vars(self)["dropout_rate"] = checked_rates(rate, owner)
         if isinstance(rate, tuple) and not self.stochastic:
             raise ValueError(must(owner, "be one number if stochastic is False", rate, cure))
         if self.apply_probability is not None:
-            owner = self.owner("apply_probability")
+            owner = self.argument("apply_probability")
             probability = checked_rate(self.apply_probability, owner)
             vars(self)["apply_probability"] = probability
             certain = isinstance(probability, int | float) and probability == 1
@@ -190,11 +190,11 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         fills, fields = self.auxiliary_fill, self.auxiliary_fields or ()
         if isinstance(fills, tuple) and len(fills) != len(fields):
             constraint = f"have one fill for each of the {len(fields)} auxiliary_fields"
-            raise ValueError(must(self.owner("auxiliary_fill"), constraint, fills))
+            raise ValueError(must(self.argument("auxiliary_fill"), constraint, fills))
         written = (self.field_key, self.target_key, self.mask_key)
         for number, fill in enumerate(self.fills):
             if "values" in needs_of(fill) and fill.field in written:
-                owner = self.owner("auxiliary_fill" if number else "fill")
+                owner = self.argument("auxiliary_fill" if number else "fill")
                 constraint = "name a field of its own, which is not written to"
                 raise ValueError(must(owner, constraint, fill))
 

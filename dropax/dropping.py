@@ -105,7 +105,7 @@ def drop_record(
         dropped = _rescaled(config, image, layout, params.get("rate", config.dropout_rate))
     dropped = fill(0, image, dropped, mask, where)
     if config.clip_range is not None:
-        owner = config.owner("clip_range")
+        owner = config.argument("clip_range")
         dropped = clip_to_range(dropped, config.clip_range, owner)
     auxiliary = []
     for number, field in enumerate(map(jnp.asarray, fields.auxiliary), 1):
@@ -138,9 +138,11 @@ def _values_of(
       key: the record's key for fills, if any needs one.
       given: what else fills may need.
     """
-    fill, owner = config.fills[number], config.owner("fill")
+    fill, owner = config.fills[number], config.argument("fill")
     if number:
-        owner = f"{config.owner('auxiliary_fill')} of field {config.auxiliary_fields[number - 1]!r}"  # type: ignore[index]
+        owner = (
+            f"{config.argument('auxiliary_fill')} of field {config.auxiliary_fields[number - 1]!r}"  # type: ignore[index]
+        )
     if not isinstance(fill, Fill):
         in_range = config.validate_domain_constraints
         value: Any = exact_fill(fill, array.dtype, owner, in_range=in_range)
@@ -163,7 +165,7 @@ def _rescaled(
 ) -> jax.Array:
     """Returns an image divided by the fraction of it that is kept in expectation."""
     if not jnp.issubdtype(image.dtype, jnp.inexact):
-        owner = config.owner("rescale")
+        owner = config.argument("rescale")
         cure = "Convert the image to a floating-point dtype first."
         raise TypeError(must(owner, f"be False for dtype {image.dtype}", True, cure))
     kept = 1 - expected_fraction(config.mode_object, layout.channel_last_shape, rate)

@@ -116,11 +116,11 @@ def mask_overlay(
     try:
         dropped = ~np.broadcast_to(mask, values.shape)
     except ValueError:
-        owner, cure = "mask_overlay.keep_mask", ""
+        name, cure = "mask_overlay.keep_mask", ""
         if mask.shape == values.shape[:2]:
             cure = "Give it an axis for the channels: keep_mask[..., None]."
         constraint = f"broadcast to the image's shape {values.shape}"
-        raise ValueError(must(owner, constraint, mask, cure)) from None
+        raise ValueError(must(name, constraint, mask, cure)) from None
     require_number("mask_overlay.opacity", opacity)
     if not 0 <= opacity <= 1:
         raise ValueError(must("mask_overlay.opacity", "be in [0, 1]", opacity))
@@ -181,11 +181,11 @@ def _magnitude(values: np.ndarray) -> np.ndarray:
     return np.abs(values) if np.iscomplexobj(values) else values
 
 
-def _image(values: ArrayLike, owner: str) -> np.ndarray:
-    image = np.asarray(as_array(values, owner))
+def _image(values: ArrayLike, name: str) -> np.ndarray:
+    image = np.asarray(as_array(values, name))
     if image.ndim not in (2, 3) or not image.size:
         raise ValueError(
-            must(owner, "have shape (height, width) or (height, width, channels)", image)
+            must(name, "have shape (height, width) or (height, width, channels)", image)
         )
     return image
 
@@ -199,12 +199,12 @@ def _checked_span(span: Any) -> tuple[float, float]:
     return float(span[0]), float(span[1])
 
 
-def _color(color: Any, owner: str) -> np.ndarray:
+def _color(color: Any, name: str) -> np.ndarray:
     values = np.asarray(color)
     if values.shape not in ((), (3,)) or values.dtype.kind not in "iu":
-        raise ValueError(must(owner, "be (red, green, blue), each in [0, 255]", color))
+        raise ValueError(must(name, "be (red, green, blue), each in [0, 255]", color))
     if values.min() < 0 or values.max() > 255:
-        raise ValueError(must(owner, "be in [0, 255]", color))
+        raise ValueError(must(name, "be in [0, 255]", color))
     return values.astype(np.uint8)
 
 

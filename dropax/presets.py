@@ -137,19 +137,18 @@ def coarse_dropout(
       >>> config.mode.count, [round(rate, 3) for rate in config.dropout_rate]
       ((1, 2), [0.02, 0.122])
     """
-    owner = "coarse_dropout"
-    _require_shape(f"{owner}.image_shape", image_shape, "a tuple of two sizes")
+    _require_shape("coarse_dropout.image_shape", image_shape, "a tuple of two sizes")
     if len(image_shape) != 2:
-        raise ValueError(must(f"{owner}.image_shape", "be (height, width)", image_shape))
-    require_kind(f"{owner}.num_holes_range", num_holes_range, tuple, "a tuple (fewest, most)")
-    require_count(f"{owner}.num_holes_range", num_holes_range, may_vary=True)
+        raise ValueError(must("coarse_dropout.image_shape", "be (height, width)", image_shape))
+    require_kind("coarse_dropout.num_holes_range", num_holes_range, tuple, "a tuple (fewest, most)")
+    require_count("coarse_dropout.num_holes_range", num_holes_range, may_vary=True)
     counts = np.arange(num_holes_range[0], num_holes_range[1] + 1)
-    checked_rate(probability, f"{owner}.probability")
+    checked_rate(probability, "coarse_dropout.probability")
     hits, means, squares, logs, spread = [], [], [], [], 0.0
     for name, bounds, size in zip(
         ("height", "width"), (hole_height_range, hole_width_range), image_shape, strict=True
     ):
-        sides, shares = _hole_sides(f"{owner}.hole_{name}_range", bounds, size)
+        sides, shares = _hole_sides(f"coarse_dropout.hole_{name}_range", bounds, size)
         # How likely a hole of a random side and place covers each position.
         at, starts = np.arange(size), size - sides[:, None] + 1
         covering = np.minimum(np.minimum(at, at[::-1]) + 1, np.minimum(sides[:, None], starts))
@@ -436,20 +435,19 @@ def spec_augment(
       >>> [config.mode for config in augment.configs[::2]]
       [Band(axis=1, count=1), Band(axis=0, count=1)]
     """
-    owner = "spec_augment"
     shape: tuple[int, ...] = spectrogram_shape
-    _require_shape(f"{owner}.spectrogram_shape", shape, "a tuple of two sizes")
+    _require_shape("spec_augment.spectrogram_shape", shape, "a tuple of two sizes")
     if len(shape) != 2:
-        raise ValueError(must(f"{owner}.spectrogram_shape", "be (frames, bins)", shape))
-    require_whole(f"{owner}.freq_mask_count", freq_mask_count, 0, 65)
-    require_whole(f"{owner}.freq_mask_max_bins", freq_mask_max_bins, 0)
-    require_whole(f"{owner}.time_mask_count", time_mask_count, 0, 65)
-    require_whole(f"{owner}.time_mask_max_frames", time_mask_max_frames, 0)
-    require_number(f"{owner}.time_mask_max_share", time_mask_max_share)
+        raise ValueError(must("spec_augment.spectrogram_shape", "be (frames, bins)", shape))
+    require_whole("spec_augment.freq_mask_count", freq_mask_count, 0, 65)
+    require_whole("spec_augment.freq_mask_max_bins", freq_mask_max_bins, 0)
+    require_whole("spec_augment.time_mask_count", time_mask_count, 0, 65)
+    require_whole("spec_augment.time_mask_max_frames", time_mask_max_frames, 0)
+    require_number("spec_augment.time_mask_max_share", time_mask_max_share)
     if not 0 <= time_mask_max_share <= 1:
         constraint = "be in [0, 1]"
-        raise ValueError(must(f"{owner}.time_mask_max_share", constraint, time_mask_max_share))
-    require_whole(f"{owner}.time_axis", time_axis, 0, 2)
+        raise ValueError(must("spec_augment.time_mask_max_share", constraint, time_mask_max_share))
+    require_whole("spec_augment.time_axis", time_axis, 0, 2)
     frames, bins = shape[time_axis], shape[1 - time_axis]
     widest = min(freq_mask_max_bins, bins) / bins
     bands = [(Band(axis=1 - time_axis), widest)] * freq_mask_count
@@ -460,7 +458,7 @@ def spec_augment(
             f"Pass time_axis={1 - time_axis} if the other axis is time, or a time_mask_max_share."
         )
         value = time_mask_max_frames
-        raise ValueError(must(f"{owner}.time_mask_max_frames", constraint, value, cure))
+        raise ValueError(must("spec_augment.time_mask_max_frames", constraint, value, cure))
     bands += [(Band(axis=time_axis), widest)] * time_mask_count
     configs = []
     for number, (band, widest) in enumerate(bands, 1):
@@ -510,29 +508,28 @@ def rate_for_side(
       >>> rate_for_side("band", (0, 8), (32, 32, 3))
       (0.0, 0.25)
     """
-    owner = "rate_for_side"
-    mode = as_mode(mode, f"{owner}.mode")
-    _require_shape(f"{owner}.element_shape", element_shape, "a shape")
+    mode = as_mode(mode, "rate_for_side.mode")
+    _require_shape("rate_for_side.element_shape", element_shape, "a shape")
     sides: Any = side
     if isinstance(sides, tuple):
         if len(sides) != 2:
-            raise ValueError(must(f"{owner}.side", "be a number or (least, largest)", sides))
+            raise ValueError(must("rate_for_side.side", "be a number or (least, largest)", sides))
         least, largest = (
-            _rate_for_side(mode, each, element_shape, f"{owner}.side[{n}]")
+            _rate_for_side(mode, each, element_shape, f"rate_for_side.side[{n}]")
             for n, each in enumerate(sides)
         )
         return least, largest
-    return _rate_for_side(mode, sides, element_shape, f"{owner}.side")
+    return _rate_for_side(mode, sides, element_shape, "rate_for_side.side")
 
 
-def _rate_for_side(mode: Any, side: int, element_shape: tuple[int, ...], owner: str) -> float:
+def _rate_for_side(mode: Any, side: int, element_shape: tuple[int, ...], name: str) -> float:
     spatial, count = spatial_shape(mode, element_shape), 1
     border: Border = "inside"
     if isinstance(mode, Grid):
         unit = mode.unit
         if isinstance(unit, tuple):
             raise ValueError(must("rate_for_side.mode", "have one unit", mode))
-        require_whole(owner, side, 0, unit + 1)
+        require_whole(name, side, 0, unit + 1)
         return float((side / unit) ** len(spatial))
     if isinstance(mode, Box):
         if set(mode.aspect_ratio) != {1}:
@@ -549,20 +546,20 @@ def _rate_for_side(mode: Any, side: int, element_shape: tuple[int, ...], owner: 
         cure = "The side of its holes is its size." if hasattr(mode, "size") else ""
         raise ValueError(must("rate_for_side.mode", "be a Box, a Grid or a Band", mode, cure))
     # The largest square that fits, or that an image can be covered by.
-    require_whole(owner, side, 0, min(largest_side(size, border) for size in spatial) + 1)
+    require_whole(name, side, 0, min(largest_side(size, border) for size in spatial) + 1)
     return float(box_fractions(np.array([[side] * len(spatial)]), spatial, count, border)[0])
 
 
-def _hole_sides(owner: str, bounds: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _hole_sides(name: str, bounds: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the sides in pixels of holes that are drawn uniformly, and how likely each is."""
     bounds = plain(bounds)
     if not isinstance(bounds, tuple) or len(bounds) != 2 or not all(map(is_number, bounds)):
-        raise TypeError(must(owner, "be a tuple of two numbers", bounds))
+        raise TypeError(must(name, "be a tuple of two numbers", bounds))
     low, high = bounds
     pixels = all(isinstance(bound, int) for bound in bounds)
     if not 0 <= low <= high or low > (size if pixels else 1) or (high > 1 and not pixels):
         constraint = f"be (low, high) in pixels, at most {size}, or in fractions, at most 1.0"
-        raise ValueError(must(owner, constraint, bounds))
+        raise ValueError(must(name, constraint, bounds))
     if pixels:
         sides = np.arange(low, min(high, size) + 1)
         return sides, np.full(len(sides), 1 / len(sides))
@@ -573,10 +570,10 @@ def _hole_sides(owner: str, bounds: Any, size: int) -> tuple[np.ndarray, np.ndar
     return sides, parts / parts.sum() if high > low else np.ones(1)
 
 
-def _require_shape(owner: str, shape: Any, noun: str) -> None:
-    require_kind(owner, shape, tuple, noun)
+def _require_shape(name: str, shape: Any, noun: str) -> None:
+    require_kind(name, shape, tuple, noun)
     for position, size in enumerate(shape):
-        require_whole(f"{owner}[{position}]", size, 1)
+        require_whole(f"{name}[{position}]", size, 1)
 
 
 def _config(field_key: str, rate: Any, mode: Any, options: dict[str, Any]) -> DropoutOperatorConfig:

@@ -23,14 +23,14 @@ _KINDS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def as_array(array: Any, owner: str) -> Any:
+def as_array(array: Any, name: str) -> Any:
     """Returns an array of another library, such as torch, as one of NumPy or JAX.
 
     Anything else is returned as it is. Nothing is computed, so that loaders may call it anywhere.
 
     Args:
       array: what came.
-      owner: the argument's name for the error.
+      name: the argument's, for the error.
 
     Raises:
       TypeError: if it is on a device or of a dtype that neither NumPy nor JAX reads.
@@ -43,42 +43,42 @@ def as_array(array: Any, owner: str) -> Any:
         try:
             return jnp.from_dlpack(array)
         except Exception as error:
-            raise TypeError(must(owner, "be one that JAX takes", array, str(error))) from error
+            raise TypeError(must(name, "be one that JAX takes", array, str(error))) from error
 
 
-def as_numbers(array: Any, owner: str, kind: str = "numbers or bools") -> Any:
+def as_numbers(array: Any, name: str, kind: str = "numbers or bools") -> Any:
     """Returns an array that JAX takes, of NumPy if it is on the host; refuses anything else.
 
     Args:
       array: of NumPy, JAX or another library.
-      owner: the argument's name for the error.
+      name: the argument's, for the error.
       kind: what it must hold, as `_KINDS` says it.
 
     Raises:
       TypeError: if it is no array, or does not hold that.
     """
     Process.require_own()
-    array = as_array(array, owner)
+    array = as_array(array, name)
     if hasattr(array, "__jax_array__"):  # such as a variable of flax
         array = jnp.asarray(array)
     if not isinstance(array, jax.Array | np.ndarray | np.generic):
-        raise TypeError(must(owner, f"be an array of {kind}", array))
+        raise TypeError(must(name, f"be an array of {kind}", array))
     if isinstance(array, np.ma.MaskedArray):
         cure = "Fill what is masked: array.filled(0)."
-        raise TypeError(must(owner, "not be a masked array", array, cure))
+        raise TypeError(must(name, "not be a masked array", array, cure))
     if not any(jnp.issubdtype(array.dtype, one) for one in _KINDS[kind]):
-        raise TypeError(must(owner, f"be an array of {kind}", array))
+        raise TypeError(must(name, f"be an array of {kind}", array))
     try:
         jax.typeof(array)
     except TypeError:
         cure = "Convert it first, such as by array.astype('float32')."
-        raise TypeError(must(owner, "be an array that JAX takes", array, cure)) from None
+        raise TypeError(must(name, "be an array that JAX takes", array, cure)) from None
     return np.asarray(array) if isinstance(array, np.generic) else array
 
 
-def as_bools(array: Any, owner: str) -> Any:
+def as_bools(array: Any, name: str) -> Any:
     """Returns which values of an array of real numbers or bools are not zero; NaN is not."""
-    array = as_numbers(array, owner, "real numbers or bools")
+    array = as_numbers(array, name, "real numbers or bools")
     return array.astype(np.bool_) if isinstance(array, np.ndarray) else _not_zero(array)
 
 

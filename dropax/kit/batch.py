@@ -150,8 +150,8 @@ class Batch:
         require_kind("Batch.from_parts.data", data, dict, "a dict of arrays", cure)
         require_kind("Batch.from_parts.states", states, dict, "a dict of arrays", cure)
         size = leading_size({"data": data, "states": states})
-        owner = "each field of a batch"
-        data, states = jax.tree.map(lambda leaf: as_array(leaf, owner), (data, states))
+        name = "each field of a batch"
+        data, states = jax.tree.map(lambda leaf: as_array(leaf, name), (data, states))
         if record_ids is not None:
             record_ids = as_record_ids(record_ids)
         valid_mask = as_array(valid_mask, "Batch.from_parts.valid_mask")

@@ -126,18 +126,18 @@ class OperatorConfig:
     def __post_init__(self) -> None:
         self._require(bool, "a bool", "cacheable", "stochastic")
         self._require(str | None, "a string or None", "stream_name")
-        require_choice(self.owner("batch_strategy"), self.batch_strategy, ("vmap", "scan"))
+        require_choice(self.argument("batch_strategy"), self.batch_strategy, ("vmap", "scan"))
         if self.stream_name is not None and not self.stochastic:
-            owner = self.owner("stream_name")
+            owner = self.argument("stream_name")
             cure = "A deterministic operator draws no keys; pass stochastic=True to draw some."
             raise ValueError(must(owner, "be None if stochastic is False", self.stream_name, cure))
         function: Any = self.batch_stats_fn
         if function is not None and not callable(function):
-            raise TypeError(must(self.owner("batch_stats_fn"), "be callable or None", function))
+            raise TypeError(must(self.argument("batch_stats_fn"), "be callable or None", function))
         self._require(dict | None, "a dict or None", "precomputed_stats")
         stats = self.precomputed_stats
         if stats is not None and function is not None:
-            owner = self.owner("precomputed_stats")
+            owner = self.argument("precomputed_stats")
             raise ValueError(must(owner, "be None if batch_stats_fn is given", stats))
 
     def replace(self, **changes: Any) -> Self:
@@ -164,9 +164,9 @@ class OperatorConfig:
             **{name: vars(self)[name] for name in self.dynamic_fields},
         }
         return {
-            name: write_statistics(value.tree, self.owner(name))
+            name: write_statistics(value.tree, self.argument(name))
             if isinstance(value, _ByValue)
-            else write_value(value, self.owner(name))
+            else write_value(value, self.argument(name))
             for name, value in ((one.name, values[one.name]) for one in dataclasses.fields(self))
         }
 
@@ -212,16 +212,16 @@ class OperatorConfig:
         """Says whether another config has equal `precomputed_stats`."""
         return bool(vars(self)["precomputed_stats"] == vars(other)["precomputed_stats"])
 
-    def owner(self, name: str) -> str:
+    def argument(self, name: str) -> str:
         """Returns the name of an argument as the caller wrote it, for an error."""
         return f"{type(self).__name__}.{name}"
 
     def _require(self, kind: Any, noun: str, *names: str) -> None:
         """Checks the types of arguments, and that no string is empty."""
         for name in names:
-            require_kind(self.owner(name), getattr(self, name), kind, noun)
+            require_kind(self.argument(name), getattr(self, name), kind, noun)
             if vars(self)[name] == "":
-                raise ValueError(must(self.owner(name), "not be empty", ""))
+                raise ValueError(must(self.argument(name), "not be empty", ""))
 
     @functools.cached_property
     def static_part(self) -> tuple[tuple[str, Any], ...]:
@@ -233,7 +233,7 @@ class OperatorConfig:
                 hash(value)
             except TypeError:
                 cure = "Pass a tuple for a list, or name the field in dynamic_fields."
-                raise TypeError(must(self.owner(name), "be hashable", value, cure)) from None
+                raise TypeError(must(self.argument(name), "be hashable", value, cure)) from None
         return part
 
     def _meaning(self, name: str) -> Any:
@@ -302,7 +302,7 @@ class ModalityOperatorConfig(OperatorConfig):
         self._require(str, "a string", "field_key")
         self._require(str | None, "a string or None", "target_key")
         self._require(bool, "a bool", "preserve_auxiliary", "validate_domain_constraints")
-        owner, fields = self.owner("auxiliary_fields"), self.auxiliary_fields
+        owner, fields = self.argument("auxiliary_fields"), self.auxiliary_fields
         require_kind(owner, fields, list | None, "a list of field names or None")
         for position, field in enumerate(fields or ()):
             require_kind(f"{owner}[{position}]", field, str, "a string")
@@ -313,7 +313,7 @@ class ModalityOperatorConfig(OperatorConfig):
                     raise ValueError(must(owner, f"not name {name} itself", fields))
         if fields and len(set(fields)) < len(fields):
             raise ValueError(must(owner, "name each field once", fields))
-        owner, bounds = self.owner("clip_range"), plain(self.clip_range)
+        owner, bounds = self.argument("clip_range"), plain(self.clip_range)
         if bounds is None:
             return
         if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):

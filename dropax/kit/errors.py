@@ -1,7 +1,7 @@
 """The wording of errors, and checks that raise them.
 
-Every message has one form: `<owner>.<argument> must <constraint>; got <value>. <cure>`. In all
-checks `owner` is the argument as the caller wrote it, and `cure` a sentence on what to do.
+Every message has one form: `<name> must <constraint>; got <value>. <cure>`. In all checks `name`
+is the argument as the caller wrote it, and `cure` a sentence on what to do.
 """
 
 import difflib
@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 
-def must(owner: str, constraint: str, value: Any, cure: str = "") -> str:
+def must(name: str, constraint: str, value: Any, cure: str = "") -> str:
     """Builds an error message: "Config.rate must be in [0.0, 1.0]; got 1.5."."""
-    message = f"{owner} must {constraint}; got {describe(value)}."
+    message = f"{name} must {constraint}; got {describe(value)}."
     return f"{message} {cure}" if cure else message
 
 
@@ -64,16 +64,14 @@ def _traces(tree: Any) -> set[int]:
     return {id(leaf._trace) for leaf in leaves if isinstance(leaf, jax.core.Tracer)}
 
 
-def require_choice(owner: str, value: Any, options: Iterable[str], cure: str = "") -> None:
+def require_choice(name: str, value: Any, options: Iterable[str], cure: str = "") -> None:
     """Raises a ValueError, which names the nearest option, if a value is none of the options."""
     options = list(options)
     if isinstance(value, str) and value in options:
         return
     hint = did_you_mean(value, options) if isinstance(value, str) else ""
     listed = ", ".join(map(repr, options))
-    raise ValueError(
-        must(owner, f"be one of {listed}", value, " ".join(filter(None, (hint, cure))))
-    )
+    raise ValueError(must(name, f"be one of {listed}", value, " ".join(filter(None, (hint, cure)))))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -84,15 +82,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {near[0]!r}?" if near else ""
 
 
-def require_kind(owner: str, value: Any, kind: Any, noun: str, cure: str = "") -> None:
+def require_kind(name: str, value: Any, kind: Any, noun: str, cure: str = "") -> None:
     """Raises a TypeError if a value is not a `kind` (`noun` in words); a bool is no int here."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         if kind is dict and isinstance(value, Mapping):
             cure = cure or "Convert it: OmegaConf.to_container(...), or dict(...)."
-        raise TypeError(must(owner, f"be {noun}", value, cure))
+        raise TypeError(must(name, f"be {noun}", value, cure))
 
 
-def require_by_value(owner: str, value: Any) -> None:
+def require_by_value(name: str, value: Any) -> None:
     """Raises a TypeError if an object is not hashed and compared by value."""
     kind: Any = type(value)
     is_hashable = kind.__eq__ is not object.__eq__
@@ -102,26 +100,26 @@ def require_by_value(owner: str, value: Any) -> None:
         is_hashable = False
     if not is_hashable:
         cure = "Make its class a frozen dataclass, of what is hashable."
-        raise TypeError(must(owner, "be hashable by value", value, cure))
+        raise TypeError(must(name, "be hashable by value", value, cure))
 
 
-def require_whole(owner: str, value: Any, low: int, high: int | None = None) -> None:
+def require_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
     """Raises a TypeError if a value is no int, a ValueError if it is not in [low, high)."""
-    require_kind(owner, value, int, "an int")
+    require_kind(name, value, int, "an int")
     if value < low or (high is not None and value >= high):
         bound = f"be at least {low}" if high is None else f"be in [{low}, {high})"
-        raise ValueError(must(owner, bound, value))
+        raise ValueError(must(name, bound, value))
 
 
-def require_number(owner: str, value: Any, *, finite: bool = True) -> None:
+def require_number(name: str, value: Any, *, finite: bool = True) -> None:
     """Raises a TypeError if a value is no real number, a ValueError if it is NaN or not finite.
 
     Ints, floats and NumPy scalars of either are numbers; bools and arrays are not.
     """
     if not is_number(value):
-        raise TypeError(must(owner, "be a number", value))
+        raise TypeError(must(name, "be a number", value))
     if value != value or (finite and abs(value) == math.inf):  # an int may be too large for isnan
-        raise ValueError(must(owner, "be finite" if finite else "not be NaN", value))
+        raise ValueError(must(name, "be finite" if finite else "not be NaN", value))
 
 
 def is_number(value: Any) -> bool:

@@ -11,7 +11,7 @@ from dropax.kit.errors import must
 from dropax.kit.process import Process
 
 
-def as_keys(key: Any, owner: str) -> jax.Array:
+def as_keys(key: Any, name: str) -> jax.Array:
     """Returns Threefry keys for typed keys of any shape, or legacy keys; else a TypeError."""
     Process.require_own()
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
@@ -22,27 +22,27 @@ def as_keys(key: Any, owner: str) -> jax.Array:
         except TypeError:
             pass  # the wrong number of words: the error below says what is wanted
     raise TypeError(
-        must(owner, "be a PRNG key", key, "Make one with jax.random.key(0), or pass legacy keys.")
+        must(name, "be a PRNG key", key, "Make one with jax.random.key(0), or pass legacy keys.")
     )
 
 
-def as_key(key: Any, owner: str) -> jax.Array:
+def as_key(key: Any, name: str) -> jax.Array:
     """Returns one Threefry key, as `as_keys` does; raises a ValueError for an array of keys."""
-    typed = as_keys(key, owner)
+    typed = as_keys(key, name)
     if typed.shape != ():
-        raise ValueError(must(owner, "be one key, of shape ()", typed))
+        raise ValueError(must(name, "be one key, of shape ()", typed))
     return typed
 
 
-def batch_keys(key: Any, batch_shape: tuple[int, ...], owner: str) -> jax.Array:
+def batch_keys(key: Any, batch_shape: tuple[int, ...], name: str) -> jax.Array:
     """Returns a key for each record: the keys that were given, or `fold_in(key, i)` by position."""
-    keys = as_keys(key, owner)
+    keys = as_keys(key, name)
     if keys.shape == () and batch_shape:
         numbers = jnp.arange(math.prod(batch_shape), dtype=jnp.uint32)
         return fold_in_each(keys, numbers).reshape(batch_shape)
     if keys.shape != batch_shape:
         constraint = f"have shape {' or '.join(dict.fromkeys(('()', str(batch_shape))))}"
-        raise ValueError(must(owner, f"{constraint}, one per record", keys))
+        raise ValueError(must(name, f"{constraint}, one per record", keys))
     return keys
 
 
@@ -95,12 +95,12 @@ def varying_axes(tree: Any) -> frozenset[str]:
     return frozenset().union(*axes)
 
 
-def refuse_shared_key(key: jax.Array, data: Any, owner: str, cure: str = "") -> None:
+def refuse_shared_key(key: jax.Array, data: Any, name: str, cure: str = "") -> None:
     """Refuses a key of which JAX shows that all shards of a manual axis would draw the same."""
     shared = sorted(varying_axes(data) - varying_axes(jax.random.key_data(key)))
     if shared:
         axis = shared[0]
-        message = must(owner, f"vary over the manual axis {axis!r} as the data does", key)
+        message = must(name, f"vary over the manual axis {axis!r} as the data does", key)
         fold = f"jax.random.fold_in(key, jax.lax.axis_index({axis!r}))"
         raise ValueError(
             f"{message} Every shard would draw the same masks. {cure}Fold its place in: {fold}."

@@ -95,7 +95,7 @@ class Rngs:
         return f"Rngs({', '.join(f'{name}: {n} drawn' for name, n in self._counts.items())})"
 
 
-def draw_key(rngs: Any, stream: str | None, owner: str) -> jax.Array:
+def draw_key(rngs: Any, stream: str | None, name: str) -> jax.Array:
     """Draws one fresh typed key from a named stream, or from the default one if that is None.
 
     `rngs` is an `Rngs`, an int seed, a key, or anything that returns a key when its stream is
@@ -105,11 +105,11 @@ def draw_key(rngs: Any, stream: str | None, owner: str) -> jax.Array:
     if isinstance(rngs, Rngs):
         return rngs[stream or "default"]()
     if isinstance(rngs, int) or is_array(rngs):
-        return fold_in(_seed_key(rngs, owner), 0)
+        return fold_in(_seed_key(rngs, name), 0)
     draw = getattr(rngs, stream or "", rngs)
     if callable(draw):
-        return as_key(draw(), f"{owner} when called")
-    raise TypeError(must(owner, "be a dropax.Rngs, an int seed or a key", rngs))
+        return as_key(draw(), f"{name} when called")
+    raise TypeError(must(name, "be a dropax.Rngs, an int seed or a key", rngs))
 
 
 def _stream_key(name: str, seed: Any) -> jax.Array:
@@ -117,11 +117,11 @@ def _stream_key(name: str, seed: Any) -> jax.Array:
     return key if name == "default" else fold_in(key, np.uint32(zlib.crc32(name.encode())))
 
 
-def _seed_key(seed: Any, owner: str) -> jax.Array:
+def _seed_key(seed: Any, name: str) -> jax.Array:
     seed = int(seed) if isinstance(seed, np.integer) else seed
     if is_array(seed):
-        return as_key(seed, owner)
-    require_kind(owner, seed, int, "an int seed or a key")
+        return as_key(seed, name)
+    require_kind(name, seed, int, "an int seed or a key")
     if not 0 <= seed < 2**32:
-        raise ValueError(must(owner, "be in [0, 2^32)", seed))
+        raise ValueError(must(name, "be in [0, 2^32)", seed))
     return seed_key(seed)

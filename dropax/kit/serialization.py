@@ -93,7 +93,7 @@ def shortest(value: Any, names: Mapping[str, Any]) -> Any:
     return next(named, value)
 
 
-def write_text(value: Any, owner: str) -> str:
+def write_text(value: Any, name: str) -> str:
     """Writes an object as Python does, without the options that have their defaults.
 
     An object is None, a bool, a number, a string, a tuple of these, or a dataclass of them.
@@ -107,20 +107,20 @@ def write_text(value: Any, owner: str) -> str:
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
     if isinstance(value, tuple):
-        parts = [write_text(part, f"{owner}[{n}]") for n, part in enumerate(value)]
+        parts = [write_text(part, f"{name}[{n}]") for n, part in enumerate(value)]
         return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        name, options = type(value).__name__, []
+        kind, options = type(value).__name__, []
         for field in dataclasses.fields(value):
             part = getattr(value, field.name)
             if field.init and not is_default(part, field.default):
-                options.append(f"{field.name}={write_text(part, f'{name}.{field.name}')}")
-        return f"{name}({', '.join(options)})"
-    raise TypeError(must(owner, "be plain values", value, _CURE))
+                options.append(f"{field.name}={write_text(part, f'{kind}.{field.name}')}")
+        return f"{kind}({', '.join(options)})"
+    raise TypeError(must(name, "be plain values", value, _CURE))
 
 
 def read_text(
-    text: str, names: Mapping[str, Any], types: Mapping[str, type], owner: str, example: str
+    text: str, names: Mapping[str, Any], types: Mapping[str, type], name: str, example: str
 ) -> Any:
     """Returns what a text stands for, or raises a ValueError that says what is wrong, and where.
 
@@ -129,7 +129,7 @@ def read_text(
         arguments are such values, strings, bools and None.
       names: what each name stands for.
       types: the dataclasses that may be called, by name.
-      owner: the argument's name for the error.
+      name: the argument's, for the error.
       example: a text that would do, for the error.
 
     Example:
@@ -144,7 +144,7 @@ def read_text(
 
     def refuse(why: str, at: int, hint: str = "") -> NoReturn:
         cure = f"At character {at}: {why}. {hint}".rstrip()
-        raise ValueError(must(owner, f"be written as in Python, such as {example!r}", text, cure))
+        raise ValueError(must(name, f"be written as in Python, such as {example!r}", text, cure))
 
     def place(node: Any) -> int:
         return len(source.encode()[: node.col_offset].decode()) + first
@@ -184,7 +184,7 @@ def read_text(
 
     if not source or (source.isidentifier() and source not in ("inf", "nan")):
         hint = f"{source}()" if source in types else example
-        require_choice(owner, source, names, f"Or write it as in Python, such as {hint!r}.")
+        require_choice(name, source, names, f"Or write it as in Python, such as {hint!r}.")
     try:
         tree = ast.parse(source, mode="eval")
     except SyntaxError as error:
@@ -194,49 +194,49 @@ def read_text(
     return value_of(tree.body)
 
 
-def write_value(value: Any, owner: str) -> Any:
+def write_value(value: Any, name: str) -> Any:
     """Writes a config's value: what JSON has no form for, as text; tuples as lists."""
     if is_array(value) and value.shape == () and not is_traced(value):
         value = np.asarray(value).item()
     if isinstance(value, list | tuple):
-        return [write_value(part, f"{owner}[{n}]") for n, part in enumerate(value)]
+        return [write_value(part, f"{name}[{n}]") for n, part in enumerate(value)]
     is_json = value is None or isinstance(value, bool | int | str)
     if is_json or (isinstance(value, float) and math.isfinite(value)):
         return value
-    return write_text(value, owner)
+    return write_text(value, name)
 
 
-def write_statistics(value: Any, owner: str) -> Any:
+def write_statistics(value: Any, name: str) -> Any:
     """Writes nested dicts and lists of plain values and of arrays: `{dtype, shape, values}`."""
     if isinstance(value, dict):
-        if not all(isinstance(name, str) for name in value) or value.keys() == set(_ARRAY):
+        if not all(isinstance(key, str) for key in value) or value.keys() == set(_ARRAY):
             constraint = f"be named by strings, which are not just {', '.join(_ARRAY)}"
-            raise TypeError(must(owner, constraint, value))
-        return {name: write_statistics(part, f"{owner}[{name!r}]") for name, part in value.items()}
+            raise TypeError(must(name, constraint, value))
+        return {key: write_statistics(part, f"{name}[{key!r}]") for key, part in value.items()}
     if isinstance(value, list):
-        return [write_statistics(part, f"{owner}[{n}]") for n, part in enumerate(value)]
+        return [write_statistics(part, f"{name}[{n}]") for n, part in enumerate(value)]
     if is_array(value) and not is_traced(value) and is_real(value.dtype):
         array = np.asarray(value)
         wide = array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
-        values = [write_value(number, owner) for number in wide.ravel().tolist()]
+        values = [write_value(number, name) for number in wide.ravel().tolist()]
         return {"dtype": str(array.dtype), "shape": list(array.shape), "values": values}
     is_json = value is None or isinstance(value, bool | int | str)
     if not is_json and not (isinstance(value, float) and math.isfinite(value)):
         cure = "A tuple would come back as a list, and NaN as text: pass arrays."
-        raise TypeError(must(owner, "be finite numbers, text, lists or arrays", value, cure))
+        raise TypeError(must(name, "be finite numbers, text, lists or arrays", value, cure))
     return value
 
 
-def read_statistics(value: Any, owner: str) -> Any:
+def read_statistics(value: Any, name: str) -> Any:
     """Returns what `write_statistics` wrote."""
     if isinstance(value, list):
-        return [read_statistics(part, f"{owner}[{n}]") for n, part in enumerate(value)]
+        return [read_statistics(part, f"{name}[{n}]") for n, part in enumerate(value)]
     if not isinstance(value, dict):
         return value
     if value.keys() != set(_ARRAY):
-        return {name: read_statistics(part, f"{owner}[{name!r}]") for name, part in value.items()}
+        return {key: read_statistics(part, f"{name}[{key!r}]") for key, part in value.items()}
     try:
         numbers = [float(part) if isinstance(part, str) else part for part in value["values"]]
         return np.array(numbers, jnp.dtype(value["dtype"])).reshape(value["shape"])
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(must(owner, "be an array as to_dict writes it", value)) from error
+        raise ValueError(must(name, "be an array as to_dict writes it", value)) from error

@@ -85,25 +85,25 @@ def stack_trees(trees: list[Any], part: str) -> Any:
     for position, tree in enumerate(trees):
         leaves, other = jax.tree.flatten(tree)
         if other != structure:
-            owner = f"Batch.elements[{position}].{part}"
-            raise ValueError(must(owner, f"have the structure of the first, {structure}", other))
+            name = f"Batch.elements[{position}].{part}"
+            raise ValueError(must(name, f"have the structure of the first, {structure}", other))
         for column, leaf, (path, first) in zip(columns, leaves, paths, strict=True):
-            owner = f"Batch.elements[{position}].{part}{keystr(path)}"
+            name = f"Batch.elements[{position}].{part}{keystr(path)}"
             if not is_array(leaf) and not isinstance(leaf, (bool, int, float, complex)):
-                raise TypeError(must(owner, "be an array or a number", leaf))
+                raise TypeError(must(name, "be an array or a number", leaf))
             if np.shape(leaf) != np.shape(first):
                 constraint = f"have the first's shape {np.shape(first)}"
-                raise ValueError(must(owner, constraint, leaf))
+                raise ValueError(must(name, constraint, leaf))
             if _kind(leaf) != _kind(first):
-                raise ValueError(must(owner, f"have the first's dtype {_kind(first)}", leaf))
-            column.append(as_array(leaf, owner))
+                raise ValueError(must(name, f"have the first's dtype {_kind(first)}", leaf))
+            column.append(as_array(leaf, name))
     stacked = []
     for column, (path, _) in zip(columns, paths, strict=True):
         try:
             stacked.append(jnp.stack(column))
         except (TypeError, ValueError, OverflowError):
-            owner = f"Batch.elements: {part}{keystr(path)}"
-            raise TypeError(must(owner, "be of a dtype that JAX takes", column[0])) from None
+            name = f"Batch.elements: {part}{keystr(path)}"
+            raise TypeError(must(name, "be of a dtype that JAX takes", column[0])) from None
     return jax.tree.unflatten(structure, stacked)
 
 
@@ -127,9 +127,9 @@ def copy_containers(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, tree)
 
 
-def broadcast_rank(array: Any, shape: tuple[int, ...], owner: str) -> jax.Array:
+def broadcast_rank(array: Any, shape: tuple[int, ...], name: str) -> jax.Array:
     """Gives an array, which must broadcast to an element, as many axes as that has."""
     pairs = zip(reversed(array.shape), reversed(shape), strict=False)
     if array.ndim > len(shape) or any(size not in (1, full) for size, full in pairs):
-        raise ValueError(must(owner, f"broadcast to the element's shape {shape}", array))
+        raise ValueError(must(name, f"broadcast to the element's shape {shape}", array))
     return jnp.reshape(array, (1,) * (len(shape) - array.ndim) + array.shape)

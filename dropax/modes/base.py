@@ -69,10 +69,10 @@ def one_dispatch(sample: _Sample) -> _Sample:
 
 def fit_sampled(mask: Any, element_shape: tuple[int, ...]) -> jax.Array:
     """Returns what a mode's `sample` returned, checked, with as many axes as the element."""
-    owner = "the mask that a mode's sample returns"
+    name = "the mask that a mode's sample returns"
     if getattr(mask, "dtype", None) != jnp.bool_:
-        raise TypeError(must(owner, "be an array of bools, True where kept", mask))
-    return broadcast_rank(mask, element_shape, owner)
+        raise TypeError(must(name, "be an array of bools, True where kept", mask))
+    return broadcast_rank(mask, element_shape, name)
 
 
 class Within(NamedTuple):
@@ -193,8 +193,8 @@ def expected_fraction(mode: Mode, element_shape: tuple[int, ...], rate: Any) -> 
 def spatial_shape(mode: Any, element_shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns all sizes of an element but that of the channels, which must not be the only one."""
     if len(element_shape) < 2:
-        owner = f"the element that {type(mode).__name__} drops from"
-        raise ValueError(must(owner, "have a spatial axis beside the channels", element_shape))
+        name = f"the element that {type(mode).__name__} drops from"
+        raise ValueError(must(name, "have a spatial axis beside the channels", element_shape))
     return tuple(element_shape[:-1])
 
 
@@ -212,33 +212,31 @@ def known_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
     return known
 
 
-def require_sizes(owner: str, sizes: Any) -> None:
+def require_sizes(name: str, sizes: Any) -> None:
     """Refuses what is neither a positive int nor a tuple of them."""
     if not isinstance(sizes, tuple):
-        require_whole(owner, sizes, 1)
+        require_whole(name, sizes, 1)
         return
     if not sizes:
-        raise ValueError(must(owner, "not be empty", sizes))
+        raise ValueError(must(name, "not be empty", sizes))
     for position, size in enumerate(sizes):
-        require_whole(f"{owner}[{position}]", size, 1)
+        require_whole(f"{name}[{position}]", size, 1)
 
 
-def require_aspect_ratio(owner: str, bounds: Any) -> None:
+def require_aspect_ratio(name: str, bounds: Any) -> None:
     """Refuses what is no range of aspect ratios (low, high)."""
     if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
         cure = "Pass a tuple such as (0.5, 2.0)."
-        raise TypeError(must(owner, "be a tuple of two numbers", bounds, cure))
+        raise TypeError(must(name, "be a tuple of two numbers", bounds, cure))
     if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-        raise ValueError(must(owner, "be (low, high) with 0 < low <= high", bounds))
+        raise ValueError(must(name, "be (low, high) with 0 < low <= high", bounds))
     if not (bounds[0] >= 1e-9 and bounds[1] <= 1e9):
-        raise ValueError(must(owner, "be from 1e-9 to 1e9", bounds))
+        raise ValueError(must(name, "be from 1e-9 to 1e9", bounds))
 
 
-def sizes_along(
-    owner: str, sizes: int | tuple[int, ...], spatial: Sequence[int]
-) -> tuple[int, ...]:
+def sizes_along(name: str, sizes: int | tuple[int, ...], spatial: Sequence[int]) -> tuple[int, ...]:
     """Returns a size for each spatial axis, none larger than the axis, and none below 1."""
     each = sizes if isinstance(sizes, tuple) else (sizes,) * len(spatial)
     if len(each) != len(spatial):
-        raise ValueError(must(owner, f"have one size for each of {len(spatial)} axes", sizes))
+        raise ValueError(must(name, f"have one size for each of {len(spatial)} axes", sizes))
     return tuple(min(size, max(full, 1)) for size, full in zip(each, spatial, strict=True))

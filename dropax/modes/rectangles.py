@@ -26,20 +26,20 @@ _ROWS = 2**9  # of several numbers of rectangles: with many, fewer aspect ratios
 _LONGEST = 2**28  # positions on an axis: with more, `pick_sides` would overflow
 
 
-def require_count(owner: str, count: Any, *, may_vary: bool = False) -> None:
+def require_count(name: str, count: Any, *, may_vary: bool = False) -> None:
     """Refuses what is no number of rectangles, nor a range of such numbers if it may vary."""
     if may_vary and isinstance(count, tuple):
         for n, bound in enumerate(count):
-            require_count(f"{owner}[{n}]", bound)
+            require_count(f"{name}[{n}]", bound)
         if len(count) != 2 or count[0] > count[1]:
-            raise ValueError(must(owner, "be a number or (low, high) with low <= high", count))
+            raise ValueError(must(name, "be a number or (low, high) with low <= high", count))
         return
-    require_kind(owner, count, int, "an int")
+    require_kind(name, count, int, "an int")
     if not 1 <= count <= _MOST:
         cure = (
-            "For more holes, take Patch." if owner.startswith("Box.count") and count > _MOST else ""
+            "For more holes, take Patch." if name.startswith("Box.count") and count > _MOST else ""
         )
-        raise ValueError(must(owner, f"be from 1 to {_MOST}", count, cure))
+        raise ValueError(must(name, f"be from 1 to {_MOST}", count, cure))
 
 
 @functools.lru_cache(maxsize=64)
@@ -55,8 +55,8 @@ def size_levels(
     the other; its sides, (ratios, levels, axes).
     """
     if max(spatial) > _LONGEST:
-        owner = "a spatial axis that boxes or bands are drawn on"
-        raise ValueError(must(owner, f"have at most {_LONGEST} positions", max(spatial)))
+        name = "a spatial axis that boxes or bands are drawn on"
+        raise ValueError(must(name, f"have at most {_LONGEST} positions", max(spatial)))
     if 0 in spatial:  # there is nothing to drop, so any boxes will do
         spatial = (1,) * len(spatial)
     counts = 1 + count[1] - count[0] if isinstance(count, tuple) else 1

@@ -47,8 +47,8 @@ class Shared:
         take_plain(self)
         vars(self)["mode"] = as_mode(self.mode, "Shared.mode")
         for n, axis in enumerate(self._named_axes()):
-            owner = f"Shared.axes[{n}]" if isinstance(self.axes, tuple) else "Shared.axes"
-            require_kind(owner, axis, int, "an int")
+            name = f"Shared.axes[{n}]" if isinstance(self.axes, tuple) else "Shared.axes"
+            require_kind(name, axis, int, "an int")
         if not self._named_axes() or len(set(self._named_axes())) < len(self._named_axes()):
             raise ValueError(must("Shared.axes", "name one axis or several, once", self.axes))
 

@@ -21,12 +21,12 @@ def add_mode(kind: type, name: str | None) -> None:
         MODES[name] = kind()
 
 
-def as_mode(mode: Any, owner: str, types: Mapping[str, type] = {}) -> Mode:
+def as_mode(mode: Any, name: str, types: Mapping[str, type] = {}) -> Mode:
     """Returns the mode object of a name, a text, which may hold `types` too, or an object."""
     if isinstance(mode, str):
-        mode = read_text(mode, MODES, {**TYPES, **types}, owner, "Box(count=3)")
+        mode = read_text(mode, MODES, {**TYPES, **types}, name, "Box(count=3)")
     if not callable(getattr(type(mode), "sample", None)):
-        raise TypeError(must(owner, "be a mode's name or a mode object such as Pixel()", mode))
-    require_by_value(owner, mode)
+        raise TypeError(must(name, "be a mode's name or a mode object such as Pixel()", mode))
+    require_by_value(name, mode)
     given: Mode = mode
     return given
