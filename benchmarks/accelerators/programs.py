@@ -65,6 +65,7 @@ def tables() -> Iterator[Table]:
         yield make_table(f"images, float32, {impl} keys", IMAGES, "float32", impl=impl)
     yield make_table("images, float32, gradient", IMAGES, "float32", change=_gradient)
     yield _table_of_users(IMAGES, "float32")
+    yield _table_of_extents(IMAGES, "float32")
     yield _table_of_models()
 
 
@@ -92,9 +93,9 @@ def make_table(
         return first, jnp.ones(shape, dtype)
 
     steps = {step: (function, make) for step, function in plain_steps(shape, dtype).items()}
-    for mode, mode in modes_of(shape).items():
+    for label, mode in modes_of(shape).items():
         config = _config(mode)
-        steps[mode] = (make_step(config), functools.partial(make, config))
+        steps[label] = (make_step(config), functools.partial(make, config))
     programs = [
         Program(step, change(function), make, quick=name == "images, float32" and step in _QUICK)
         for step, (function, make) in steps.items()
@@ -178,17 +179,40 @@ def _gradient(step: Callable[..., Any]) -> Callable[..., Any]:
 def _table_of_users(shape: Shape, dtype: str) -> Table:
     """Makes the table of masks that images, a label map and the field of the mask share."""
     programs = []
-    for mode, mode in modes_of(shape).items():
+    for label, mode in modes_of(shape).items():
         config = _config(mode, auxiliary_fields=["labels"], mask_key="kept")
-        labels = shape if mode in _PER_CHANNEL else shape[:-1]
+        labels = shape if label in _PER_CHANNEL else shape[:-1]
 
         def make(config: Any = config, labels: Shape = labels) -> tuple[Any, Any]:
             batch = {"image": jnp.ones(shape, dtype), "labels": jnp.ones(labels, "uint8")}
             return dropax.init_state(config, jax.random.key(0)), batch
 
-        programs.append(Program(mode, functools.partial(dropax.apply_batch, config), make))
+        programs.append(Program(label, functools.partial(dropax.apply_batch, config), make))
     name = f"images, {dtype}, a label map and `mask_key` {shape}"
     return Table(name, programs, _copy(shape, dtype))
+
+
+def _table_of_extents(shape: Shape, dtype: str) -> Table:
+    """Makes the table of padded records, and of chains, whose masks share one pass."""
+    programs = []
+    for label, mode in modes_of(shape).items():
+        config = _config(mode, extent_key="size")
+
+        def make(config: Any = config) -> tuple[Any, Any]:
+            batch = {"image": jnp.ones(shape, dtype), "size": jnp.ones((shape[0], 2), "int32")}
+            return dropax.init_state(config, jax.random.key(0)), batch
+
+        programs.append(Program(label, functools.partial(dropax.apply_batch, config), make))
+    for names in (("box", "whole pixel"), ("box", "channel", "whole pixel", "grid")):
+        chain = dropax.chain(*(_config(MODES[name]) for name in names))
+
+        def make_chain(chain: Any = chain) -> tuple[Any, Any]:
+            return chain.init_state(jax.random.key(0)), {"image": jnp.ones(shape, dtype)}
+
+        programs.append(Program(f"chain: {', '.join(names)}", chain.apply_batch, make_chain))
+    return Table(
+        f"images, {dtype}, `extent_key`, and chains {shape}", programs, _copy(shape, dtype)
+    )
 
 
 def _table_of_models() -> Table:
