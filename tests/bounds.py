@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dropax.testing.bounds import count_bound
+from dropax.testing.masks import count_bound
 
 FALSE_ALARM = 1e-6
 

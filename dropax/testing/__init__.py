@@ -14,9 +14,8 @@ except ImportError:
     raise ImportError("dropax.testing needs Hypothesis; pip install 'dropax[test]'") from None
 
 
-from dropax.testing.bounds import assert_dropped_fraction
 from dropax.testing.drops import assert_drops
-from dropax.testing.masks import assert_masks
+from dropax.testing.masks import assert_dropped_fraction, assert_masks
 from dropax.testing.strategies import (
     batches,
     configs,

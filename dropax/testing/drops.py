@@ -1,12 +1,13 @@
 """What should come of a drop, computed slowly in NumPy, and how far a result is from it."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.kit.errors import is_array, must
+from dropax.measures import require_bools
+from dropax.moments import integer_range
 
 TOLERANCE = 16.0
 """Units in the last place that arithmetic may be off."""
@@ -25,6 +26,7 @@ def assert_drops(
     """Asserts that values were dropped: `where(keep_mask, kept_value, fill)`, clipped.
 
     Kept values that stay, and fills, must agree bit for bit: NaN with NaN, and -0.0 is not 0.0.
+    Only subnormal numbers may be flushed to 0, as XLA does on CPU.
 
     Args:
       before: an array, of one record or of many.
@@ -47,51 +49,48 @@ def assert_drops(
       Traceback (most recent call last):
       AssertionError: the dropped value at [0, 1] must be 0.0; got 1.0, of an input of 1.0. ...
     """
-    if not is_array(keep_mask) or keep_mask.dtype != np.bool_:
-        raise TypeError(must("assert_drops.keep_mask", "be an array of bools", keep_mask))
+    require_bools("assert_drops.keep_mask", keep_mask)
     before, after = np.asarray(before), np.asarray(after)
     masks = np.broadcast_to(np.asarray(keep_mask), before.shape)
     kept = kept_value(before) if callable(kept_value) else kept_value
-    wanted = dropped_reference(before, masks, kept, fill, clip_range)
-    exact = np.broadcast_to(kept is None or ~masks, before.shape)
-    known = masks | (fill is not None)
-    fault = value_fault(
-        after, wanted, exact=exact, known=known, tolerance=tolerance, masks=masks, before=before
-    )
+    fault = value_fault(after, reference_of(before, masks, kept, fill, clip_range), tolerance)
     if fault is not None:
         raise AssertionError(fault)
 
 
-def dropped_reference(
-    before: np.ndarray, masks: np.ndarray, kept: Any, fill: Any, clip_range: Any
-) -> np.ndarray:
-    """Returns `where(masks, kept, fill)`, clipped, in the dtype of `before`."""
+class Reference(NamedTuple):
+    """What a result should be: its values, and where they must agree bit for bit, or at all.
+
+    If anything is dropped, the masks say what is kept, and `before` is the input.
+    """
+
+    wanted: np.ndarray
+    exact: Any = True
+    known: Any = True
+    masks: np.ndarray | None = None
+    before: np.ndarray | None = None
+
+
+def reference_of(
+    before: np.ndarray, masks: np.ndarray, kept: Any, fill: Any, clip: Any, exact_fill: bool = True
+) -> Reference:
+    """Returns `where(masks, kept, fill)`, clipped as on the real numbers, in the input's dtype.
+
+    Kept values stay if `kept` is None; where dropped, nothing is known if `fill` is None.
+    """
     dtype = before.dtype
-    kept = before if kept is None else in_dtype(kept, dtype)
     with np.errstate(all="ignore"):
-        fill = np.asarray(0 if fill is None else fill).astype(dtype)
-    out = np.where(masks, kept, fill)
-    return out if clip_range is None else clipped(out, *clip_range)
-
-
-def in_dtype(values: Any, dtype: np.dtype[Any]) -> np.ndarray:
-    """Returns computed values in a dtype; float64 is rounded once."""
-    with np.errstate(all="ignore"):
-        return np.asarray(values).astype(dtype)
-
-
-def clipped(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Clips as on the real numbers; values within the range and NaN stay bit for bit."""
-    dtype = values.dtype
-    if not jnp.issubdtype(dtype, jnp.floating):
-        info: Any = None if dtype == np.bool_ else jnp.iinfo(dtype)
-        least, most = (0, 1) if info is None else (int(info.min), int(info.max))
-        low = least if low <= least else math.ceil(low)
-        high = most if high >= most else math.floor(high)
-    low_value, high_value = in_dtype(low, dtype), in_dtype(high, dtype)
-    with np.errstate(invalid="ignore"):
-        out = np.where(values < low_value, low_value, values)
-        return np.where(out > high_value, high_value, out)
+        parts = (before if kept is None else kept, 0 if fill is None else fill)
+        out = np.where(masks, *(np.asarray(part).astype(dtype) for part in parts))
+        if clip is not None:  # NaN and values within the range stay bit for bit
+            low, high = clip
+            if not jnp.issubdtype(dtype, jnp.floating):
+                least, most = integer_range(dtype)
+                low, high = math.ceil(max(low, least)), math.floor(min(high, most))
+            bounds = [np.asarray(bound).astype(dtype) for bound in (low, high)]
+            out = np.where(out < bounds[0], bounds[0], np.where(out > bounds[1], bounds[1], out))
+    exact = np.where(masks, kept is None, exact_fill)
+    return Reference(out, exact, masks | (fill is not None), masks, before)
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -109,76 +108,51 @@ def is_near(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
     of what is typical of the array; nothing is typical of an array that spans many magnitudes.
     Integers may be off by one at every hundredth value, where the rounding of a half may differ.
     """
-    if not jnp.issubdtype(a.dtype, jnp.inexact):
-        same = np.asarray(a == b)
-        if a.dtype == np.bool_ or same.all():
-            return same
-        one = np.abs(a.astype(np.float64) - b.astype(np.float64)) <= 1
-        return np.asarray(same | (one & (np.mean(~same) <= 0.01)))
-    same, complex_ = same_bits(a, b), jnp.issubdtype(a.dtype, jnp.complexfloating)
+    same = same_bits(a, b)
+    if same.all() or a.dtype == np.bool_:
+        return same
     with np.errstate(all="ignore"):
-        wide = np.complex128 if complex_ else np.float64
+        if not jnp.issubdtype(a.dtype, jnp.inexact):
+            one = np.abs(a.astype(np.float64) - b.astype(np.float64)) <= 1
+            return np.asarray(same | (one & (np.mean(~same) <= 0.01)))
+        wide = np.complex128 if jnp.issubdtype(a.dtype, jnp.complexfloating) else np.float64
         unit, a, b = float(jnp.finfo(a.dtype).eps), a.astype(wide), b.astype(wide)
         sizes = np.abs(a[np.isfinite(a) & (a != 0)])
-        typical = float(np.median(sizes)) if sizes.size else 0.0
         # The largest of few values may be all there is.
-        usual = float(sizes.max()) if sizes.size and sizes.max() <= 1e3 * typical else 0.0
+        usual = sizes.max() if sizes.size and sizes.max() <= 1e3 * np.median(sizes) else 0.0
         scale = np.maximum(np.maximum(np.abs(a), np.abs(b)), usual)
         return np.asarray(same | (np.abs(a - b) <= tolerance * unit * scale) | (a == b))
 
 
-def value_fault(
-    got: np.ndarray,
-    wanted: np.ndarray,
-    *,
-    exact: Any = False,
-    known: Any = True,
-    tolerance: float = TOLERANCE,
-    masks: np.ndarray | None = None,
-    before: np.ndarray | None = None,
-) -> str | None:
-    """Says which value is not what it should be, and why that may be; or returns None.
-
-    Args:
-      got: the result.
-      wanted: the reference.
-      exact: bool, where it must agree bit for bit; else as `is_near`.
-      known: bool, where the reference says anything.
-      tolerance: in units in the last place.
-      masks: bool, True where kept, if anything is dropped.
-      before: the input, if it has this shape.
-    """
-    if got.shape != wanted.shape or got.dtype != wanted.dtype:
+def value_fault(got: Any, reference: Reference, tolerance: float) -> str | None:
+    """Says which value is not what it should be, and why that may be; or returns None."""
+    got, (wanted, exact, known, masks, before) = np.asarray(got), reference
+    if show(got) != show(wanted):
         return f"the result must be {show(wanted)}; got {show(got)}"
-    near = is_near(got, wanted, tolerance)
+    near = np.where(exact, same_bits(got, wanted), is_near(got, wanted, tolerance))
     if jnp.issubdtype(got.dtype, jnp.floating):
-        # XLA on CPU flushes subnormal numbers to 0 in arithmetic.
-        with np.errstate(all="ignore"):
-            tiny = np.abs(wanted.astype(np.float64)) < float(jnp.finfo(got.dtype).tiny)
-        near |= tiny & (got == 0)
-    off = np.asarray(known) & ~np.where(exact, same_bits(got, wanted), near)
+        # XLA on CPU flushes subnormal numbers to 0 in arithmetic and in clips.
+        tiny = np.abs(wanted.astype(np.float64)) < float(jnp.finfo(got.dtype).tiny)
+        near |= tiny & (wanted != 0) & (got == 0)
+    off = np.asarray(known) & ~near
     if not off.any():
         return None
     at = tuple(int(index) for index in np.argwhere(off)[0])
-    kind = "" if masks is None else "kept " if masks[at] else "dropped "
-    given = "" if before is None else f", of an input of {before[at]}"
-    cause = _cause(got[at], wanted[at], kind, None if before is None else before[at])
+    kind, given, shown = "", None, ""
+    if masks is not None and before is not None:
+        kind, given = "kept " if masks[at] else "dropped ", before[at]
+        shown = f", of an input of {given}"
+    cause = "a wrong formula, or a rounding that the reference does not have"
+    if kind == "dropped " and (got[at] != got[at] or got[at] == wanted[at] == 0):
+        cause = "a product with the mask, which keeps NaN and signs: use jnp.where"
+    elif kind and given in (got[at], wanted[at]):
+        cause = "another mask than the one drawn, a mask along the wrong axis, or arithmetic"
+    elif kind == "dropped ":
+        cause = "a fill that is scaled, clipped or read from the image"
     return (
-        f"the {kind}value at {list(at)} must be {wanted[at]}; got {got[at]}{given}. "
-        f"{int(off.sum())} of {off.size} values are off. {cause}"
+        f"the {kind}value at {list(at)} must be {wanted[at]}; got {got[at]}{shown}. "
+        f"{int(off.sum())} of {off.size} values are off. Likely {cause}."
     )
-
-
-def _cause(got: Any, wanted: Any, kind: str, given: Any) -> str:
-    if kind == "dropped " and (got != got or got == wanted == 0):
-        return "Likely a product with the mask, which keeps NaN and signs: use jnp.where."
-    if kind == "dropped " and given is not None and got == given:
-        return "Likely another mask than the one drawn, or a mask along the wrong axis."
-    if kind == "dropped ":
-        return "Likely a fill that is scaled, clipped or read from the image."
-    if kind and given is not None and wanted == given:
-        return "Likely another mask than the one drawn, or arithmetic on kept values."
-    return "Likely a wrong formula, or a rounding that the reference does not have."
 
 
 def show(array: Any) -> str:

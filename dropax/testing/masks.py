@@ -1,21 +1,75 @@
-"""One statistical battery for keep masks, with one stated probability of a false alarm.
+"""Whether keep masks are drawn as they should be, with one stated probability of a false alarm.
 
-Given masks that many keys drew, says what is wrong with them. The bounds are those of `bounds`,
-shared out over all that is tested (Bonferroni).
+The bounds hold for every number of records, and are shared out over all that is tested
+(Bonferroni).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path
 
-from dropax.kit.errors import is_array, must, require_kind, require_whole
-from dropax.testing.bounds import count_bound, fraction_fault, mean_bound
+from dropax.kit.errors import is_array, must, require_kind, require_number, require_whole
+from dropax.measures import require_bools
 
-_STEPS = 8  # how far apart values are compared
+FLIPS = 96
+"""How many ways two keys of a pair differ: in one bit of 64, or in one bit of both words."""
+_POSITIONS = 999  # of a mask, of which any two are compared
+
+
+def assert_dropped_fraction(
+    keep_mask: Any,
+    expected: Any,
+    *,
+    independent_values: bool = False,
+    false_alarm: float = 1e-6,
+) -> None:
+    """Asserts that keep masks drop a fraction in expectation.
+
+    The records must be independent; of the values in a record nothing is assumed by default.
+
+    Args:
+      keep_mask: bool, True where kept, of shape (n, ...): one record a row.
+      expected: the fraction that should be dropped, in [0, 1]; 0 and 1 leave no room.
+      independent_values: whether each value of the mask, as it is given, drops on its own and with
+        the same probability, as in pixel mode: a tighter bound.
+      false_alarm: the probability that right masks fail, over the choice of their keys.
+
+    Raises:
+      AssertionError: if the masks drop more or less than the bound allows.
+      TypeError: if an argument is of the wrong type.
+      ValueError: if an argument is out of range, or there are too few records for any to fail.
+
+    Example:
+      >>> masks = np.random.default_rng(0).random((512, 8, 8, 3)) >= 0.2
+      >>> assert_dropped_fraction(masks, 0.2, independent_values=True)
+      >>> assert_dropped_fraction(masks, 0.25, independent_values=True)  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+      AssertionError: the dropped fraction must be 0.25 up to 0.00...; got 0.2... ...
+    """
+    owner = "assert_dropped_fraction"
+    require_bools(f"{owner}.keep_mask", keep_mask)
+    require_kind(f"{owner}.independent_values", independent_values, bool, "a bool")
+    if not keep_mask.shape or not keep_mask.size:
+        constraint = "have records along its leading axis, and values in them"
+        raise ValueError(must(f"{owner}.keep_mask", constraint, keep_mask))
+    expected = expected.item() if is_array(expected) and expected.shape == () else expected
+    require_number(f"{owner}.expected", expected)
+    if not 0 <= expected <= 1:
+        raise ValueError(must(f"{owner}.expected", "be in [0, 1]", expected))
+    require_probability(f"{owner}.false_alarm", false_alarm)
+    draws = draws_of(~np.asarray(keep_mask), independent_values)
+    bound, most = mean_bound(draws, false_alarm), max(expected, 1 - expected)
+    if bound >= most and expected not in (0, 1):
+        constraint = f"hold enough records for a bound below {most:.4g}"
+        raise ValueError(must(f"{owner}.keep_mask", constraint, f"a bound of {bound:.4g}"))
+    fault = fraction_fault(draws, expected, false_alarm)
+    if fault is not None:
+        raise AssertionError(f"{fault}.")
 
 
 def assert_masks(
@@ -29,17 +83,16 @@ def assert_masks(
 ) -> None:
     """Asserts that drawn keep masks are random, in the way they should be.
 
-    Of any masks: the dropped fraction, that each row, column and channel drops at times and is kept
-    at times, that where masks drop along one axis does not follow from another axis, and that not
-    all keys draw one mask. If `independent`: also each position's own share, the covariance of
-    neighbors, mirrored places, halves of axes and channels, and equal masks.
+    Of any masks: the dropped fraction; that each border drops and is kept at times; that where
+    masks drop along one axis does not follow from another axis. If `independent`, also each
+    position's own share, how often any two drop together, and that no two masks are equal.
 
     Args:
       draw: `keys -> masks`, from `(n,)` typed keys to bools of shape (n, ...), True where kept.
       rate: the dropped fraction that is expected, in [0, 1]; None if it is unknown.
       independent: whether each value of a mask, as it is drawn, drops on its own and with the same
         probability.
-      records: how many masks are drawn, an even number of at least 256.
+      records: how many masks are drawn, at least 256.
       seed: of the keys.
       false_alarm: the probability that right masks fail, over the choice of the seed.
 
@@ -57,17 +110,64 @@ def assert_masks(
     """
     require_whole("assert_masks.records", records, 256)
     require_kind("assert_masks.independent", independent, bool, "a bool")
-    masks = draw(flipped_keys(records // 2, seed))
-    if not is_array(masks) or masks.dtype != np.bool_ or masks.shape[:1] != (records // 2 * 2,):
-        constraint = f"return bools of shape ({records // 2 * 2}, ...)"
-        raise TypeError(must("assert_masks.draw", constraint, masks))
-    fault = mask_fault(np.asarray(masks), rate, independent=independent, false_alarm=false_alarm)
+    require_probability("assert_masks.false_alarm", false_alarm)
+    masks, count = draw(flipped_keys(records // 2, seed)), records // 2 * 2
+    if not is_array(masks) or masks.dtype != np.bool_ or masks.shape[:1] != (count,):
+        raise TypeError(must("assert_masks.draw", f"return bools of shape ({count}, ...)", masks))
+    fault = mask_fault(np.asarray(masks), rate, independent, false_alarm)
     if fault is not None:
         raise AssertionError(f"{fault}.")
 
 
-FLIPS = 96
-"""How many ways two keys of a pair differ: in one bit of 64, or in one bit of both words."""
+def require_probability(owner: str, value: Any) -> None:
+    """Raises a TypeError or a ValueError if a value is no number in (0, 1)."""
+    require_number(owner, value)
+    if not 0 < value < 1:
+        raise ValueError(must(owner, "be in (0, 1)", value))
+
+
+def mean_bound(draws: np.ndarray, false_alarm: float) -> float:
+    """Returns how far the mean of independent draws may be off, by their own variance.
+
+    The empirical Bernstein bound, Maurer and Pontil, 2009, arXiv:0907.3740, theorem 4, once for
+    each side. The draws are within an interval of length 1. Infinite for less than two draws.
+    """
+    count, share = len(draws), math.log(4 / false_alarm)
+    if count < 2:
+        return math.inf
+    variance = float(np.var(draws, ddof=1, dtype=np.float64))
+    return math.sqrt(2 * share * variance / count) + 7 * share / (3 * (count - 1))
+
+
+def count_bound(draws: int, probability: Any, false_alarm: float) -> np.ndarray:
+    """Returns how far counts of independent events may be off, by Bernstein's inequality.
+
+    Args:
+      draws: how many there are, any number.
+      probability: of each event, an array. Sums of draws in [0, 1] of that mean vary no more.
+      false_alarm: the probability that a count is further off.
+    """
+    share, probability = math.log(2 / false_alarm), np.asarray(probability, np.float64)
+    variance = draws * probability * (1 - probability)
+    return np.asarray(share / 3 + np.sqrt(share**2 / 9 + 2 * share * variance))
+
+
+def draws_of(drops: np.ndarray, independent: bool) -> np.ndarray:
+    """Returns the draws that are independent: the values of masks, or the fractions of records."""
+    return drops.ravel() if independent else drops.reshape(len(drops), -1).mean(axis=1)
+
+
+def fraction_fault(draws: np.ndarray, expected: float, false_alarm: float) -> str | None:
+    """Says how the mean of independent draws in [0, 1] is off; 0 and 1 leave no room."""
+    bound = 0.0 if expected in (0, 1) else mean_bound(draws, false_alarm)
+    mean = float(np.mean(draws, dtype=np.float64))
+    if abs(mean - expected) <= bound + 1e-7:  # what float32 rounds away
+        return None
+    return (
+        f"the dropped fraction must be {expected:.6g} up to {bound:.3g}; got {mean:.4g}. Masks "
+        f"drawn right are further off with a probability of {false_alarm:g} at most "
+        f"({len(draws)} draws)"
+    )
 
 
 def flipped_keys(pairs: int, seed: int) -> jax.Array:
@@ -81,75 +181,69 @@ def flipped_keys(pairs: int, seed: int) -> jax.Array:
 
 
 def mask_fault(
-    masks: np.ndarray, expected: float | None, *, independent: bool, false_alarm: float
+    masks: np.ndarray, expected: float | None, independent: bool, false_alarm: float
 ) -> str | None:
-    """Returns what is wrong with masks of independent records, or None.
-
-    Args:
-      masks: bool, shape (n, ...), True where kept; n is even.
-      expected: the dropped fraction; None if it is unknown.
-      independent: as for `assert_masks`.
-      false_alarm: the probability that right masks are called wrong.
-
-    Returns:
-      A sentence without a full stop, or None.
-    """
-    drops = ~masks.reshape(len(masks), -1)
-    fractions = drops.mean(axis=1)
-    each = false_alarm / 4  # fractions, positions, pairs, equal masks
-    if expected is not None:
-        draws = drops.ravel() if independent else fractions
-        fault = fraction_fault(draws, expected, each, variance_known=independent)
-        if fault is not None:
-            return fault
-    share = float(fractions.mean()) if expected is None else float(expected)
-    if not 0 < share < 1 or not 0 < fractions.mean() < 1:
-        return None
-    return (
-        (_independence_fault(masks, drops, share, each) if independent else None)
-        or _reach_fault(masks, share)
-        or _place_fault(masks)
-    )
+    """Returns what is wrong with masks of independent records, as for `assert_masks`, or None."""
+    drops, each = ~masks, false_alarm / 3  # fractions, positions, equal masks
+    draws = draws_of(drops, independent)
+    fault = None if expected is None else fraction_fault(draws, expected, each)
+    share = float(draws.mean()) if expected is None else float(expected)
+    if fault is not None or not 0 < share < 1 or not 0 < draws.mean() < 1:
+        return fault
+    fault = _position_fault(drops, share, each) if independent else None
+    return fault or _axis_fault(drops, share)
 
 
-def _independence_fault(
-    masks: np.ndarray, drops: np.ndarray, share: float, false_alarm: float
-) -> str | None:
-    count, shape = len(masks), masks.shape[1:]
-    off = np.abs(drops.sum(axis=0) - count * share)
-    if off.max() > float(count_bound(count, share, false_alarm / off.size)):
-        at = np.unravel_index(int(off.argmax()), shape)
-        own = drops[:, int(off.argmax())].mean()
-        return f"position {[int(n) for n in at]} drops {own:.4g} of the time, not {share:.4g}"
-    # Of two independent records, E[(x - x')(y - y')] / 2 is the covariance of x and y.
-    apart = masks[::2].astype(np.int8) - masks[1::2].astype(np.int8)
-    pairs = list(_pairs(shape))
-    for name, axis, step in pairs:
-        one, other = apart, np.roll(apart, step, 1 + axis)
-        if not step:  # half of the places, without the middle, and their mirrors
-            half = range(shape[axis] // 2)
-            one, other = (np.take(x, half, 1 + axis) for x in (apart, np.flip(apart, 1 + axis)))
-        draws = (one * other).reshape(len(apart), -1).mean(axis=1) / 2
-        covariance, bound = float(draws.mean()), mean_bound(draws, false_alarm / len(pairs))
-        if abs(covariance) > bound:
-            return (
-                f"values {name} along axis {axis} of the mask are not independent: their drops "
-                f"have a covariance of {covariance:.3g}; up to {bound:.2g} is allowed"
-            )
-    chance = drops.shape[1] * math.log(share**2 + (1 - share) ** 2) + 2 * math.log(count)
-    different = count_different(masks)
-    if chance < math.log(false_alarm) and different < count:
+def _position_fault(drops: np.ndarray, share: float, false_alarm: float) -> str | None:
+    """Says which position has another share, which two are not independent, or if masks repeat."""
+    count, size, third = len(drops), drops[0].size, _POSITIONS // 3
+    places = np.arange(size)
+    if size > _POSITIONS:  # the first, the middle and the last
+        places = places[np.r_[:third, (size - third) // 2 : (size + third) // 2, -third:0]]
+    flat = drops.reshape(count, -1)[:, places].astype(np.float32)
+    # How often two positions drop together; on the diagonal, how often one does.
+    together = flat.T @ flat
+    wanted = np.where(np.eye(len(places), dtype=bool), share, share**2)
+    bound = count_bound(count, wanted, false_alarm / together.size)
+    over = np.abs(together - count * wanted) - bound
+    if over.max() > 0:
+        pair = np.unravel_index(over.argmax(), over.shape)
+        one, two = ([int(n) for n in np.unravel_index(places[at], drops.shape[1:])] for at in pair)
+        what = f"position {one} drops"
+        if one != two:
+            what = f"positions {one} and {two} are not independent: both drop"
+        return f"{what} {together[pair] / count:.4g} of the time, not {wanted[pair]:.4g}"
+    chance = size * math.log(share**2 + (1 - share) ** 2) + 2 * math.log(count)
+    if chance < math.log(false_alarm) and (different := count_different(drops)) < count:
         return f"{count} keys drew only {different} different masks"
     return None
 
 
-def _pairs(shape: tuple[int, ...]) -> Iterator[tuple[str, int, int]]:
-    """Yields what pairs of values are called, their axis, and how far apart; 0 for mirrored."""
-    for axis, size in enumerate(shape):
-        for step in sorted({*range(1, min(size // 2, _STEPS) + 1), size // 2} - {0}):
-            yield f"{step} apart", axis, step
-        if size > 1:
-            yield "at mirrored places", axis, 0
+def _axis_fault(drops: np.ndarray, share: float) -> str | None:
+    """Says which border never drops or is never kept, or which two axes share a draw.
+
+    A rectangle inside the image reaches a border less often than the middle, but not by more than
+    its side. So if a border should drop 30 times in the worst case, none is missed by chance.
+    """
+    centers: dict[int, np.ndarray] = {}
+    fractions = draws_of(drops, independent=False)
+    some = (fractions > 0) & (fractions < 1)
+    for axis, size in enumerate(drops.shape[1:]):
+        others = tuple(other for other in range(1, drops.ndim) if other != axis + 1)
+        along = drops.mean(axis=others)
+        for at in (0, size - 1) if size > 1 else ():
+            if len(drops) * share / size >= 30 and not along[:, at].any():
+                return f"index {at} of axis {axis} of the mask never drops"
+            if len(drops) * (1 - share) / size >= 30 and (along[:, at] == 1).all():
+                return f"index {at} of axis {axis} of the mask is never kept"
+        center = along[some] @ np.arange(size) / along[some].sum(axis=1)
+        if some.sum() < 256 or center.std() < 1e-6:
+            continue
+        for other, before in centers.items():
+            if abs(np.corrcoef(before, center)[0, 1]) > 0.5:
+                return f"where masks drop along axis {other} follows from where along axis {axis}"
+        centers[axis] = center
+    return None
 
 
 def count_different(rows: np.ndarray) -> int:
@@ -159,86 +253,34 @@ def count_different(rows: np.ndarray) -> int:
     return len({row.tobytes() for row in packed})
 
 
-def _reach_fault(masks: np.ndarray, share: float) -> str | None:
-    """Says which border never drops, or is never kept.
-
-    A rectangle inside the image reaches a border less often than the middle, but not by more than
-    its side. So if a border should drop 30 times in the worst case, none is missed by chance.
-    """
-    for axis, size in enumerate(masks.shape[1:]):
-        for at in (0, size - 1):
-            border = np.take(masks, at, axis + 1)
-            for what, seen, often in (
-                ("drops", not border.all(), share),
-                ("is kept", border.any(), 1 - share),
-            ):
-                if size > 1 and len(masks) * often / size >= 30 and not seen:
-                    return f"index {at} of axis {axis} of the mask never {what}"
-    return None
-
-
-def _place_fault(masks: np.ndarray) -> str | None:
-    """Says which two axes share a draw, so that masks drop along a diagonal only."""
-    drops = ~masks
-    totals = drops.reshape(len(drops), -1).sum(axis=1)
-    some = (totals > 0) & (totals < drops[0].size)
-    if some.sum() < 256:
-        return None
-    centers = {}
-    for axis, size in enumerate(masks.shape[1:]):
-        others = tuple(other for other in range(1, masks.ndim) if other != axis + 1)
-        center = drops[some].sum(axis=others) @ np.arange(size) / totals[some]
-        if size > 1 and center.std() > 1e-6:
-            centers[axis] = center
-    for one in centers:
-        for other in centers:
-            if one < other and abs(np.corrcoef(centers[one], centers[other])[0, 1]) > 0.5:
-                return f"where masks drop along axis {one} follows from where along axis {other}"
-    return None
-
-
-def words_of(leaf: Any) -> np.ndarray:
-    """Returns an array, or the words of an array of keys, as NumPy's."""
-    is_key = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-
-
 def entries_fault(params: Any) -> str | None:
-    """Says which two entries of the params of many records share their randomness, or None.
+    """Says which two entries of the params of many records come from one draw, or None.
 
-    Two entries are compared as numbers of each record: scalars, and the first and the middle value
-    of larger ones. Of independent draws none determines another.
+    The first numbers of each record are compared. Numbers of one order are one draw, and bools that
+    follow from a threshold; integers, of which one may be the opposite corner, only if equal.
     """
-    columns: list[tuple[str, int, np.ndarray]] = []
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    columns: dict[str, np.ndarray] = {}
+    for path, leaf in tree_flatten_with_path(params)[0]:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or not leaf.size:
             continue
-        name, flat = jax.tree_util.keystr(path), np.asarray(leaf).reshape(len(leaf), -1)
-        for place in {0, flat.shape[1] // 2} if flat.shape[1] else ():
-            column = flat[:, place]
-            if len(np.unique(column)) >= (2 if column.dtype == np.bool_ else 4):
-                columns.append((name, place, column))
-    for number, (name, place, one) in enumerate(columns):
-        for other_name, other_place, other in columns[:number]:
-            if name != other_name and place == other_place and _determines(other, one):
-                return f"random_params{other_name} and random_params{name} come from one draw"
+        name, column = keystr(path), np.asarray(leaf).reshape(len(leaf), -1)[:, 0]
+        counts = np.unique(column, return_counts=True)[1]
+        if len(counts) < 2 or (counts.min() < 30 if column.dtype == np.bool_ else len(counts) < 4):
+            continue  # equal by chance
+        for other, before in columns.items():
+            if _is_one_draw(before, column):
+                return f"random_params{other} and random_params{name} come from one draw"
+        columns[name] = column
     return None
 
 
-def _determines(one: np.ndarray, other: np.ndarray) -> bool:
-    """Says whether two columns are one draw: equal, in the same order, or split by a threshold."""
-    kinds = "".join(
-        sorted("f" if x.dtype.kind not in "biu" else x.dtype.kind for x in (one, other))
-    )
-    if kinds == "bf":
-        flag, number = (one, other) if one.dtype == np.bool_ else (other, one)
-        low, high = number[flag], number[~flag]
-        enough = min(len(low), len(high)) >= 30
-        return enough and bool(low.max() < high.min() or high.max() < low.min())
-    if kinds != "ff":
+def _is_one_draw(one: np.ndarray, other: np.ndarray) -> bool:
+    one, other = (one, other) if len(np.unique(one)) > len(np.unique(other)) else (other, one)
+    if np.issubdtype(other.dtype, np.integer) or one.dtype == np.bool_:
         return one.dtype == other.dtype and bool((one == other).all())
     one, other = one.astype(np.float64), other.astype(np.float64)
-    if np.ptp(one + other) <= 1e-5 * np.ptp(one) or len(np.unique(one)) < 64:
-        return False  # weights that add up to 1, or a choice of a few numbers
-    steps, slack = np.diff(other[np.argsort(one, kind="stable")]), 1e-6 * np.ptp(other)
+    if len(np.unique(one)) < 64 or np.ptp(one + other) <= 1e-5 * np.ptp(one):
+        return False  # a choice of a few numbers, or weights that add up to 1
+    steps = np.diff(other[np.argsort(one, kind="stable")])
+    slack = 1e-6 * np.ptp(other)
     return bool((steps >= -slack).all() or (steps <= slack).all())

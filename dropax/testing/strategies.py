@@ -6,8 +6,9 @@ their values are drawn from a seed, so that large ones cost no more than small o
 """
 
 import functools
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,16 +22,23 @@ from dropax.config import DropoutOperatorConfig
 from dropax.fills import FromField
 from dropax.kit.batch import Batch, Element
 from dropax.kit.config import ModalityOperatorConfig
-from dropax.kit.errors import must, require_choice
+from dropax.kit.errors import must, require_choice, require_kind
 from dropax.kit.fields import set_field
 from dropax.kit.state import OperatorState
 from dropax.layout import Layout
-from dropax.modes import MODES, TYPES, Channel, Inverted, Mode, OneOf, Shared
-from dropax.testing.trials import IMPLEMENTATIONS
+from dropax.modes import MODES, TYPES, Mode
+from dropax.moments import integer_range
 
+IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")
 DTYPES = ("float32", "uint8", "bfloat16", "int32", "float16", "int16", "int8", "uint16", "bool")
-LAYOUTS = ("C", "F", "strided", "reversed", "read-only")
-_PLAIN = ("Pixel", "Patch", "Box", "Band")  # modes that others hold
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "C": lambda array: array,
+    "F": np.asfortranarray,
+    "strided": lambda array: np.repeat(array[..., None], 2, axis=-1)[..., 0],
+    "reversed": lambda array: np.flip(np.flip(array).copy()),
+    "read-only": lambda array: np.broadcast_to(array, array.shape),
+}
+_RANKS = (3, 2, 1, 4)
 
 
 def as_strategy(value: Any) -> st.SearchStrategy[Any]:
@@ -43,6 +51,20 @@ def _fairly(strategies: Sequence[Any]) -> st.SearchStrategy[Any]:
     return st.sampled_from(range(len(strategies))).flatmap(lambda at: as_strategy(strategies[at]))
 
 
+def _range_of(bounds: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.tuples(bounds, bounds).map(lambda pair: (min(pair), max(pair)))
+
+
+def _rates() -> st.SearchStrategy[float]:
+    return _fairly([0.5, 0.25, 0.0, 1.0, st.floats(0, 1, width=32)])
+
+
+def _built(make: Any, options: dict[str, Any], *given: Any) -> st.SearchStrategy[Any]:
+    """Calls a class or a function with those of the options that it takes."""
+    taken = [name for name in inspect.signature(make).parameters if name in options]
+    return st.builds(make, *given, **{name: options[name] for name in taken})
+
+
 def modes(
     *, names: Sequence[str] = tuple(TYPES), max_size: int = 4, rotate: Any = 0
 ) -> st.SearchStrategy[Mode]:
@@ -52,9 +74,6 @@ def modes(
       names: of modes or of their classes; the first is the simplest.
       max_size: largest side of blocks and patches and largest unit of grids, in pixels.
       rotate: of `Grid`, in degrees. Above 0, an element must have two spatial axes.
-
-    Returns:
-      A strategy of modes.
 
     Raises:
       ValueError: if a mode is unknown, or there is none.
@@ -68,50 +87,54 @@ def modes(
         require_choice("modes.names", name, (*MODES, *TYPES))
     if not names:
         raise ValueError(must("modes.names", "name a mode", names))
-    sizes, counts, flags = st.integers(1, max_size), st.integers(1, 3), st.booleans()
-    pairs = st.tuples(sizes, sizes).map(lambda pair: (min(pair), max(pair)))
-    groups = st.sampled_from([None, None, ((0, 1), (2,)), ((0, 2), (1, 3))])
-    aspects = st.sampled_from([(1.0, 1.0), (0.5, 2.0), (0.25, 0.25)])
-    options: dict[str, dict[str, Any]] = {
-        "Pixel": {"per_channel": st.sampled_from([True, False])},
-        "Channel": {"min_kept": st.integers(0, 2), "exact": flags, "groups": groups},
-        "Block": {"size": sizes, "per_channel": flags},
-        "Patch": {"size": sizes, "exact": flags},
-        "Box": {
-            "count": _fairly([counts, st.just((1, 3))]),
-            "aspect_ratio": aspects,
-            "border": st.sampled_from(["inside", "clip"]),
-        },
-        "Grid": {"unit": _fairly([sizes, pairs]), "rotate": as_strategy(rotate)},
-        "Band": {"axis": st.sampled_from([0, -1]), "count": counts},
-        # A larger cell would not divide every image.
-        "Blocks": {"size": st.just(1), "aspect_ratio": st.just((0.5, 2.0)), "min_cells": sizes},
+    sizes, flags, ends = st.integers(1, max_size), st.booleans(), st.sampled_from([0, -1])
+    options: dict[str, Any] = {
+        **dict.fromkeys(("size", "min_cells"), sizes),
+        **dict.fromkeys(("axis", "axes"), ends),
+        **dict.fromkeys(("per_channel", "exact"), flags),
+        "unit": _fairly([sizes, _range_of(sizes)]),
+        "rotate": as_strategy(rotate),
+        "count": st.integers(1, 3),
+        "border": st.sampled_from(["inside", "clip"]),
+        "aspect_ratio": st.sampled_from([(1.0, 1.0), (0.5, 2.0), (0.25, 0.25)]),
+        "min_kept": st.integers(0, 2),
+        "groups": st.sampled_from([None, None, ((0, 1), (2,)), ((0, 2), (1, 3))]),
+        "weights": st.sampled_from([None, (3, 1), (1, 2)]),
     }
-    every = {name: st.builds(kind, **options.get(name, {})) for name, kind in TYPES.items()}
-    inner = _fairly([every[name] for name in _PLAIN])
-    of = st.lists(inner, min_size=1, max_size=2).map(tuple)
-    weighted = st.tuples(of, st.booleans())
-    every |= {
-        "OneOf": weighted.map(lambda x: OneOf(x[0], (3, 1)[: len(x[0])] if x[1] else None)),
-        "Shared": st.builds(Shared, inner, axes=st.sampled_from([-1, 0])),
-        "Inverted": st.builds(Inverted, inner),
-    }
+    one = _fairly([_built(TYPES[name], options) for name in ("Pixel", "Patch", "Box", "Band")])
+    options |= {"mode": one, "modes": st.tuples(one, one)}
+    every = {name: _built(kind, options) for name, kind in TYPES.items()}
+    # A larger cell would not divide every image.
+    every["Blocks"] = _built(TYPES["Blocks"], options | {"size": st.just(1)})
     classes = [type(MODES[name]).__name__ if name in MODES else name for name in names]
     # Hypothesis draws nothing twice: modes without options would soon be used up.
     again = st.integers(0, 2**32 - 1)
     return st.tuples(_fairly([every[name] for name in classes]), again).map(lambda pair: pair[0])
 
 
-def rates() -> st.SearchStrategy[float]:
-    """Draws rates in [0, 1]: common ones, both ends, and any float between."""
-    return _fairly([0.5, 0.25, 0.0, 1.0, st.floats(0, 1, width=32)])
+def _channels_of(mode: Any, fill: Any = None) -> tuple[int, int]:
+    """Returns how many channels an element has at least and at most."""
+    exact = sum(map(len, getattr(mode, "groups", None) or ())) or np.size(fill)
+    if exact > 1:
+        return exact, exact
+    least = max(1, getattr(mode, "min_kept", 1))
+    return least, max(8, least)
 
 
-def _channels_of(mode: Any) -> int:
-    """Returns how many channels a mode needs; exactly so many, if it has groups."""
-    if not isinstance(mode, Channel):
-        return 1
-    return mode.min_kept if mode.groups is None else sum(map(len, mode.groups))
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "field_key": ("image", "camera.rgb"),
+    "target_key": (None, None, "dropped", "views.dropped"),
+    "mask_key": (None, None, "kept"),
+    "clip_range": (None, None, (0.0, 1.0), (-2.0, 100.0)),
+    "where_key": (None, None, "may_drop"),
+    "rescale": (False, False, True),
+    "share_mask": (False, False, True),
+    "auxiliary_fields": (None, None, ["depth"]),
+    "auxiliary_fill": (0, -1.0),
+    "preserve_auxiliary": (True, True, False),
+    "batch_strategy": ("vmap", "vmap", "scan"),
+    "seed": (st.integers(0, 2**32 - 1),),
+}
 
 
 @st.composite
@@ -123,9 +146,6 @@ def configs(draw: st.DrawFn, /, **options: Any) -> DropoutOperatorConfig:
       **options: any argument of `DropoutOperatorConfig`: a value, which is then fixed, or a
         strategy of values. What is left out is drawn, but for `cacheable`, `batch_stats_fn` and
         `stream_name`. It shrinks towards a stochastic config on "image", of rate 0.5 in pixel mode.
-
-    Returns:
-      A strategy of configs.
 
     Raises:
       TypeError, ValueError: when drawing, if options that are given do not go together.
@@ -141,32 +161,19 @@ def configs(draw: st.DrawFn, /, **options: Any) -> DropoutOperatorConfig:
         drawn[name] = draw(as_strategy(options.get(name, _fairly(choices))), label=name)
         return drawn[name]
 
-    stochastic = choose("stochastic", True, True, True, False)
-    pairs = st.tuples(rates(), rates()).map(lambda pair: (min(pair), max(pair)))
-    choose("dropout_rate", rates(), pairs if stochastic else rates())
-    no_channels = options.get("channel_axis", "auto") is None
-    drawn_modes = modes().filter(lambda mode: not (no_channels and _channels_of(mode) > 1))
-    mode = choose("mode", st.sampled_from([*MODES]), drawn_modes)
-    choose("field_key", "image", "camera.rgb")
-    choose("target_key", None, None, "dropped", "views.dropped")
-    choose("mask_key", None, None, "kept")
-    choose("clip_range", None, None, (0.0, 1.0), (-2.0, 100.0))
-    choose("where_key", None, None, "may_drop")
-    channels = _channels_of(mode)
-    several = () if no_channels else ((0.0, 1.0, 2.0, 3.0)[: max(channels, 3)],)
-    computed = (0.0, 1.0, "mean", "noise", "stats_mean", FromField("other"), *several)
-    fill = choose("fill", *computed, st.floats(-2, 100, width=16))
-    choose("rescale", False, False, True)
+    stochastic, flat = choose("stochastic", True, True, True, False), "channel_axis" in options
+    flat = flat and options["channel_axis"] is None
+    choose("dropout_rate", _rates(), _range_of(_rates()) if stochastic else _rates())
     choose("apply_probability", None, None, 0.5 if stochastic else None)
-    choose("share_mask", False, False, True)
-    choose(
-        "channel_axis", "auto", "auto", -1, 0, *[None] * (channels < 2 and type(fill) is not tuple)
-    )
-    if choose("auxiliary_fields", None, None, ["depth"]):
-        choose("auxiliary_fill", 0, -1.0)
-        choose("preserve_auxiliary", True, False)
-    choose("batch_strategy", "vmap", "vmap", "scan")
-    choose("seed", st.integers(0, 2**32 - 1))
+    for name, choices in _CHOICES.items():
+        choose(name, *choices)
+    fitting = modes().filter(lambda mode: not flat or _channels_of(mode)[0] == 1)
+    mode = choose("mode", st.sampled_from([*MODES]), fitting)
+    least, most = _channels_of(mode)
+    several = () if flat else (tuple(map(float, range(least if least == most else 3))),)
+    fills = (0.0, 1.0, "mean", "noise", "stats_mean", FromField("other"), *several)
+    fill = choose("fill", *fills, st.floats(-2, 100, width=16))
+    choose("channel_axis", "auto", "auto", -1, 0, *[None] * (_channels_of(mode, fill)[0] == 1))
     if fill == "stats_mean":
         choose("precomputed_stats", {"mean": 0.5})
     rest = {name: draw(as_strategy(value)) for name, value in options.items() if name not in drawn}
@@ -179,9 +186,6 @@ def preset_configs(*, names: Sequence[str] = tuple(presets.PRESETS)) -> st.Searc
     Args:
       names: of functions in `dropax.presets`.
 
-    Returns:
-      A strategy of stochastic configs on "image".
-
     Example:
       >>> from hypothesis import find
       >>> find(preset_configs(names=("mae",)), lambda config: True).stochastic
@@ -189,30 +193,22 @@ def preset_configs(*, names: Sequence[str] = tuple(presets.PRESETS)) -> st.Searc
     """
     for name in names:
         require_choice("preset_configs.names", name, presets.PRESETS)
-    sizes = st.sampled_from([1, 2, 4, 8])
-    options: dict[str, dict[str, Any]] = {
-        "cutout": {"image_shape": st.just((16, 16)), "length": st.integers(1, 16)},
-        "random_erasing": {"probability": st.floats(0, 1)},
-        "coarse_dropout": {"image_shape": st.just((16, 16))},
-        "gridmask": {
-            "unit": sizes,
-            "ratio": st.floats(0.3, 0.9),
-            "rotate": st.sampled_from([0, 90]),
-        },
-        "dropblock": {"rate": rates(), "block_size": sizes},
-        **{name: {"rate": rates(), "patch_size": sizes} for name in ("mae", "simmim", "videomae")},
-        "beit": {"rate": rates(), "patch_size": sizes, "min_patches": st.integers(1, 4)},
-        "drop_path": {"rate": rates()},
-        "spec_augment": {
-            "spectrogram_shape": st.just((16, 16)),
-            "time_mask_max_frames": st.integers(0, 15),
-        },
+    sizes, counts, shape = st.sampled_from([1, 2, 4, 8]), st.integers(1, 3), st.just((16, 16))
+    options: dict[str, Any] = {
+        **dict.fromkeys(("rate", "probability", "time_mask_max_share"), _rates()),
+        **dict.fromkeys(("unit", "block_size", "patch_size", "min_patches", "length"), sizes),
+        **dict.fromkeys(("freq_mask_max_bins", "time_mask_max_frames"), sizes),
+        **dict.fromkeys(("holes", "freq_mask_count", "time_mask_count"), counts),
+        **dict.fromkeys(("image_shape", "spectrogram_shape"), shape),
+        "scale": st.sampled_from([(0.02, 0.33), (0.2, 0.2)]),
+        "rotate": st.sampled_from([0, 90]),
     }
+    ratios = {"gridmask": {"ratio": st.floats(0.3, 0.9)}}
     made = [
-        st.builds(presets.PRESETS[name], st.just("image"), **options.get(name, {}))
+        _built(presets.PRESETS[name], options | ratios.get(name, {}), st.just("image"))
         for name in names
     ]
-    return _fairly(made).map(lambda made: getattr(made, "configs", (made,))[0])
+    return _fairly(made).map(lambda config: config[0] if isinstance(config, tuple) else config)
 
 
 def keys(
@@ -224,9 +220,6 @@ def keys(
       implementations: of typed keys; the first is the simplest.
       legacy: whether legacy `uint32` keys, of JAX's default implementation, are drawn too.
 
-    Returns:
-      A strategy of keys.
-
     Raises:
       ValueError: if an implementation is unknown, or there is nothing to draw.
 
@@ -237,15 +230,12 @@ def keys(
     """
     for name in implementations:
         require_choice("keys.implementations", name, IMPLEMENTATIONS)
-    makers: list[Any] = [
-        lambda seed, impl=name: jax.random.key(seed, impl=impl) for name in implementations
-    ]
-    if legacy:
-        makers.append(jax.random.PRNGKey)
+    makers: list[Any] = [functools.partial(jax.random.key, impl=name) for name in implementations]
+    makers += [jax.random.PRNGKey] * legacy
     if not makers:
         raise ValueError(must("keys.implementations", "name one if legacy is False", ()))
-    seeds = st.integers(0, 2**32 - 1)
-    return st.builds(lambda make, seed: make(np.uint32(seed)), st.sampled_from(makers), seeds)
+    seeds = st.integers(0, 2**32 - 1).map(np.uint32)
+    return st.builds(lambda make, seed: make(seed), st.sampled_from(makers), seeds)
 
 
 def operator_states(
@@ -259,9 +249,6 @@ def operator_states(
       counts: an int in [0, 2^64), or a strategy, for either count; None for any.
       statistics: a dict, or a strategy of dicts or None. None for none, or a mean.
 
-    Returns:
-      A strategy of states.
-
     Example:
       >>> from hypothesis import find
       >>> int(find(operator_states(step=7), lambda state: True).step)
@@ -269,6 +256,7 @@ def operator_states(
     """
     words = _fairly([0, st.integers(0, 9), st.integers(2**32 - 2, 2**32 - 1)])
     wide = _fairly([words, st.integers(2**64 - 2, 2**64 - 1)])
+    means = _fairly([None, {"mean": 0.5}])
     count = as_strategy(wide if counts is None else counts).map(
         lambda number: jnp.asarray([number >> 32, number & 0xFFFFFFFF], jnp.uint32)
     )
@@ -278,9 +266,7 @@ def operator_states(
         step=as_strategy(words if step is None else step).map(jnp.uint32),
         applied_count=count,
         skipped_count=count,
-        statistics=as_strategy(
-            _fairly([None, {"mean": 0.5}]) if statistics is None else statistics
-        ),
+        statistics=as_strategy(means if statistics is None else statistics),
     )
 
 
@@ -291,9 +277,9 @@ def images(
     *,
     dtypes: Sequence[str] = DTYPES,
     shape: Any = None,
-    ranks: Sequence[int] = (3, 2, 1, 4),
+    ranks: Sequence[int] = _RANKS,
     max_side: int = 9,
-    layouts: Sequence[str] = LAYOUTS,
+    layouts: Sequence[str] = tuple(LAYOUTS),
     special: bool = True,
     low: float = -math.inf,
     high: float = math.inf,
@@ -313,9 +299,6 @@ def images(
       low: no value is lower.
       high: no value is higher. At least one whole number must lie between.
 
-    Returns:
-      A strategy of arrays.
-
     Raises:
       ValueError: when drawing, if a layout or a dtype is unknown.
 
@@ -334,224 +317,129 @@ def images(
         shape = _fairly([hnp.array_shapes(min_dims=n, max_dims=n, **sides) for n in ranks])
     size = tuple(draw(as_strategy(shape), label="shape"))
     seed = draw(st.integers(0, 2**32 - 1), label="seed of the values")
-    odd = special and draw(st.booleans(), label="special values")
-    values = _values(np.random.default_rng(seed), size, dtype, bool(seed), odd, low, high)
-    return _laid_out(values, draw(st.sampled_from([*layouts]), label="layout"))
-
-
-def _values(
-    rng: Any, size: tuple[int, ...], dtype: Any, filled: bool, odd: bool, low: float, high: float
-) -> np.ndarray:
-    """Returns values of a dtype within bounds; zeros, or what is next to them, if not `filled`."""
-    if dtype == np.bool_:
-        return rng.random(size) < 0.5 if filled or odd else np.zeros(size, bool)
-    is_float = jnp.issubdtype(dtype, jnp.floating)
-    info: Any = jnp.finfo(dtype) if is_float else jnp.iinfo(dtype)
-    least, most = max(low, float(info.min)), min(high, float(info.max))
+    rng, odd = np.random.default_rng(seed), special and draw(st.booleans(), label="special values")
+    is_float, least, most = _limits(dtype)
+    least, most = max(low, least), min(high, most)
     if not is_float:
         least, most = math.ceil(least), math.floor(most)
     start = min(max(least, -9.0), most)
     values = rng.uniform(start, max(min(most, 99.0), start), size)
-    values = values if filled else np.full(size, min(max(0.0, least), most))
+    if not seed:
+        values = np.full(size, min(max(0.0, least), most))
     if odd:
-        extremes = [least, most]
-        if is_float:
-            tiny = float(info.smallest_subnormal)
-            extremes += [v for v in (math.inf, -math.inf, -0.0, tiny, -tiny) if low <= v <= high]
-            extremes.append(math.nan)
+        tiny = float(jnp.finfo(dtype).smallest_subnormal) if is_float else 0.0
+        floats = [math.nan, math.inf, -math.inf, -0.0, tiny, -tiny] if is_float else []
+        extremes = [value for value in (least, most, *floats) if not (value < low or value > high)]
         # Each of them once, if there is room, and then at random.
         at = rng.random(size) < 0.3
-        picked = rng.permutation(np.resize(extremes, max(int(at.sum()), 1)))
-        values[at] = picked[: int(at.sum())]
-    return np.asarray(values if is_float else np.clip(np.round(values), least, most)).astype(dtype)
+        values[at] = rng.permutation(np.resize(extremes, int(at.sum())))
+    values = values if is_float else np.clip(np.round(values), least, most)
+    return LAYOUTS[draw(st.sampled_from([*layouts]), label="layout")](values.astype(dtype))
 
 
-def _laid_out(array: np.ndarray, layout: str) -> np.ndarray:
-    if layout == "F":
-        return np.asfortranarray(array)
-    if layout == "strided" and array.ndim:
-        wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
-        wide[..., ::2] = array
-        return wide[..., ::2]
-    if layout == "reversed":
-        backwards = (slice(None, None, -1),) * array.ndim
-        return np.ascontiguousarray(array[backwards])[backwards]
-    if layout == "read-only":
-        array.flags.writeable = False
-    return array
+def _limits(dtype: Any) -> tuple[bool, Any, Any]:
+    """Returns whether a dtype is one of floating point, and its least and largest value."""
+    is_float = bool(jnp.issubdtype(dtype, jnp.floating))
+    info: Any = jnp.finfo(dtype) if is_float else None
+    return is_float, *((float(info.min), float(info.max)) if is_float else integer_range(dtype))
 
 
 def _takes(config: Any, dtype: Any) -> bool:
     """Says whether a config takes images of a dtype."""
     if not isinstance(config, DropoutOperatorConfig):
         return True
-    is_float = jnp.issubdtype(dtype, jnp.floating)
-    info: Any = jnp.finfo(dtype) if is_float else None if dtype == np.bool_ else jnp.iinfo(dtype)
-    least, most = (0, 1) if info is None else (float(info.min), float(info.max))
+    is_float, least, most = _limits(dtype)
     low, high = config.clip_range or (least, most)
     low, high = max(low, least), min(high, most)
     fills = config.fill if isinstance(config.fill, tuple) else (config.fill,)
     numbers = [fill for fill in fills if isinstance(fill, int | float)]
-    whole = is_float or (
-        all(number == int(number) for number in numbers)
-        and not config.rescale
-        and math.ceil(low) <= high
-    )
-    return whole and low <= high and all(least <= number <= most for number in numbers)
-
-
-def _config_of(config: Any, owner: str) -> ModalityOperatorConfig:
-    if config is None:
-        return DropoutOperatorConfig(field_key="image")
-    if not isinstance(config, ModalityOperatorConfig):
-        raise TypeError(must(owner, "be a config with a field_key", config))
-    return config
+    fits = low <= high and all(least <= number <= most for number in numbers)
+    whole = math.ceil(low) <= high and all(number == int(number) for number in numbers if fits)
+    return fits and (is_float or (whole and not config.rescale))
 
 
 @functools.cache
-def _samples(mode: Any, shape: tuple[int, ...], channels: int) -> bool:
-    """Says whether a mode draws masks for elements of a channel-last shape."""
+def _fits(mode: Any, axis: Any, channels: int, rank: int) -> bool:
+    """Says whether elements of a rank have the axes that a mode, and its channels, need."""
     try:
-        jax.eval_shape(lambda key: mode and mode.sample(key, shape, 0.5), jax.random.key(0))
+        layout = Layout.of((4,) * rank, axis)
+        *spatial, _ = layout.channel_last_shape
+        if mode is not None and spatial:
+            shape = (*spatial, channels)
+            jax.eval_shape(lambda key: mode.sample(key, shape, 0.5), jax.random.key(0))
     except ValueError:
         return False
-    return shape[-1] >= channels
-
-
-@st.composite
-def _shape_of(draw: st.DrawFn, /, config: Any, ranks: Sequence[int], max_side: int) -> Any:
-    """Draws an element's shape that a config's mode, fill and channel axis fit."""
-    known = isinstance(config, DropoutOperatorConfig)
-    mode = config.mode_object if known else None
-    axis = config.channel_axis if known else "auto"
-    several = len(config.fill) if known and isinstance(config.fill, tuple) else 1
-    least = _channels_of(mode)
-    if isinstance(mode, Channel) and mode.groups is not None:
-        several = least
-    fits = []
-    for rank in ranks:
-        has_channels = axis is not None and (axis != "auto" or rank > 2)
-        named = isinstance(axis, int) and not -rank <= axis < rank
-        probe = (4,) * (rank - has_channels) + (max(several, least) if has_channels else 1,)
-        if len(probe) > 1 and not named and _samples(mode, probe, max(several, least)):
-            fits.append(rank)
-    if not fits:
-        raise ValueError(must("elements.ranks", "have one that the config fits", tuple(ranks)))
-    rank = draw(st.sampled_from(fits))
-    # Most images are small, and those of three spatial axes all are.
-    small, large = st.integers(1, min(9, max_side)), st.integers(1, max_side)
-    side = small if rank > 3 else _fairly([small, small, large])
-    shape = [draw(side) for _ in range(rank)]
-    channels: Any = -1 if axis == "auto" else axis
-    if channels is not None and (axis != "auto" or rank > 2):
-        shape[channels] = (
-            draw(st.integers(max(least, 1), max(8, least))) if several == 1 else several
-        )
-    return tuple(shape)
+    return bool(spatial) and (channels == 1 or layout.channel_axis is not None)
 
 
 @st.composite
 def _parts(
-    draw: st.DrawFn, /, config: Any, size: int | None, ranks: Any, max_side: int, options: Any
+    draw: st.DrawFn,
+    /,
+    owner: str,
+    config: Any,
+    size: Any,
+    *,
+    ranks: Sequence[int] = _RANKS,
+    max_side: int = 33,
+    dtypes: Sequence[str] = DTYPES,
+    **options: Any,
 ) -> tuple[Any, Any]:
-    """Draws the data and the state of an element, or of a batch of some size."""
-    lead = () if size is None else (size,)
-    shape = draw(_shape_of(config, ranks, max_side if (size or 0) < 100 else min(max_side, 5)))
-    asked = options.pop("dtypes", DTYPES)
-    names = [name for name in asked if _takes(config, jnp.dtype(name))]
-    if not names:
-        raise ValueError(must("elements.dtypes", "have one that the config takes", asked))
+    """Draws the data and the state of an element, or, if it has a size, of a batch."""
+    config = DropoutOperatorConfig(field_key="image") if config is None else config
+    require_kind(f"{owner}.config", config, ModalityOperatorConfig, "a config with a field_key")
+    is_dropout = isinstance(config, DropoutOperatorConfig)
+    mode, fill = (config.mode_object, config.fill) if is_dropout else (None, None)
+    axis: Any = getattr(config, "channel_axis", "auto")
+    least, most = _channels_of(mode, fill)
+    fits = [rank for rank in ranks if _fits(mode, axis, least, rank)]
+    names = [name for name in dtypes if _takes(config, jnp.dtype(name))]
+    for what, asked, found in (("ranks", ranks, fits), ("dtypes", dtypes, names)):
+        if not found:
+            raise ValueError(must(f"{owner}.{what}", "have one that the config fits", asked))
+    lead = () if size is None else (draw(as_strategy(size), label="size"),)
+    rank = draw(st.sampled_from(fits))
+    # Most images are small, and those of many records or of three spatial axes all are.
+    largest = min(max_side, 5) if max(lead, default=0) > 99 else max_side
+    small, large = st.integers(1, min(9, largest)), st.integers(1, largest)
+    side = small if rank > 3 else _fairly([small, small, large])
+    shape = [draw(side) for _ in range(rank)]
+    layout = Layout.of(tuple(shape), axis)
+    if layout.channel_axis is not None:
+        shape[layout.channel_axis] = draw(st.integers(least, most))
     low, high = config.clip_range or (-math.inf, math.inf)
-    given = {"low": low, "high": high, "special": False, **options}
-    image = draw(images(dtypes=names, shape=(*lead, *shape), **given))
-    label = np.int32(1) if size is None else np.arange(size, dtype=np.int32)
+    options = {"low": low, "high": high, "special": False, **options}
+    image = draw(images(dtypes=names, shape=(*lead, *shape), **options))
+    label = np.arange(lead[0], dtype=np.int32) if lead else np.int32(1)
     data = set_field({"label": label}, config.field_key, image)
-    beside: dict[str, Any] = {"special": False, "layouts": ("C",)}
-    read: list[tuple[str, tuple[str, ...], tuple[int, ...]]] = [
-        (field, ("float32",), shape) for field in config.auxiliary_fields or ()
-    ]
-    if isinstance(config, DropoutOperatorConfig):
-        if isinstance(config.fill, FromField):
-            read.append((config.fill.field, (image.dtype.name,), shape))
-        if config.where_key is not None:
-            spatial = Layout.of(shape, config.channel_axis).channel_last_shape[:-1]
-            read.append((config.where_key, ("bool", "float32"), spatial))
-        if config.extent_key is not None:
-            sizes = Layout.of(shape, config.channel_axis).channel_last_shape[:-1]
-            rows = st.tuples(*(st.integers(0, side) for side in sizes))
-            extents = draw(st.lists(rows, min_size=size or 1, max_size=size or 1))
-            data = set_field(data, config.extent_key, np.array(extents).reshape(*lead, len(sizes)))
-    for field, dtypes, own in read:
-        data = set_field(data, field, draw(images(dtypes=dtypes, shape=(*lead, *own), **beside)))
+    beside: list[Any] = [(name, ("float32",), shape) for name in config.auxiliary_fields or ()]
+    if is_dropout and isinstance(config.fill, FromField):
+        beside.append((config.fill.field, (image.dtype.name,), shape))
+    if is_dropout and config.where_key is not None:
+        beside.append((config.where_key, ("bool",), layout.channel_last_shape[:-1]))
+    for name, kinds, own in beside:
+        values = images(dtypes=kinds, shape=(*lead, *own), special=False, layouts=("C",))
+        data = set_field(data, name, draw(values))
     return data, {"seen": np.zeros(lead, np.uint32)}
 
 
-@st.composite
-def elements(
-    draw: st.DrawFn,
-    /,
-    config: Any = None,
-    *,
-    ranks: Sequence[int] = (3, 2, 1, 4),
-    max_side: int = 33,
-    **options: Any,
-) -> Element:
-    """Draws elements that a config works on, with its fields, a label, a state and metadata.
+def batches(
+    config: Any = None, *, size: Any = None, kinds: Sequence[str] = ("dict",), **options: Any
+) -> st.SearchStrategy[Any]:
+    """Draws batches that a config works on: its fields, of shape (B, ...), and a label.
 
     Args:
-      draw: given by Hypothesis; not an argument of the call.
-      config: what the element must fit: its fields, axes, channels (1 to 8) and dtypes. None for a
+      config: what an element must fit: its fields, axes, channels (1 to 8) and dtypes. None for a
         default config on "image".
-      ranks: how many axes an image has; only those that fit are drawn.
-      max_side: the largest size of an axis.
-      **options: `dtypes`, `layouts`, `special`, `low` and `high` of `images`. Unless they say
-        otherwise, values are moderate and within the config's `clip_range`.
-
-    Returns:
-      A strategy of elements.
+      size: how many records, or a strategy; None for 1 to 9, and at times 257.
+      kinds: "dict" for dicts of arrays, "Batch" for `dropax.Batch` with states and metadata.
+      **options: `ranks`, of which only those that fit are drawn; `max_side`, 33 by default, and 5
+        for more than 99 records; `dtypes`, `layouts`, `special`, `low` and `high` of `images`.
+        Unless they say otherwise, values are moderate and within the config's `clip_range`.
 
     Raises:
       TypeError: when drawing, if the config has no `field_key`.
-      ValueError: when drawing, if no rank or no dtype fits.
-
-    Example:
-      >>> from hypothesis import find
-      >>> find(elements(ranks=(3,)), lambda element: True).data["image"].shape
-      (1, 1, 1)
-    """
-    config = _config_of(config, "elements.config")
-    data, state = draw(_parts(config, None, ranks, max_side, dict(options)))
-    return Element(data, state, {"name": "a record"})
-
-
-@st.composite
-def batches(
-    draw: st.DrawFn,
-    /,
-    config: Any = None,
-    *,
-    size: Any = None,
-    kinds: Sequence[str] = ("dict",),
-    ranks: Sequence[int] = (3, 2, 1, 4),
-    max_side: int = 33,
-    **options: Any,
-) -> Any:
-    """Draws batches that a config works on, as `elements` does.
-
-    Args:
-      draw: given by Hypothesis; not an argument of the call.
-      config: as for `elements`.
-      size: how many records, or a strategy; None for 1 to 9, and at times 257.
-      kinds: "dict" for dicts of arrays, "Batch" for `dropax.Batch` with states and metadata.
-      ranks: as for `elements`.
-      max_side: as for `elements`; batches of more than 100 records have smaller sides.
-      **options: as for `elements`.
-
-    Returns:
-      A strategy of dicts of arrays of shape (B, ...), or of batches.
-
-    Raises:
-      TypeError, ValueError: when drawing, as for `elements`; or if a kind is unknown.
+      ValueError: if a kind is unknown; when drawing, if no rank or no dtype fits.
 
     Example:
       >>> from hypothesis import find
@@ -560,45 +448,44 @@ def batches(
     """
     for kind in kinds:
         require_choice("batches.kinds", kind, ("dict", "Batch"))
-    config = _config_of(config, "batches.config")
-    count = draw(_sizes() if size is None else as_strategy(size), label="size")
-    data, states = draw(_parts(config, count, ranks, max_side, dict(options)))
-    if draw(st.sampled_from([*kinds]), label="kind") == "dict":
-        return data
-    return Batch.from_parts(data, states, [{"name": number} for number in range(count)])
+
+    def as_kind(kind: str, parts: tuple[Any, Any]) -> Any:
+        data, states = parts
+        names = [{"name": number} for number in range(len(states["seen"]))]
+        return data if kind == "dict" else Batch.from_parts(data, states, names)
+
+    sizes = st.sampled_from([*range(1, 10), 257]) if size is None else size
+    return st.builds(
+        as_kind, st.sampled_from([*kinds]), _parts("batches", config, sizes, **options)
+    )
 
 
-def _sizes() -> st.SearchStrategy[int]:
-    return st.sampled_from([*range(1, 10), 257])
-
-
-@st.composite
-def data_shapes(
-    draw: st.DrawFn,
-    /,
-    config: Any = None,
-    *,
-    size: Any = None,
-    ranks: Sequence[int] = (3, 2, 1, 4),
-    max_side: int = 33,
-) -> dict[str, Any]:
-    """Draws what `generate_random_params` takes as `data_shapes`.
+def elements(config: Any = None, **options: Any) -> st.SearchStrategy[Element]:
+    """Draws elements that a config works on, with its fields, a label, a state and metadata.
 
     Args:
-      draw: given by Hypothesis; not an argument of the call.
-      config: as for `batches`, and so are the others.
-      size: how many records.
-      ranks: how many axes an image has.
-      max_side: the largest size of an axis.
+      config: as for `batches`.
+      **options: as for `batches`.
 
-    Returns:
-      A strategy of nested dicts of shapes (B, ...).
+    Example:
+      >>> from hypothesis import find
+      >>> find(elements(ranks=(3,)), lambda element: True).data["image"].shape
+      (1, 1, 1)
+    """
+    parts = _parts("elements", config, None, **options)
+    return parts.map(lambda parts: Element(*parts, {"name": "a record"}))
+
+
+def data_shapes(config: Any = None, **options: Any) -> st.SearchStrategy[dict[str, Any]]:
+    """Draws what `generate_random_params` takes as `data_shapes`: the shapes of `batches`.
+
+    Args:
+      config: as for `batches`.
+      **options: as for `batches`.
 
     Example:
       >>> from hypothesis import find
       >>> find(data_shapes(size=2, ranks=(3,)), lambda shapes: True)
-      {'image': (2, 1, 1, 1)}
+      {'image': (2, 1, 1, 1), 'label': (2,)}
     """
-    config = _config_of(config, "data_shapes.config")
-    count = draw(_sizes() if size is None else as_strategy(size), label="size")
-    return set_field({}, config.field_key, (count, *draw(_shape_of(config, ranks, max_side))))
+    return batches(config, **options).map(lambda batch: jax.tree.map(np.shape, batch))

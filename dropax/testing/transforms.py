@@ -1,11 +1,7 @@
-"""The check of a whole transform.
-
-Given two functions, or an operator, runs every property on examples, and says which one does not
-hold, on what, what to look for, and how to run it again.
-"""
+"""Runs every property of a transform on examples; says which does not hold, on what, and why."""
 
 import dataclasses
-import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -22,19 +18,18 @@ from dropax.kit.errors import must, require_choice, require_kind, require_number
 from dropax.kit.operator import ModalityOperator
 from dropax.kit.trees import summarize
 from dropax.testing.drops import TOLERANCE
-from dropax.testing.properties import PROPERTIES, BrokenError, NotRunError, by_path
+from dropax.testing.masks import require_probability
+from dropax.testing.properties import PROPERTIES, BrokenError, NotRunError
 from dropax.testing.strategies import batches
-from dropax.testing.trials import Subject, Trial
+from dropax.testing.trials import Subject, Trial, by_path
 
+_EVERY_BATCH = "result_is_as_the_reference"  # the others are checked on one
 _SHOWN = 24  # values of a batch that is shown whole
 _DRAWN, _BATCHES = 8, 4  # how many batches of an example are drawn, and how many of them are used
 
 
 class PropertyError(AssertionError):
-    """A transform lacks a property.
-
-    Attributes:
-      property: the name of the property.
+    """A transform lacks a property, of which the attribute `property` is the name.
 
     Example:
       >>> raise PropertyError("deterministic", "It is not.")
@@ -52,7 +47,7 @@ class PropertyError(AssertionError):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was checked, and what was not. Iterates over the names of the properties that held.
+    """What was checked. Iterates over the names of the properties that held.
 
     Attributes:
       held: the names of the properties that held on at least one example.
@@ -110,39 +105,30 @@ def check_transform(
 ) -> Report:
     """Checks that two functions make a sound transform, in the sense of `dropax.batched`.
 
-    `dropax/docs/testing.md` lists the properties. They are checked on configs and batches of the
-    strategies given, and on nothing else: on the dtypes, shapes and ranges of values that these
-    draw. Only under what is dropped other values are tried, NaN among them.
+    `dropax/docs/testing.md` lists the properties. They are checked on the configs and batches that
+    the strategies draw, and on nothing else; only under what is dropped other values are tried.
 
     Args:
       generate_random_params: `(config, keys, data_shapes) -> params`, as for `dropax.batched`.
-      apply: `(config, data, state, metadata, random_params, stats) -> (data, state, metadata)`, on
-        one record.
+      apply: `(config, data, state, metadata, random_params, stats) -> (data, state, metadata)`.
       config: an `OperatorConfig`, or a Hypothesis strategy of them.
-      batch: a `Batch`, a dict of arrays of shape (B, ...), or a strategy of either. None for what
-        `batches(config)` draws, which the config must have a `field_key` for.
+      batch: a `Batch`, a dict of arrays, or a strategy of either; None for `batches(config)`.
       field: the field that is worked on. None for the config's `field_key`, or the only one.
       rate_field: the config's field that holds the rate.
-      keep_mask: `(config, random_params) -> mask`, of one record: what is kept, a mask of any shape
-        that fits the image. None for the entry "keep_mask"; if there is none, nothing counts as
-        dropped.
-      kept_value: `(config, image, random_params) -> image`, of one record: what kept values become
-        if they change on purpose, up to rounding.
-      fill: what dropped values become: a number, an array that broadcasts to the images, or
-        `(config, data, random_params) -> values` of one record. None for the config's `fill`; if it
-        has none, anything that `fill_reads` allows.
-      fill_reads: what the fill is computed from: "nothing" of the image; "statistics" of each
-        channel, which do not depend on the order of its values; or the whole "image". None for what
-        the config's `fill` says, or "nothing".
-      expected_fraction: `(config, element_shape) -> fraction`: how much drops in expectation. None
-        for `dropax.expected_dropped_fraction`, or the rate of a config of another type.
+      keep_mask: `(config, random_params) -> mask` of any shape that fits the image. None for the
+        entry "keep_mask"; if there is none, nothing counts as dropped.
+      kept_value: `(config, image, random_params) -> image` if kept values change.
+      fill: what dropped values become: a number, an array, or `(config, data, random_params) ->
+        values`. None for the config's `fill`; if it has none, anything that `fill_reads` allows.
+      fill_reads: what a fill is computed from: "nothing" of the image, "statistics" of a channel,
+        which its order does not change, or the whole "image". None for what the config says.
+      expected_fraction: `(config, element_shape) -> fraction` that drops, if it is not the rate.
       independent: whether each value of a mask, as it is drawn, drops on its own at the rate.
-      reference: `(config, data, random_params) -> data`, of one record in NumPy: what should come,
+      reference: `(config, data, random_params) -> data`, in NumPy: what should come of a record,
         a dict of the fields that change, or the result alone.
-      output_spec: the result's shape and dtype if they change: a `jax.ShapeDtypeStruct` of one
-        record, or a function from the field's to it.
-      new_fields: names of fields that `apply` adds, changes or removes, beside those that the
-        config names (`target_key`, `mask_key`, `auxiliary_fields`).
+      output_spec: the result's `jax.ShapeDtypeStruct`, or a function from the field's to it, if
+        shape or dtype change.
+      new_fields: names of fields that are added, changed or removed and that no config names.
       channel_axis: of an element, if the config does not say: an axis, None, or "auto".
       stats: what `apply` gets. None for the config's `precomputed_stats`.
       tolerance: how far computed values may be off, in units in the last place.
@@ -157,82 +143,51 @@ def check_transform(
       A `Report` of what held and what was not run, and why.
 
     Raises:
-      PropertyError: if a property does not hold, or one of the functions raises; it is an
-        AssertionError. The message says what is wrong, names the property, shows the example, and
-        says what to look for.
-      TypeError: if an argument is of the wrong type.
-      ValueError: if a name is that of no property, or in `only` of one that was not run, an
-        argument is out of range, or there is no batch to draw.
+      PropertyError: if a property does not hold, or one of the functions raises.
+      TypeError, ValueError: if an argument is of the wrong type or out of range, `only` names a
+        property that was not run, or there is no batch to draw.
 
     Example:
       >>> import dropax
       >>> config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True)
-      >>> batch = {"image": np.ones((8, 6, 6, 1), np.float32)}
       >>> def multiply(config, data, state, metadata, random_params=None, stats=None):
-      ...     image, mask = data["image"], random_params["keep_mask"]
-      ...     return {"image": image * mask.astype(image.dtype)}, state, metadata
-      >>> check_transform(
-      ...     dropax.generate_random_params, multiply, config, batch=batch, max_examples=1
-      ... )  # doctest: +ELLIPSIS
+      ...     return {"image": data["image"] * random_params["keep_mask"]}, state, metadata
+      >>> batch = {"image": np.ones((8, 6, 6, 1), np.float32)}
+      >>> draw = dropax.generate_random_params
+      >>> check_transform(draw, multiply, config, batch=batch)  # doctest: +ELLIPSIS
       Traceback (most recent call last):
-      dropax.testing.transforms.PropertyError: drops_where_the_mask_says does not hold: ...
+      dropax.testing.transforms.PropertyError: result_is_as_the_reference does not hold: ...
     """
+    given = dict(locals())
     owner = "check_transform"
-    for name, value in (("generate_random_params", generate_random_params), ("apply", apply)):
-        if not callable(value):
-            raise TypeError(must(f"{owner}.{name}", "be a function", value))
+    for name in ("generate_random_params", "apply"):
+        if not callable(given[name]):
+            raise TypeError(must(f"{owner}.{name}", "be a function", given[name]))
     if fill_reads is not None:
         require_choice(f"{owner}.fill_reads", fill_reads, ("nothing", "statistics", "image"))
     require_kind(f"{owner}.independent", independent, bool, "a bool")
     require_number(f"{owner}.tolerance", tolerance)
     require_whole(f"{owner}.max_examples", max_examples, 1)
     require_whole(f"{owner}.seed", seed, 0, 2**32)
-    require_kind(f"{owner}.false_alarm", false_alarm, float, "a float")
-    if not 0 < false_alarm < 1:
-        raise ValueError(must(f"{owner}.false_alarm", "be in (0, 1)", false_alarm))
-    subject = Subject(
-        _named(generate_random_params, "generate_random_params"),
-        _named(apply, "apply"),
-        operator=operator,
-        keep_mask=keep_mask,
-        kept_value=kept_value,
-        expected_fraction=expected_fraction,
-        fill=fill,
-        fill_reads=fill_reads,
-        reference=reference,
-        output_spec=output_spec,
-        independent=independent,
-        field=field,
-        rate_field=rate_field,
-        channel_axis=channel_axis,
-        stats=stats,
-        new_fields=tuple(_names("new_fields", new_fields, None)),
-        tolerance=float(tolerance),
-    )
-    wanted = _names("only", PROPERTIES if only is None else only, PROPERTIES)
-    skipped = _names("skip", skip, PROPERTIES)
-    names = [name for name in PROPERTIES if name in wanted and name not in skipped]
-    if not isinstance(config, st.SearchStrategy):
-        _require_config(config)
-    held: set[str] = set()
+    require_probability(f"{owner}.false_alarm", false_alarm)
+    for name, known in (("new_fields", None), ("only", PROPERTIES), ("skip", PROPERTIES)):
+        given[name] = _names(name, given[name], known)
+    names = [name for name in given["only"] if name not in given["skip"]]
     not_run = {name: "skipped by the caller" for name in PROPERTIES if name not in names}
-    notes: set[str] = set()
-    # Three of the properties are statistical.
-    each = false_alarm / (3 * max_examples)
+    held, notes, subject = set(), set(), Subject(**given)
+    # Two of the properties are statistical.
+    each = false_alarm / (2 * max_examples)
     for number in range(seed, seed + max_examples):
         trials = _example(subject, config, batch, number, each)
         for name in names:
             try:
-                _run(name, trials, number)
+                _run(name, trials if name == _EVERY_BATCH else trials[:1], number)
                 held.add(name)
             except NotRunError as not_applicable:
                 not_run[name] = str(not_applicable)
         notes |= set(_suspicions(trials[0]))
-    report = Report(
-        tuple(name for name in names if name in held),
-        {name: reason for name, reason in not_run.items() if name not in held},
-        tuple(sorted(notes)),
-    )
+    not_run = {name: reason for name, reason in not_run.items() if name not in held}
+    report = Report(tuple(name for name in names if name in held), not_run, tuple(sorted(notes)))
     for text in report.warnings:
         warnings.warn(text, stacklevel=2)
     passed_over = [name for name in names if name not in held]
@@ -246,9 +201,9 @@ def check_transform(
 def check_operator(operator: Any, config: Any, **options: Any) -> Report:
     """Checks that an operator class is a sound transform, by the properties of `check_transform`.
 
-    An operator is made for each config that is checked, also while a transformation is traced, by
-    `operator(config, rngs=0)`. Its `generate_random_params` and `apply` are checked as two
-    functions, and its `apply_batch` against them: steps, ids, epochs, states, statistics, metadata.
+    An operator is made by `operator(config, rngs=0)` for each call, also while it is traced. Its
+    `generate_random_params` and `apply` are checked as two functions, and its `apply_batch` against
+    them: steps, ids, epochs, states, statistics, metadata.
 
     Args:
       operator: a subclass of `ModalityOperator`.
@@ -256,19 +211,14 @@ def check_operator(operator: Any, config: Any, **options: Any) -> Report:
       **options: the keyword arguments of `check_transform`.
 
     Returns:
-      A `Report`, as `check_transform`.
-
-    Raises:
-      PropertyError: as `check_transform`.
-      TypeError: if `operator` is no such class, or as `check_transform`.
-      ValueError: as `check_transform`.
+      A `Report`, as `check_transform`; it raises the same errors.
 
     Example:
       >>> from dropax import DropoutOperator, DropoutOperatorConfig
       >>> config = DropoutOperatorConfig(field_key="image", stochastic=True)
       >>> batch = {"image": np.ones((8, 6, 6, 1), np.float32)}
-      >>> check_operator(DropoutOperator, config, batch=batch, only=["deterministic"]).held
-      ('deterministic',)
+      >>> check_operator(DropoutOperator, config, batch=batch, only=["calls_agree"]).held
+      ('calls_agree',)
     """
     if not (isinstance(operator, type) and issubclass(operator, ModalityOperator)):
         constraint = "be a subclass of dropax.ModalityOperator"
@@ -283,30 +233,11 @@ def check_operator(operator: Any, config: Any, **options: Any) -> Report:
     return check_transform(generate_random_params, apply, config, operator=operator, **options)
 
 
-def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Returns a function whose errors say that it raised them."""
-
-    @functools.wraps(function)
-    def run(*arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except Exception as error:
-            error.add_note(f"{name} raised this.")
-            raise
-
-    return run
-
-
-def _require_config(config: Any) -> None:
-    owner = "check_transform.config"
-    require_kind(owner, config, OperatorConfig, "a config or a strategy of them")
-
-
 def _names(argument: str, names: Any, known: Any) -> list[str]:
     owner = f"check_transform.{argument}"
-    if isinstance(names, str) or not isinstance(names, Iterable):
+    if isinstance(names, str) or not isinstance(names, Iterable | None):
         raise TypeError(must(owner, "be a list of names", names))
-    listed = list(names)
+    listed = [*known] if names is None else [*names]
     for name in listed if known is not None else ():
         require_choice(owner, name, known)
     return listed
@@ -314,35 +245,26 @@ def _names(argument: str, names: Any, known: Any) -> list[str]:
 
 def _draw(strategy: Any, seed: int, count: int) -> list[Any]:
     """Returns what a strategy draws from a seed; the simplest first. Of a value, the value."""
-    drawn: list[Any] = []
     if not isinstance(strategy, st.SearchStrategy):
         return [strategy]
-
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
+    drawn: list[Any] = []
+    settings = hypothesis.settings(
         max_examples=count,
         database=None,
         deadline=None,
         phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(strategy)
-    def draw(value: Any) -> None:
-        drawn.append(value)
-
-    draw()
+    settings(hypothesis.seed(seed)(hypothesis.given(strategy)(lambda x: drawn.append(x))))()
     return drawn
 
 
 def _example(
     subject: Subject, config: Any, batch: Any, seed: int, false_alarm: float
 ) -> list[Trial]:
-    """Returns trials of one config on several batches, of as many dtypes as possible.
-
-    The first is the one that most properties are checked on.
-    """
-    config = _draw(config, seed, 1 + min(seed, 1))[-1]
-    _require_config(config)
+    """Returns trials of one config on several batches, the one that says most first."""
+    owner, config = "check_transform.config", _draw(config, seed, 1 + min(seed, 1))[-1]
+    require_kind(owner, config, OperatorConfig, "a config or a strategy of them")
     if batch is None:
         if getattr(config, "field_key", None) is None:
             cure = "The config has no field_key to make one for."
@@ -350,46 +272,38 @@ def _example(
         batch = batches(config, kinds=("Batch",))
     trials = []
     for drawn in _draw(batch, seed, _DRAWN):
-        data, states = jax.tree.map(_as_jax_holds, records_of(drawn) or ({}, {}))
-        trial = Trial(subject, config, data, states, seed, false_alarm)
-        # What is wrong with the arguments is told here, and not as a property that does not hold.
-        if not np.shape(trial.images) or trial.size < 1 or not trial.images.size:
-            if not isinstance(batch, st.SearchStrategy):
-                constraint = "hold a record"
-                raise ValueError(must("check_transform.batch", constraint, summarize(data)))
-            continue
-        trials.append(trial)
-    trials.sort(key=_usefulness, reverse=True)
-    first_of_dtype = {trial.images.dtype: trial for trial in reversed(trials)}
-    others = [trial for trial in first_of_dtype.values() if trial is not trials[0]]
-    return [trials[0], *others][:_BATCHES]
+        # Arrays as JAX holds them: 64 bits may become 32.
+        data, states = jax.tree.map(
+            lambda leaf: np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(leaf.dtype)),
+            records_of(drawn) or ({}, {}),
+        )
+        trials.append(Trial(subject, config, data, states, seed, false_alarm))
+    trials.sort(key=_usefulness)
+    dtypes = {trial.images.dtype: trial for trial in trials[:0:-1]}
+    return [trials[0], *dtypes.values()][:_BATCHES]
 
 
 def _usefulness(trial: Trial) -> tuple[bool, float]:
-    """Ranks batches: of floating point, and of about a thousand values."""
+    """Ranks batches: those of floating point first, and of about a thousand values."""
     is_float = jnp.issubdtype(trial.images.dtype, jnp.floating)
-    return bool(is_float), -abs(float(np.log(trial.images.size / 1024)))
-
-
-def _as_jax_holds(leaf: Any) -> np.ndarray:
-    """Returns a NumPy array of a dtype that JAX does not change: 64 bits may become 32."""
-    return np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
+    return not is_float, abs(float(np.log(trial.images.size / 1024)))
 
 
 def _run(name: str, trials: list[Trial], seed: int) -> None:
-    """Runs a property on the trials of an example; raises `PropertyError` or `NotRunError`."""
-    check, look_for, every_batch = PROPERTIES[name]
-    for trial in trials if every_batch else trials[:1]:
+    """Runs a property on trials; raises `PropertyError` or `NotRunError`."""
+    for trial in trials:
         try:
-            check(trial)
+            PROPERTIES[name](trial)
             continue
         except NotRunError:
             raise
         except BrokenError as broken:
             text, cause = f"{name} does not hold: {broken}", broken.__cause__
-            advice = f"\nLook for: {look_for}."
+            _, _, look_for = (PROPERTIES[name].__doc__ or "").partition("\n\n")
+            advice = f"\nLook for: {inspect.cleandoc(look_for)}"
         except Exception as error:
-            text, cause, advice = _raised(name, error), error, ""
+            text, cause, advice = f"{type(error).__name__}: {error}".partition("\n")[0], error, ""
+            text += f"\n  was raised while {name} was checked."
         with np.printoptions(threshold=8, edgeitems=2):
             config = repr(trial.config)
         again = f"seed={seed}, max_examples=1, only=[{name!r}]"
@@ -397,40 +311,27 @@ def _run(name: str, trials: list[Trial], seed: int) -> None:
         raise PropertyError(name, f"{text}\n{shown}{advice}") from cause
 
 
-def _raised(name: str, error: Exception) -> str:
-    """Says what was raised: the error first, then by which function and in which check."""
-    notes = [note for note in getattr(error, "__notes__", ()) if note.endswith("raised this.")]
-    by = notes[0].removesuffix(" this.") if notes else "dropax.testing raised"
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text}\n  {by} this while {name} was checked."
-
-
 def _shown(trial: Trial) -> str:
     """Shows the values of a small batch, and the shapes of a large one."""
-    leaves = jax.tree.leaves((trial.data, trial.states))
     parts = {"data": trial.data, "states": trial.states} if trial.states else trial.data
-    if sum(np.size(leaf) for leaf in leaves) > _SHOWN:
+    if sum(np.size(leaf) for leaf in jax.tree.leaves(parts)) > _SHOWN:
         return str(summarize(parts))
     return f"{summarize(parts)} = {jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), parts)}"
 
 
 def _suspicions(trial: Trial) -> Iterator[str]:
     """Yields what looks like a mask or a rate and is not declared."""
-    if not trial.config.stochastic:
-        return
-    if trial.masks is None:
-        params = trial.params if isinstance(trial.params, dict) else {}
-        for path, leaf in by_path({} if "record_key" in params else params).items():
+    if trial.config.stochastic and trial.masks is None:
+        for path, leaf in by_path(trial.params).items():
             if leaf.dtype == np.bool_ and leaf.ndim > 1 and leaf[0].size > 1:
                 yield (
                     f"random_params[{path!r}] looks like a mask, and nothing says so: what it "
                     "drops is not checked. Pass keep_mask=lambda config, params: ..."
                 )
-        return
-    names = [field.name for field in dataclasses.fields(trial.config)]
-    rates = [name for name in names if name in ("p", "rate", "prob", "drop_rate", "probability")]
-    if trial.expected_fraction() is None and rates:
-        yield (
-            f"{type(trial.config).__name__}.{rates[0]} looks like a rate, and nothing says so: "
-            f"fractions are not checked. Pass rate_field={rates[0]!r}."
-        )
+    elif trial.masks is not None and trial.expected_fraction() is None:
+        names = {field.name for field in dataclasses.fields(trial.config)}
+        for name in names & {"p", "rate", "prob", "drop_rate", "probability"}:
+            yield (
+                f"{type(trial.config).__name__}.{name} looks like a rate, and nothing says so: "
+                f"fractions are not checked. Pass rate_field={name!r}."
+            )
