@@ -252,7 +252,7 @@ def resized_crop(config, image, params):
 
 def blur(config, image, params):
     kernel = jnp.exp(-0.5 * (jnp.arange(-2, 3) / params["gain"]) ** 2)
-    kernel = (kernel[:, None] * kernel)[..., None, None] / kernel.sum() ** 2
+    kernel = (kernel[:, None] * kernel[None])[..., None, None] / kernel.sum() ** 2
     planes = jax.lax.conv(
         image.transpose(2, 0, 1)[:, None], kernel.transpose(2, 3, 0, 1), (1, 1), "SAME"
     )

@@ -318,7 +318,7 @@ def images(
     size = tuple(draw(as_strategy(shape), label="shape"))
     seed = draw(st.integers(0, 2**32 - 1), label="seed of the values")
     rng, odd = np.random.default_rng(seed), special and draw(st.booleans(), label="special values")
-    is_float, least, most = _limits(dtype)
+    is_float, least, most = limits(dtype)
     least, most = max(low, least), min(high, most)
     if not is_float:
         least, most = math.ceil(least), math.floor(most)
@@ -337,7 +337,7 @@ def images(
     return LAYOUTS[draw(st.sampled_from([*layouts]), label="layout")](values.astype(dtype))
 
 
-def _limits(dtype: Any) -> tuple[bool, Any, Any]:
+def limits(dtype: Any) -> tuple[bool, Any, Any]:
     """Returns whether a dtype is one of floating point, and its least and largest value."""
     is_float = bool(jnp.issubdtype(dtype, jnp.floating))
     info: Any = jnp.finfo(dtype) if is_float else None
@@ -348,7 +348,7 @@ def _takes(config: Any, dtype: Any) -> bool:
     """Says whether a config takes images of a dtype."""
     if not isinstance(config, DropoutOperatorConfig):
         return True
-    is_float, least, most = _limits(dtype)
+    is_float, least, most = limits(dtype)
     low, high = config.clip_range or (least, most)
     low, high = max(low, least), min(high, most)
     fills = config.fill if isinstance(config.fill, tuple) else (config.fill,)

@@ -29,13 +29,7 @@ _DRAWN, _BATCHES = 8, 4  # how many batches of an example are drawn, and how man
 
 
 class PropertyError(AssertionError):
-    """A transform lacks a property, of which the attribute `property` is the name.
-
-    Example:
-      >>> raise PropertyError("deterministic", "It is not.")
-      Traceback (most recent call last):
-      dropax.testing.transforms.PropertyError: It is not.
-    """
+    """A transform lacks a property, whose name is the attribute `property`."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(name, message)
@@ -55,9 +49,9 @@ class Report:
       warnings: what looks like a mistake in the call.
 
     Example:
-      >>> print(Report(("deterministic",), {"keys_matter": "nothing is drawn"}, ()))
-      held: deterministic
-      not run: keys_matter (nothing is drawn)
+      >>> print(Report(("calls_agree",), {"draws_matter": "nothing is drawn"}, ()))
+      held: calls_agree
+      not run: draws_matter (nothing is drawn)
     """
 
     held: tuple[str, ...]
@@ -126,13 +120,12 @@ def check_transform(
       independent: whether each value of a mask, as it is drawn, drops on its own at the rate.
       reference: `(config, data, random_params) -> data`, in NumPy: what should come of a record,
         a dict of the fields that change, or the result alone.
-      output_spec: the result's `jax.ShapeDtypeStruct`, or a function from the field's to it, if
-        shape or dtype change.
+      output_spec: the result's `jax.ShapeDtypeStruct` if it changes, or a function of the field's.
       new_fields: names of fields that are added, changed or removed and that no config names.
       channel_axis: of an element, if the config does not say: an axis, None, or "auto".
       stats: what `apply` gets. None for the config's `precomputed_stats`.
       tolerance: how far computed values may be off, in units in the last place.
-      only: names of properties; None for all.
+      only: names of properties, all of which must run; None for all that can.
       skip: names of properties that are not checked.
       max_examples: how many configs are checked, each on up to four batches.
       seed: of the examples. A failure says which one shows it again.
@@ -151,14 +144,15 @@ def check_transform(
       >>> import dropax
       >>> config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True)
       >>> def multiply(config, data, state, metadata, random_params=None, stats=None):
-      ...     return {"image": data["image"] * random_params["keep_mask"]}, state, metadata
+      ...     mask = random_params["keep_mask"].astype(np.float32)
+      ...     return {"image": data["image"] * mask}, state, metadata
       >>> batch = {"image": np.ones((8, 6, 6, 1), np.float32)}
       >>> draw = dropax.generate_random_params
       >>> check_transform(draw, multiply, config, batch=batch)  # doctest: +ELLIPSIS
       Traceback (most recent call last):
       dropax.testing.transforms.PropertyError: result_is_as_the_reference does not hold: ...
     """
-    given = dict(locals())
+    given = {**locals(), "only": PROPERTIES if only is None else only}
     owner = "check_transform"
     for name in ("generate_random_params", "apply"):
         if not callable(given[name]):
@@ -170,9 +164,14 @@ def check_transform(
     require_whole(f"{owner}.max_examples", max_examples, 1)
     require_whole(f"{owner}.seed", seed, 0, 2**32)
     require_probability(f"{owner}.false_alarm", false_alarm)
-    for name, known in (("new_fields", None), ("only", PROPERTIES), ("skip", PROPERTIES)):
-        given[name] = _names(name, given[name], known)
-    names = [name for name in given["only"] if name not in given["skip"]]
+    for name in ("new_fields", "only", "skip"):
+        if isinstance(given[name], str) or not isinstance(given[name], Iterable):
+            raise TypeError(must(f"{owner}.{name}", "be a list of names", given[name]))
+        given[name] = tuple(given[name])
+    for argument in ("only", "skip"):
+        for name in given[argument]:
+            require_choice(f"{owner}.{argument}", name, PROPERTIES)
+    names = [name for name in PROPERTIES if name in given["only"] and name not in given["skip"]]
     not_run = {name: "skipped by the caller" for name in PROPERTIES if name not in names}
     held, notes, subject = set(), set(), Subject(**given)
     # Two of the properties are statistical.
@@ -187,15 +186,14 @@ def check_transform(
                 not_run[name] = str(not_applicable)
         notes |= set(_suspicions(trials[0]))
     not_run = {name: reason for name, reason in not_run.items() if name not in held}
-    report = Report(tuple(name for name in names if name in held), not_run, tuple(sorted(notes)))
-    for text in report.warnings:
-        warnings.warn(text, stacklevel=2)
-    passed_over = [name for name in names if name not in held]
+    passed_over = [name for name in names if name in not_run]
     if only is not None and passed_over:
-        reason = f"It was not run, as {report.not_run[passed_over[0]]}."
+        reason = f"It was not run, as {not_run[passed_over[0]]}."
         constraint = "name properties that can be run on an example"
         raise ValueError(must(f"{owner}.only", constraint, passed_over, reason))
-    return report
+    for text in sorted(notes):
+        warnings.warn(text, stacklevel=2)
+    return Report(tuple(name for name in names if name in held), not_run, tuple(sorted(notes)))
 
 
 def check_operator(operator: Any, config: Any, **options: Any) -> Report:
@@ -206,12 +204,9 @@ def check_operator(operator: Any, config: Any, **options: Any) -> Report:
     them: steps, ids, epochs, states, statistics, metadata.
 
     Args:
-      operator: a subclass of `ModalityOperator`.
+      operator: a subclass of `ModalityOperator`; anything else is a TypeError.
       config: a config of the type that it takes, or a Hypothesis strategy of them.
-      **options: the keyword arguments of `check_transform`.
-
-    Returns:
-      A `Report`, as `check_transform`; it raises the same errors.
+      **options: the keyword arguments of `check_transform`, which also says what is raised.
 
     Example:
       >>> from dropax import DropoutOperator, DropoutOperatorConfig
@@ -233,29 +228,16 @@ def check_operator(operator: Any, config: Any, **options: Any) -> Report:
     return check_transform(generate_random_params, apply, config, operator=operator, **options)
 
 
-def _names(argument: str, names: Any, known: Any) -> list[str]:
-    owner = f"check_transform.{argument}"
-    if isinstance(names, str) or not isinstance(names, Iterable | None):
-        raise TypeError(must(owner, "be a list of names", names))
-    listed = [*known] if names is None else [*names]
-    for name in listed if known is not None else ():
-        require_choice(owner, name, known)
-    return listed
-
-
 def _draw(strategy: Any, seed: int, count: int) -> list[Any]:
     """Returns what a strategy draws from a seed; the simplest first. Of a value, the value."""
     if not isinstance(strategy, st.SearchStrategy):
         return [strategy]
     drawn: list[Any] = []
-    settings = hypothesis.settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        phases=[hypothesis.Phase.generate],
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    settings(hypothesis.seed(seed)(hypothesis.given(strategy)(lambda x: drawn.append(x))))()
+    slow = list(hypothesis.HealthCheck)
+    options: dict[str, Any] = {"database": None, "deadline": None, "suppress_health_check": slow}
+    run = hypothesis.seed(seed)(hypothesis.given(strategy)(lambda value: drawn.append(value)))
+    phases = [hypothesis.Phase.generate]
+    hypothesis.settings(max_examples=count, phases=phases, **options)(run)()
     return drawn
 
 
@@ -270,23 +252,21 @@ def _example(
             cure = "The config has no field_key to make one for."
             raise ValueError(must("check_transform.batch", "be given", batch, cure))
         batch = batches(config, kinds=("Batch",))
+
+    def as_jax_holds(leaf: Any) -> np.ndarray:  # 64 bits may become 32
+        return np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+    def usefulness(trial: Trial) -> tuple[bool, float]:
+        is_float = jnp.issubdtype(trial.images.dtype, jnp.floating)
+        return not is_float, abs(float(np.log(trial.images.size / 1024)))
+
     trials = []
     for drawn in _draw(batch, seed, _DRAWN):
-        # Arrays as JAX holds them: 64 bits may become 32.
-        data, states = jax.tree.map(
-            lambda leaf: np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(leaf.dtype)),
-            records_of(drawn) or ({}, {}),
-        )
+        data, states = jax.tree.map(as_jax_holds, records_of(drawn) or ({}, {}))
         trials.append(Trial(subject, config, data, states, seed, false_alarm))
-    trials.sort(key=_usefulness)
+    trials.sort(key=usefulness)
     dtypes = {trial.images.dtype: trial for trial in trials[:0:-1]}
     return [trials[0], *dtypes.values()][:_BATCHES]
-
-
-def _usefulness(trial: Trial) -> tuple[bool, float]:
-    """Ranks batches: those of floating point first, and of about a thousand values."""
-    is_float = jnp.issubdtype(trial.images.dtype, jnp.floating)
-    return not is_float, abs(float(np.log(trial.images.size / 1024)))
 
 
 def _run(name: str, trials: list[Trial], seed: int) -> None:
@@ -304,34 +284,25 @@ def _run(name: str, trials: list[Trial], seed: int) -> None:
         except Exception as error:
             text, cause, advice = f"{type(error).__name__}: {error}".partition("\n")[0], error, ""
             text += f"\n  was raised while {name} was checked."
+        parts = {"data": trial.data, "states": trial.states} if trial.states else trial.data
+        batch, again = summarize(parts), f"seed={seed}, max_examples=1, only=[{name!r}]"
+        if sum(np.size(leaf) for leaf in jax.tree.leaves(parts)) <= _SHOWN:
+            batch = f"{batch} = {jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), parts)}"
         with np.printoptions(threshold=8, edgeitems=2):
-            config = repr(trial.config)
-        again = f"seed={seed}, max_examples=1, only=[{name!r}]"
-        shown = f"  config: {config}\n  batch: {_shown(trial)}\n  run again: {again}"
+            shown = f"  config: {trial.config!r}\n  batch: {batch}\n  run again: {again}"
         raise PropertyError(name, f"{text}\n{shown}{advice}") from cause
-
-
-def _shown(trial: Trial) -> str:
-    """Shows the values of a small batch, and the shapes of a large one."""
-    parts = {"data": trial.data, "states": trial.states} if trial.states else trial.data
-    if sum(np.size(leaf) for leaf in jax.tree.leaves(parts)) > _SHOWN:
-        return str(summarize(parts))
-    return f"{summarize(parts)} = {jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), parts)}"
 
 
 def _suspicions(trial: Trial) -> Iterator[str]:
     """Yields what looks like a mask or a rate and is not declared."""
-    if trial.config.stochastic and trial.masks is None:
+    cure, kind = "looks like a {}, and nothing says so: {} not checked. Pass {}", trial.config
+    if trial.masks is None:
         for path, leaf in by_path(trial.params).items():
             if leaf.dtype == np.bool_ and leaf.ndim > 1 and leaf[0].size > 1:
-                yield (
-                    f"random_params[{path!r}] looks like a mask, and nothing says so: what it "
-                    "drops is not checked. Pass keep_mask=lambda config, params: ..."
-                )
-    elif trial.masks is not None and trial.expected_fraction() is None:
+                how = "keep_mask=lambda config, params: ..."
+                yield f"random_params[{path!r}] {cure.format('mask', 'what it drops is', how)}"
+    elif trial.expected_fraction() is None:
         names = {field.name for field in dataclasses.fields(trial.config)}
         for name in names & {"p", "rate", "prob", "drop_rate", "probability"}:
-            yield (
-                f"{type(trial.config).__name__}.{name} looks like a rate, and nothing says so: "
-                f"fractions are not checked. Pass rate_field={name!r}."
-            )
+            how = f"rate_field={name!r}."
+            yield f"{type(kind).__name__}.{name} {cure.format('rate', 'fractions are', how)}"
