@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from dropax.config import DropoutOperatorConfig
 from dropax.dropping import Fields, drop_record
-from dropax.fills import AnyFill, Number, StatsMean, as_fill, needs_of
+from dropax.fills import AnyFill, Number, as_fill, needs_of
 from dropax.kit.arrays import as_bools, as_int32, as_numbers
 from dropax.kit.batching import AnyBatch, RecordEngine, warn_if_baked
 from dropax.kit.errors import is_array, must, names, require_kind, require_whole
@@ -370,13 +370,12 @@ def merge_fields(
     return data
 
 
-def select_stats(config: DropoutOperatorConfig, stats: Any) -> dict[str, Any]:
+def select_stats(stats: Any) -> dict[str, Any]:
     """Returns the statistics that a "stats_mean" fill reads, checked."""
     if not isinstance(stats, dict) or "mean" not in stats:
         held = names(stats) if isinstance(stats, dict) else stats
-        why = "fill is 'stats_mean'" if StatsMean() in config.fills else "a fill needs statistics"
         raise KeyError(
-            f"apply.stats must hold 'mean' if {why}; got {held}. Pass "
+            f"apply.stats must hold 'mean' if a fill needs statistics; got {held}. Pass "
             "stats={'mean': ...}, or set them: precomputed_stats, batch_stats_fn, set_statistics."
         )
     mean, owner = stats["mean"], "apply.stats['mean']"
@@ -466,7 +465,7 @@ ENGINE = RecordEngine(
     # Only what is dropped goes through the batch strategy: other fields stay the very objects.
     select=lambda config, parts, stats: (
         select_fields(config, parts[0]),
-        select_stats(config, stats) if config.fills_need("stats") else None,
+        select_stats(stats) if config.fills_need("stats") else None,
     ),
     merge=lambda config, parts, fields: (merge_fields(config, parts[0], fields), parts[1]),
     draw=lambda config, keys, fields: jax.vmap(

@@ -162,7 +162,7 @@ def _spread_by_product(seeds: jax.Array, axis: int, side: int, positions: jax.Ar
     A TPU has a unit for that. It counts the seeds that reach a position. bfloat16 holds 0 and 1,
     and sums are in float32, so that a count is positive exactly if there is a seed.
     """
-    ahead = positions[:, None] - jnp.arange(seeds.shape[axis])[None]
+    ahead = positions[:, None] - jnp.arange(seeds.shape[axis], dtype=positions.dtype)[None]
     reaches = ((ahead >= 0) & (ahead < side)).astype(jnp.bfloat16)
     counts = jnp.tensordot(
         reaches, seeds.astype(jnp.bfloat16), (1, axis), preferred_element_type=jnp.float32

@@ -208,7 +208,7 @@ def preset_configs(*, names: Sequence[str] = tuple(presets.PRESETS)) -> st.Searc
         _built(presets.PRESETS[name], options | ratios.get(name, {}), st.just("image"))
         for name in names
     ]
-    return _fairly(made).map(lambda config: config[0] if isinstance(config, tuple) else config)
+    return _fairly(made).map(lambda made: getattr(made, "configs", (made,))[0])
 
 
 def keys(
