@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from dropax.measures import require_bools
+from dropax.kit.arrays import as_numbers
 from dropax.moments import integer_range
 
 TOLERANCE = 16.0
@@ -49,7 +49,7 @@ def assert_drops(
       Traceback (most recent call last):
       AssertionError: the dropped value at [0, 1] must be 0.0; got 1.0, of an input of 1.0. ...
     """
-    require_bools("assert_drops.keep_mask", keep_mask)
+    keep_mask = as_numbers(keep_mask, "assert_drops.keep_mask", "bools")
     before, after = np.asarray(before), np.asarray(after)
     masks = np.broadcast_to(np.asarray(keep_mask), before.shape)
     kept = kept_value(before) if callable(kept_value) else kept_value

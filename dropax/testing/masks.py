@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from dropax.kit.arrays import as_numbers
 from dropax.kit.errors import is_array, must, require_kind, require_number, require_whole
-from dropax.measures import require_bools
 
 FLIPS = 96
 """How many ways two keys of a pair differ: in one bit of 64, or in one bit of both words."""
@@ -52,7 +52,7 @@ def assert_dropped_fraction(
       AssertionError: the dropped fraction must be 0.25 up to 0.00...; got 0.2... ...
     """
     owner = "assert_dropped_fraction"
-    require_bools(f"{owner}.keep_mask", keep_mask)
+    keep_mask = as_numbers(keep_mask, f"{owner}.keep_mask", "bools")
     require_kind(f"{owner}.independent_values", independent_values, bool, "a bool")
     if not keep_mask.shape or not keep_mask.size:
         constraint = "have records along its leading axis, and values in them"
