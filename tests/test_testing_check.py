@@ -83,6 +83,7 @@ OPTIONS = [
     {"mode": "channel", "batch_strategy": "scan", "fill": (1.0, 2.0, 3.0),
      "auxiliary_fields": ["depth"], "preserve_auxiliary": False},
     {"mode": "box", "fill": "FromField('other')", "where_key": "may_drop", "field_key": "a.b"},
+    {"mode": "Patch(size=2, exact=True)", "where_key": "may_drop", "extent_key": "sizes"},
     {"stochastic": False, "fill": "mean"},
 ]
 # fmt: on

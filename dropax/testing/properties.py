@@ -404,8 +404,8 @@ def operator_runs_its_methods(trial: Trial) -> None:
     subject, config, trial = trial.subject, trial.config, trial.moderate
     if subject.operator is None:
         raise NotRunError("no operator is checked; see check_operator")
-    rngs = trial.seed if config.stochastic else None
-    operator, stats = subject.operator(config, rngs=rngs), subject.stats_of(config)
+    operator = subject.operator(config, rngs=trial.seed if config.stochastic else None)
+    stats = subject.stats_of(config)
     names = [{"name": number} for number in range(trial.size)]
     batch, state = Batch.from_parts(trial.data, trial.states, names), operator.state
     calls: list[dict[str, Any]] = [{}, {}]

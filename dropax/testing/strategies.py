@@ -103,9 +103,11 @@ def modes(
     }
     one = _fairly([_built(TYPES[name], options) for name in ("Pixel", "Patch", "Box", "Band")])
     options |= {"mode": one, "modes": st.tuples(one, one)}
-    every = {name: _built(kind, options) for name, kind in TYPES.items()}
-    # A larger cell would not divide every image.
-    every["Blocks"] = _built(TYPES["Blocks"], options | {"size": st.just(1)})
+    own = {
+        "Blocks": {"size": st.just(1)},  # a larger cell would not divide every image
+        "Box": {"count": _fairly([options["count"], (1, 3)])},
+    }
+    every = {name: _built(kind, options | own.get(name, {})) for name, kind in TYPES.items()}
     classes = [type(MODES[name]).__name__ if name in MODES else name for name in names]
     # Hypothesis draws nothing twice: modes without options would soon be used up.
     again = st.integers(0, 2**32 - 1)
@@ -127,6 +129,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "mask_key": (None, None, "kept"),
     "clip_range": (None, None, (0.0, 1.0), (-2.0, 100.0)),
     "where_key": (None, None, "may_drop"),
+    "extent_key": (None, None, "sizes"),
     "rescale": (False, False, True),
     "share_mask": (False, False, True),
     "auxiliary_fields": (None, None, ["depth"]),
@@ -208,7 +211,7 @@ def preset_configs(*, names: Sequence[str] = tuple(presets.PRESETS)) -> st.Searc
         _built(presets.PRESETS[name], options | ratios.get(name, {}), st.just("image"))
         for name in names
     ]
-    return _fairly(made).map(lambda made: getattr(made, "configs", (made,))[0])
+    return _fairly(made).map(lambda config: getattr(config, "configs", (config,))[0])
 
 
 def keys(
@@ -417,6 +420,12 @@ def _parts(
         beside.append((config.fill.field, (image.dtype.name,), shape))
     if is_dropout and config.where_key is not None:
         beside.append((config.where_key, ("bool",), layout.channel_last_shape[:-1]))
+    if is_dropout and config.extent_key is not None:
+        sides = layout.channel_last_shape[:-1]
+        rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="seed of the extents"))
+        data = set_field(
+            data, config.extent_key, rng.integers(0, np.add(sides, 1), (*lead, len(sides)))
+        )
     for name, kinds, own in beside:
         values = images(dtypes=kinds, shape=(*lead, *own), special=False, layouts=("C",))
         data = set_field(data, name, draw(values))
