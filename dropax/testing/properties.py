@@ -196,12 +196,15 @@ def _variants(trial: Trial) -> Iterator[Trial]:
             # 0 and 1 hide that a fill is scaled.
             other = moderate.with_config(fill=type(fill)(0.5 if is_float else 1 - fill))
             yield from [other] if other.output else []
-    if is_float and masks is not None and trial.fill_reads == "nothing":
-        # Whatever is under what drops, NaN and infinities too, must leave no trace. XLA may turn a
-        # product with a mask into a select here and now, but promises no such thing: eagerly too.
-        odd = np.resize(np.array([np.nan, np.inf, -np.inf, -1.0], dtype), masks.shape)
-        trial = moderate.with_field(trial.field, np.where(masks, moderate.images, odd))
-        yield from (trial, trial.replace("draws", eager=True))
+    if masks is not None and trial.fill_reads == "nothing":
+        trial = moderate
+        if is_float:  # whatever is under what drops, NaN and infinities too, must leave no trace
+            odd = np.resize(np.array([np.nan, np.inf, -np.inf, -1.0], dtype), masks.shape)
+            trial = moderate.with_field(trial.field, np.where(masks, moderate.images, odd))
+            yield trial
+        # XLA may turn a product with a mask into a select, and x / 255 * 255 into x, here and now,
+        # but promises no such thing.
+        yield trial.replace("draws", eager=True)
 
 
 def _require_same_fills(trial: Trial) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -25,7 +26,7 @@ from dropax.testing.trials import Subject, Trial, by_path
 
 _EVERY_BATCH = "result_is_as_the_reference"  # the others are checked on one
 _SHOWN = 24  # values of a batch that is shown whole
-_DRAWN, _BATCHES = 8, 4  # how many batches of an example are drawn, and how many of them are used
+_RUNS, _BATCHES = 24, 7  # how often batches of an example are drawn, and how many are used
 
 
 class PropertyError(AssertionError):
@@ -127,7 +128,7 @@ def check_transform(
       tolerance: how far computed values may be off, in units in the last place.
       only: names of properties, all of which must run; None for all that can.
       skip: names of properties that are not checked.
-      max_examples: how many configs are checked, each on up to four batches.
+      max_examples: how many configs are checked, each on batches of up to six dtypes.
       seed: of the examples. A failure says which one shows it again.
       false_alarm: the probability that a right transform fails, over the choice of the seed.
       operator: a subclass of `ModalityOperator` that the functions are the methods of.
@@ -244,7 +245,7 @@ def _draw(strategy: Any, seed: int, count: int) -> list[Any]:
 def _example(
     subject: Subject, config: Any, batch: Any, seed: int, false_alarm: float
 ) -> list[Trial]:
-    """Returns trials of one config on several batches, the one that says most first."""
+    """Returns trials of one config on a batch of each dtype drawn, the one that says most first."""
     owner, config = "check_transform.config", _draw(config, seed, 1 + min(seed, 1))[-1]
     require_kind(owner, config, OperatorConfig, "a config or a strategy of them")
     if batch is None:
@@ -256,17 +257,24 @@ def _example(
     def as_jax_holds(leaf: Any) -> np.ndarray:  # 64 bits may become 32
         return np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
 
-    def usefulness(trial: Trial) -> tuple[bool, float]:
-        is_float = jnp.issubdtype(trial.images.dtype, jnp.floating)
-        return not is_float, abs(float(np.log(trial.images.size / 1024)))
+    def usefulness(trial: Trial) -> tuple[bool, bool, bool, float]:
+        dtype, size = trial.images.dtype, abs(float(np.log(trial.images[0].size / 256)))
+        is_float, is_flat = jnp.issubdtype(dtype, jnp.floating), 1 in trial.shape[:2]
+        return not is_float, dtype not in (np.float32, np.uint8), is_flat, size
+
+    def is_odd(trial: Trial) -> bool:  # holds NaN or infinities
+        return not np.isfinite(trial.images.astype(np.float32)).all()
 
     trials = []
-    for drawn in _draw(batch, seed, _DRAWN):
+    # What one run draws is much alike.
+    runs = [_draw(batch, seed + 2**32 * run, 3) for run in range(_RUNS)]
+    for drawn in itertools.chain(*runs) if isinstance(batch, st.SearchStrategy) else runs[0]:
         data, states = jax.tree.map(as_jax_holds, records_of(drawn) or ({}, {}))
         trials.append(Trial(subject, config, data, states, seed, false_alarm))
     trials.sort(key=usefulness)
-    dtypes = {trial.images.dtype: trial for trial in trials[:0:-1]}
-    return [trials[0], *dtypes.values()][:_BATCHES]
+    best = {trial.images.dtype: trial for trial in sorted(trials[::-1], key=is_odd)}
+    others = sorted(best.values(), key=usefulness)
+    return [trials[0], *(trial for trial in others if trial is not trials[0])][:_BATCHES]
 
 
 def _run(name: str, trials: list[Trial], seed: int) -> None:

@@ -226,7 +226,9 @@ class Trial:
     def output(self) -> tuple[Any, Any]:
         """The data and the states that come back."""
         apply = self.subject.apply_eagerly if self.eager else self.subject.apply_compiled
-        return jax.tree.map(np.asarray, apply(self.config, self.data, self.states, self.params))
+        with jax.disable_jit(self.eager):
+            out = apply(self.config, self.data, self.states, self.params)
+        return jax.tree.map(np.asarray, out)
 
     @functools.cached_property
     def by_dropax(self) -> Any:
