@@ -75,6 +75,9 @@ def modes(
       max_size: largest side of blocks and patches and largest unit of grids, in pixels.
       rotate: of `Grid`, in degrees. Above 0, an element must have two spatial axes.
 
+    Returns:
+      A strategy of modes.
+
     Raises:
       ValueError: if a mode is unknown, or there is none.
 
@@ -150,6 +153,9 @@ def configs(draw: st.DrawFn, /, **options: Any) -> DropoutOperatorConfig:
         strategy of values. What is left out is drawn, but for `cacheable`, `batch_stats_fn` and
         `stream_name`. It shrinks towards a stochastic config on "image", of rate 0.5 in pixel mode.
 
+    Returns:
+      A strategy of configs.
+
     Raises:
       TypeError, ValueError: when drawing, if options that are given do not go together.
 
@@ -189,6 +195,9 @@ def preset_configs(*, names: Sequence[str] = tuple(presets.PRESETS)) -> st.Searc
     Args:
       names: of functions in `dropax.presets`.
 
+    Returns:
+      A strategy of stochastic configs on "image".
+
     Example:
       >>> from hypothesis import find
       >>> find(preset_configs(names=("mae",)), lambda config: True).stochastic
@@ -223,6 +232,9 @@ def keys(
       implementations: of typed keys; the first is the simplest.
       legacy: whether legacy `uint32` keys, of JAX's default implementation, are drawn too.
 
+    Returns:
+      A strategy of keys.
+
     Raises:
       ValueError: if an implementation is unknown, or there is nothing to draw.
 
@@ -251,6 +263,9 @@ def operator_states(
       step: an int in [0, 2^32), or a strategy; None for any.
       counts: an int in [0, 2^64), or a strategy, for either count; None for any.
       statistics: a dict, or a strategy of dicts or None. None for none, or a mean.
+
+    Returns:
+      A strategy of states.
 
     Example:
       >>> from hypothesis import find
@@ -301,6 +316,9 @@ def images(
         values. Other values are moderate: in [-9, 99], with full mantissas.
       low: no value is lower.
       high: no value is higher. At least one whole number must lie between.
+
+    Returns:
+      A strategy of arrays.
 
     Raises:
       ValueError: when drawing, if a layout or a dtype is unknown.
@@ -446,6 +464,9 @@ def batches(
         for more than 99 records; `dtypes`, `layouts`, `special`, `low` and `high` of `images`.
         Unless they say otherwise, values are moderate and within the config's `clip_range`.
 
+    Returns:
+      A strategy of dicts of arrays of shape (B, ...), or of batches.
+
     Raises:
       TypeError: when drawing, if the config has no `field_key`.
       ValueError: if a kind is unknown; when drawing, if no rank or no dtype fits.
@@ -476,6 +497,9 @@ def elements(config: Any = None, **options: Any) -> st.SearchStrategy[Element]:
       config: as for `batches`.
       **options: as for `batches`.
 
+    Returns:
+      A strategy of elements.
+
     Example:
       >>> from hypothesis import find
       >>> find(elements(ranks=(3,)), lambda element: True).data["image"].shape
@@ -491,6 +515,9 @@ def data_shapes(config: Any = None, **options: Any) -> st.SearchStrategy[dict[st
     Args:
       config: as for `batches`.
       **options: as for `batches`.
+
+    Returns:
+      A strategy of nested dicts of shapes (B, ...).
 
     Example:
       >>> from hypothesis import find

@@ -207,7 +207,10 @@ def check_operator(operator: Any, config: Any, **options: Any) -> Report:
     Args:
       operator: a subclass of `ModalityOperator`; anything else is a TypeError.
       config: a config of the type that it takes, or a Hypothesis strategy of them.
-      **options: the keyword arguments of `check_transform`, which also says what is raised.
+      **options: the keyword arguments of `check_transform`.
+
+    Returns:
+      A `Report`, as `check_transform`, which also says what is raised.
 
     Example:
       >>> from dropax import DropoutOperator, DropoutOperatorConfig
