@@ -20,7 +20,7 @@ from dropax.kit.operator import ModalityOperator
 from dropax.kit.trees import summarize
 from dropax.testing.drops import TOLERANCE
 from dropax.testing.masks import require_probability
-from dropax.testing.properties import PROPERTIES, BrokenError, NotRunError
+from dropax.testing.properties import COMMON, PROPERTIES, BrokenError, NotRunError
 from dropax.testing.strategies import batches
 from dropax.testing.trials import Subject, Trial, by_path
 
@@ -261,9 +261,9 @@ def _example(
         return np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
 
     def usefulness(trial: Trial) -> tuple[bool, bool, bool, float]:
-        dtype, size = trial.images.dtype, abs(float(np.log(trial.images[0].size / 256)))
-        is_float, is_flat = jnp.issubdtype(dtype, jnp.floating), 1 in trial.shape[:2]
-        return not is_float, dtype not in (np.float32, np.uint8), is_flat, size
+        dtype, size = trial.images.dtype, abs(float(np.log(trial.images[0].size / 128)))
+        is_unfit = 1 in trial.shape[:2] or trial.size > 99
+        return not jnp.issubdtype(dtype, jnp.floating), dtype not in COMMON, is_unfit, size
 
     def is_odd(trial: Trial) -> bool:  # holds NaN or infinities
         return not np.isfinite(trial.images.astype(np.float32)).all()
