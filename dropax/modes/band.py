@@ -1,6 +1,7 @@
 """Full strips across one axis: `Band`."""
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -66,7 +67,7 @@ class Band:
         axis = self.axis % len(spatial)
         size = (spatial[axis],)
         levels = size_levels(size, self.count, (1, 1), "inside")
-        positions = positions_of(within, [axis], size)
+        positions = functools.partial(positions_of, within, [axis], size)
         covered = draw_union(key, rate, size, self.count, "inside", *levels, positions)
         shape = [1] * (len(spatial) + 1)
         shape[axis] = spatial[axis]

@@ -1,6 +1,7 @@
 """Rectangles: `Box`."""
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -77,6 +78,6 @@ class Box:
         """
         spatial = spatial_shape(self, element_shape)
         levels = size_levels(spatial, self.count, self.aspect_ratio, self.border)
-        positions = positions_of(within, range(len(spatial)), spatial)
+        positions = functools.partial(positions_of, within, range(len(spatial)), spatial)
         union = draw_union(key, rate, spatial, self.count, self.border, *levels, positions)
         return ~union[..., None]

@@ -1,7 +1,7 @@
 """Rectangles of one size at random places: what `Box` and `Band` share."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -111,11 +111,11 @@ def draw_union(
     border: Border,
     units: np.ndarray,
     sides: np.ndarray,
-    positions: Sequence[jax.Array],
+    positions: Callable[[], Sequence[jax.Array]],
 ) -> jax.Array:
     """Draws boxes: where at least one covers, bool of the shape of the spatial axes.
 
-    `positions` are those along each axis that are asked about, int32.
+    `positions` returns those along each axis that are asked about, int32.
     """
     fewest, most = count if isinstance(count, tuple) else (count, count)
 
@@ -124,11 +124,11 @@ def draw_union(
         row = whole_below(words[0], len(units))
         ratio = row if fewest == most else row % np.uint32(len(sides))
         side = pick_sides(words[1], rate, jnp.asarray(units)[row], jnp.asarray(sides)[ratio])
-        covered = []
+        covered, asked = [], positions()  # here, or they would be stored as the draw is
         for axis, place in enumerate(words[2:].reshape(len(spatial), most)):
             first, starts = start_range(spatial[axis], side[axis], border)
             start = first + whole_below(place, starts).astype(jnp.int32)
-            position = positions[axis]
+            position = asked[axis]
             boxes = [(position >= box) & (position < box + side[axis]) for box in list(start)]
             if axis == 0 and fewest < most:  # boxes past the number that was drawn cover nothing
                 more = row // np.uint32(len(sides))
