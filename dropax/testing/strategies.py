@@ -215,9 +215,12 @@ def preset_configs(*, names: Sequence[str] = tuple(presets.PRESETS)) -> st.Searc
         "scale": st.sampled_from([(0.02, 0.33), (0.2, 0.2)]),
         "rotate": st.sampled_from([0, 90]),
     }
-    ratios = {"gridmask": {"ratio": st.floats(0.3, 0.9)}}
+    own = {
+        "gridmask": {"ratio": st.floats(0.3, 0.9)},
+        "beit": {"patch_size": st.just(1)},  # a larger one would not divide every image
+    }
     made = [
-        _built(presets.PRESETS[name], options | ratios.get(name, {}), st.just("image"))
+        _built(presets.PRESETS[name], options | own.get(name, {}), st.just("image"))
         for name in names
     ]
     return _fairly(made).map(lambda config: getattr(config, "configs", (config,))[0])
