@@ -215,7 +215,7 @@ def preset_configs(*, names: Sequence[str] = tuple(presets.PRESETS)) -> st.Searc
         "scale": st.sampled_from([(0.02, 0.33), (0.2, 0.2)]),
         "rotate": st.sampled_from([0, 90]),
     }
-    own = {
+    own: dict[str, dict[str, Any]] = {
         "gridmask": {"ratio": st.floats(0.3, 0.9)},
         "beit": {"patch_size": st.just(1)},  # a larger one would not divide every image
     }
