@@ -102,7 +102,7 @@ KEPT = {"keep_mask": np.ones(IMAGES.shape[1:], bool), "rate": 0.5, "fill_key": j
         ),
         (lambda x: jax.vmap(lambda x: apply(CONFIG, {"image": x}, {}, {}, KEPT)[0])(x), IMAGES),
         (lambda x: dropax.box_mask(x, (6, 5)), np.ones((4, 2, 4), np.float32)),
-        (lambda x: dropax.length_mask(x, 5), np.arange(4)),
+        (lambda x: dropax.length_mask(x, 5), np.arange(4, dtype=np.int32)),
         (lambda x: dropax.dropped_fraction(x), np.ones((4, 6, 5, 3), bool)),
         (lambda x: dropax.visible_fraction(x, jnp.ones((*x.shape[:1], 2, 4))), IMAGES > 3),
         (lambda x: dropax.visible_points(x, jnp.ones((*x.shape[:1], 2, 2))), IMAGES > 3),
