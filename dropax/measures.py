@@ -11,7 +11,7 @@ import numpy as np
 
 from dropax.bits import GRID, drop_units
 from dropax.config import DropoutOperatorConfig
-from dropax.kit.arrays import as_numbers, split_places
+from dropax.kit.arrays import as_int32, as_numbers, split_places
 from dropax.kit.errors import must, require_kind
 from dropax.kit.process import Process
 from dropax.kit.serialization import plain
@@ -112,7 +112,7 @@ def dropped_fraction(
     mask = jnp.asarray(keep_mask)
     if extents is None:
         return 1 - jnp.mean(mask, axis=axes, dtype=jnp.float32)
-    extents = as_numbers(extents, "dropped_fraction.extents", "integers")
+    extents = as_int32(as_numbers(extents, "dropped_fraction.extents", "integers"))
     given = tuple(extents.shape)
     if len(given) not in (1, 2) or given[:1] != mask.shape[:1] or sum(given[1:]) >= rank:
         constraint = f"have shape (B,) or (B, n) for masks of shape {mask.shape}"

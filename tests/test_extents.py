@@ -336,6 +336,8 @@ def test_a_dropped_fraction_is_that_within_extents():
     inside = inside_of(extents, (6, 7))
     expected = [(~m[i]).mean() if i.any() else 0 for m, i in zip(mask, inside, strict=True)]
     np.testing.assert_allclose(dropped_fraction(mask, extents=extents), expected, rtol=1e-6)
+    beyond = np.where(extents == 9, 2**32, extents)  # 0 in 32 bits
+    np.testing.assert_allclose(dropped_fraction(mask, extents=beyond), expected, rtol=1e-6)
     each = dropped_fraction(mask, extents=extents, per_channel=True)
     np.testing.assert_allclose(np.mean(each, axis=1), expected, rtol=1e-6)
     rows = dropped_fraction(mask[:, :, :1], extents=extents)
