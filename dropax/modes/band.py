@@ -38,7 +38,6 @@ class Band:
     count: int = 1
 
     repeats: ClassVar[bool] = True
-    takes_within: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)

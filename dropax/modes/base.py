@@ -1,6 +1,7 @@
 """What a mode is: the protocol of modes, and what they share."""
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
@@ -29,8 +30,9 @@ class Mode(Protocol):
     stored, but repeated where it is used.
 
     The masks of records that are smaller than their arrays (`extent_key`) are read from masks of
-    the whole shape, so that holes shrink with the record. The modes of this package do so
-    themselves, where there is anything to do.
+    the whole shape, so that holes shrink with the record. Not those of a mode with an attribute
+    `is_even = True`, which drops as much of any part of the element, and the modes of this package
+    whose `sample` takes `within` do so themselves.
     """
 
     def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
@@ -64,6 +66,7 @@ def one_dispatch(sample: _Sample) -> _Sample:
         Process.require_own()
         return compiled(mode, key, known_shape(plain(element_shape)), rate, *within)
 
+    vars(run)["takes_within"] = "within" in inspect.signature(sample).parameters
     return cast(_Sample, run)
 
 
@@ -76,7 +79,7 @@ def fit_sampled(mask: Any, element_shape: tuple[int, ...]) -> jax.Array:
 
 
 class Within(NamedTuple):
-    """What of a record may drop, as modes with the attribute `takes_within` take it.
+    """What of a record may drop.
 
     Attributes:
       where: bools with the element's axes, channels last, each of its size or 1; True where values
@@ -169,12 +172,12 @@ def sample_mask(
 
     Where nothing may drop the mask may be anything.
     """
-    if within is None:
-        return fit_sampled(mode.sample(key, element_shape, rate), element_shape)
-    if getattr(mode, "takes_within", False):
-        sample: Any = mode.sample
+    sample: Any = mode.sample
+    reads = within is not None and not getattr(mode, "is_even", False)
+    if reads and getattr(sample, "takes_within", False):
         return fit_sampled(sample(key, element_shape, rate, within), element_shape)
-    return within.read(fit_sampled(mode.sample(key, element_shape, rate), element_shape))
+    mask = fit_sampled(sample(key, element_shape, rate), element_shape)
+    return within.read(mask) if within is not None and reads else mask
 
 
 def counts_units(mode: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,8 +58,6 @@ class Block:
 
     size: int | tuple[int, ...] = 7
     per_channel: bool = False
-
-    takes_within: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)

@@ -74,7 +74,6 @@ class Blocks:
     min_cells: int = 4
 
     repeats: ClassVar[bool] = True
-    takes_within: ClassVar[bool] = True
     counts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 
@@ -51,8 +51,6 @@ class Box:
     count: int | tuple[int, int] = 1
     aspect_ratio: tuple[float, float] = (1, 1)
     border: Border = "inside"
-
-    takes_within: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)

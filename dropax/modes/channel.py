@@ -52,7 +52,6 @@ class Channel:
     groups: tuple[tuple[int, ...], ...] | None = None
 
     repeats: ClassVar[bool] = True
-    takes_within: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)

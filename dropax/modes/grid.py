@@ -11,7 +11,7 @@ import numpy as np
 from dropax.bits import GRID, drop_units, materialize, sample_words, whole_below
 from dropax.kit.errors import is_number, must, require_whole
 from dropax.kit.serialization import take_plain
-from dropax.modes.base import Within, one_dispatch, spatial_shape
+from dropax.modes.base import one_dispatch, spatial_shape
 from dropax.modes.calibration import fraction_units, pick_level
 
 _MOST = 256  # units that are told apart
@@ -48,7 +48,7 @@ class Grid:
     unit: int | tuple[int, int] = 32
     rotate: float = 0
 
-    takes_within: ClassVar[bool] = True
+    is_even: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)
@@ -66,13 +66,7 @@ class Grid:
             raise ValueError(must("Grid.rotate", "be in [0, 360]", self.rotate))
 
     @one_dispatch
-    def sample(
-        self,
-        key: jax.Array,
-        element_shape: tuple[int, ...],
-        rate: Any,
-        within: Within | None = None,
-    ) -> jax.Array:
+    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
         Returns:

@@ -1,7 +1,7 @@
 """All but what a mode would drop: `Inverted`."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +35,6 @@ class Inverted:
     """
 
     mode: Any
-
-    takes_within: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)

@@ -1,7 +1,7 @@
 """One of several modes, drawn for each record: `OneOf`."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +39,6 @@ class OneOf:
 
     modes: tuple[Any, ...]
     weights: tuple[float, ...] | None = None
-
-    takes_within: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)

@@ -51,7 +51,6 @@ class Patch:
     exact: bool = False
 
     repeats: ClassVar[bool] = True
-    takes_within: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)

@@ -8,7 +8,7 @@ import jax
 from dropax.bits import materialize, sample_bernoulli
 from dropax.kit.errors import require_kind
 from dropax.kit.serialization import take_plain
-from dropax.modes.base import Within, one_dispatch
+from dropax.modes.base import one_dispatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,20 +31,14 @@ class Pixel:
 
     per_channel: bool = True
 
-    takes_within: ClassVar[bool] = True
+    is_even: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)
         require_kind("Pixel.per_channel", self.per_channel, bool, "a bool")
 
     @one_dispatch
-    def sample(
-        self,
-        key: jax.Array,
-        element_shape: tuple[int, ...],
-        rate: Any,
-        within: Within | None = None,
-    ) -> jax.Array:
+    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
         Returns:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 
 from dropax.bits import materialize, sample_bernoulli
-from dropax.modes.base import Within, one_dispatch
+from dropax.modes.base import one_dispatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +22,10 @@ class Record:
     """
 
     repeats: ClassVar[bool] = True
-    takes_within: ClassVar[bool] = True
+    is_even: ClassVar[bool] = True
 
     @one_dispatch
-    def sample(
-        self,
-        key: jax.Array,
-        element_shape: tuple[int, ...],
-        rate: Any,
-        within: Within | None = None,
-    ) -> jax.Array:
+    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
         """Draws the keep mask of one record; see `Mode.sample`.
 
         Returns:

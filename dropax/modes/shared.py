@@ -41,7 +41,6 @@ class Shared:
 
     # What repeats is stored once, as far as it does not repeat.
     repeats: ClassVar[bool] = True
-    takes_within: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         take_plain(self)
