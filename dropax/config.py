@@ -217,12 +217,8 @@ def _understood(name: str, value: Any, owner: str, types: Mapping[str, type] = {
 def checked_rate(rate: Any, owner: str) -> Any:
     """Returns a fraction as a Python float, or as the JAX scalar that it is."""
     rate = plain(rate)
-    if (
-        isinstance(rate, jax.Array)
-        and rate.shape == ()
-        and is_real(rate.dtype)
-        and rate.dtype != bool
-    ):
+    is_rate = isinstance(rate, jax.Array) and is_real(rate.dtype) and rate.dtype != bool
+    if is_rate and rate.shape == ():
         return rate
     if not is_number(rate):
         cure = "To give each record its own, map over them with jax.vmap, or pass (low, high)."

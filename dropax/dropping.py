@@ -107,9 +107,9 @@ def drop_record(
     if config.clip_range is not None:
         owner = config.argument("clip_range")
         dropped = clip_to_range(dropped, config.clip_range, owner)
-    auxiliary = []
+    auxiliary, names = [], config.auxiliary_fields or []
     for number, field in enumerate(map(jnp.asarray, fields.auxiliary), 1):
-        owner = f"auxiliary field {config.auxiliary_fields[number - 1]!r}"  # type: ignore[index]
+        owner = f"auxiliary field {names[number - 1]!r}"
         follow = functools.partial(layout.follow, shape=field.shape, name=owner, cure=cure)
         may_drop = None if where is None else ~follow(~where)
         auxiliary.append(fill(number, field, field, follow(mask), may_drop))
@@ -140,9 +140,8 @@ def _values_of(
     """
     fill, owner = config.fills[number], config.argument("fill")
     if number:
-        owner = (
-            f"{config.argument('auxiliary_fill')} of field {config.auxiliary_fields[number - 1]!r}"  # type: ignore[index]
-        )
+        names = config.auxiliary_fields or []
+        owner = f"{config.argument('auxiliary_fill')} of field {names[number - 1]!r}"
     if not isinstance(fill, Fill):
         in_range = config.validate_domain_constraints
         value: Any = exact_fill(fill, array.dtype, owner, in_range=in_range)

@@ -108,11 +108,14 @@ class DropoutOperator(ModalityOperator):
         kind, own = type(self), DropoutOperator
         if (kind.apply, kind.generate_random_params) != (own.apply, own.generate_random_params):
             return super()._run_batch(batch, record_ids, epoch, stats)
-        constant = None
-        if not self.stochastic:
-            constant = lambda fields: self._constant(fields.image.shape[1:])  # noqa: E731
         out, state = functional.ENGINE.apply_batch(
-            self.config, self._state, batch, record_ids, epoch, stats, constant
+            self.config,
+            self._state,
+            batch,
+            record_ids,
+            epoch,
+            stats,
+            None if self.stochastic else lambda fields: self._constant(fields.image.shape[1:]),
         )
         if not self.stochastic and self.rngs is not None and not self.config.share_mask:
             self._warn_of_one_pattern(out)

@@ -159,16 +159,13 @@ class OperatorConfig:
           >>> OperatorConfig(cacheable=True).to_dict()["cacheable"]
           True
         """
-        values = {
-            **dict(self.static_part),
-            **{name: vars(self)[name] for name in self.dynamic_fields},
-        }
-        return {
-            name: write_statistics(value.tree, self.argument(name))
-            if isinstance(value, _ByValue)
-            else write_value(value, self.argument(name))
-            for name, value in ((one.name, values[one.name]) for one in dataclasses.fields(self))
-        }
+        values = {}
+        for name in (field.name for field in dataclasses.fields(self)):
+            value, write = self._meaning(name), write_value
+            if isinstance(value, _ByValue):
+                value, write = value.tree, write_statistics
+            values[name] = write(value, self.argument(name))
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], types: Sequence[type] = ()) -> Self:
@@ -237,7 +234,7 @@ class OperatorConfig:
         return part
 
     def _meaning(self, name: str) -> Any:
-        """Returns what a static field is compared by, and written as."""
+        """Returns what a field is compared by, and written as: one form for equal values."""
         return vars(self)[name]
 
     def _value(self) -> tuple[Any, ...]:

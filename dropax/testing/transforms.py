@@ -270,8 +270,8 @@ def _example(
 
     trials = []
     # What one run draws is much alike.
-    runs = [_draw(batch, seed + 2**32 * run, 3) for run in range(_RUNS)]
-    for drawn in itertools.chain(*runs) if isinstance(batch, st.SearchStrategy) else runs[0]:
+    runs = range(_RUNS if isinstance(batch, st.SearchStrategy) else 1)
+    for drawn in itertools.chain(*(_draw(batch, seed + 2**32 * run, 3) for run in runs)):
         data, states = jax.tree.map(as_jax_holds, records_of(drawn) or ({}, {}))
         trials.append(Trial(subject, config, data, states, seed, false_alarm))
     trials.sort(key=usefulness)
