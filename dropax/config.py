@@ -207,14 +207,14 @@ _OPEN: dict[str, tuple[Any, Any]] = {
 """The fields that hold objects: what reads them, and the names that stand for objects."""
 
 
-def _understood(name: str, value: Any, owner: str, types: Mapping[str, type] = {}) -> Any:
+def _understood(field: str, value: Any, name: str, types: Mapping[str, type] = {}) -> Any:
     """Returns the object that a field's text says; a name stays a name."""
-    read, names = _OPEN[name]
+    read, names = _OPEN[field]
     is_name = isinstance(value, str) and value.strip() in names
-    return value.strip() if is_name else read(value, owner, types)
+    return value.strip() if is_name else read(value, name, types)
 
 
-def checked_rate(rate: Any, owner: str) -> Any:
+def checked_rate(rate: Any, name: str) -> Any:
     """Returns a fraction as a Python float, or as the JAX scalar that it is."""
     rate = plain(rate)
     is_rate = isinstance(rate, jax.Array) and is_real(rate.dtype) and rate.dtype != bool
@@ -223,20 +223,20 @@ def checked_rate(rate: Any, owner: str) -> Any:
     if not is_number(rate):
         cure = "To give each record its own, map over them with jax.vmap, or pass (low, high)."
         cure = cure if getattr(rate, "shape", ()) else ""
-        raise TypeError(must(owner, "be a number or a real scalar array", rate, cure))
+        raise TypeError(must(name, "be a number or a real scalar array", rate, cure))
     if not 0.0 <= rate <= 1.0:  # NaN fails the comparison too
-        raise ValueError(must(owner, "be in [0.0, 1.0]", rate))
+        raise ValueError(must(name, "be in [0.0, 1.0]", rate))
     return float(rate)
 
 
-def checked_rates(rate: Any, owner: str) -> Any:
+def checked_rates(rate: Any, name: str) -> Any:
     """Returns a rate, or the bounds (low, high) of a range of them, each as `checked_rate` does."""
     rate = plain(rate)
     if not isinstance(rate, tuple):
-        return checked_rate(rate, owner)
+        return checked_rate(rate, name)
     if len(rate) != 2:
-        raise ValueError(must(owner, "be a number or (low, high)", rate))
-    low, high = (checked_rate(bound, f"{owner}[{n}]") for n, bound in enumerate(rate))
+        raise ValueError(must(name, "be a number or (low, high)", rate))
+    low, high = (checked_rate(bound, f"{name}[{n}]") for n, bound in enumerate(rate))
     if isinstance(low, float) and isinstance(high, float) and low > high:
-        raise ValueError(must(owner, "be (low, high) with low <= high", rate))
+        raise ValueError(must(name, "be (low, high) with low <= high", rate))
     return low, high

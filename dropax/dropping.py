@@ -105,12 +105,12 @@ def drop_record(
         dropped = _rescaled(config, image, layout, params.get("rate", config.dropout_rate))
     dropped = fill(0, image, dropped, mask, where)
     if config.clip_range is not None:
-        owner = config.argument("clip_range")
-        dropped = clip_to_range(dropped, config.clip_range, owner)
+        name = config.argument("clip_range")
+        dropped = clip_to_range(dropped, config.clip_range, name)
     auxiliary, names = [], config.auxiliary_fields or []
     for number, field in enumerate(map(jnp.asarray, fields.auxiliary), 1):
-        owner = f"auxiliary field {names[number - 1]!r}"
-        follow = functools.partial(layout.follow, shape=field.shape, name=owner, cure=cure)
+        name = f"auxiliary field {names[number - 1]!r}"
+        follow = functools.partial(layout.follow, shape=field.shape, name=name, cure=cure)
         may_drop = None if where is None else ~follow(~where)
         auxiliary.append(fill(number, field, field, follow(mask), may_drop))
     if may_change is not None and (config.rescale or config.clip_range is not None):
@@ -138,15 +138,15 @@ def _values_of(
       key: the record's key for fills, if any needs one.
       given: what else fills may need.
     """
-    fill, owner = config.fills[number], config.argument("fill")
+    fill, name = config.fills[number], config.argument("fill")
     if number:
         names = config.auxiliary_fields or []
-        owner = f"{config.argument('auxiliary_fill')} of field {names[number - 1]!r}"
+        name = f"{config.argument('auxiliary_fill')} of field {names[number - 1]!r}"
     if not isinstance(fill, Fill):
         in_range = config.validate_domain_constraints
-        value: Any = exact_fill(fill, array.dtype, owner, in_range=in_range)
+        value: Any = exact_fill(fill, array.dtype, name, in_range=in_range)
         if isinstance(fill, tuple):
-            value = spread_channels(value, array.shape, given["channel_axis"], owner)
+            value = spread_channels(value, array.shape, given["channel_axis"], name)
         return value
     needs = needs_of(fill)
     if "key" not in needs:
@@ -164,9 +164,9 @@ def _rescaled(
 ) -> jax.Array:
     """Returns an image divided by the fraction of it that is kept in expectation."""
     if not jnp.issubdtype(image.dtype, jnp.inexact):
-        owner = config.argument("rescale")
+        name = config.argument("rescale")
         cure = "Convert the image to a floating-point dtype first."
-        raise TypeError(must(owner, f"be False for dtype {image.dtype}", True, cure))
+        raise TypeError(must(name, f"be False for dtype {image.dtype}", True, cure))
     kept = 1 - expected_fraction(config.mode_object, layout.channel_last_shape, rate)
     # If nothing is kept nothing is divided, and no gradient is 0 / 0.
     kept = jnp.where(kept > 0, kept, 1)

@@ -120,10 +120,10 @@ class StatsMean:
         self, key: Any, image: jax.Array, keep_mask: Any, channel_axis: Any = -1, stats: Any = None
     ) -> jax.Array:
         """Returns the mean; raises a ValueError if it does not broadcast to the image."""
-        owner, mean = "apply.stats['mean']", jnp.asarray(stats["mean"])
+        name, mean = "apply.stats['mean']", jnp.asarray(stats["mean"])
         if mean.ndim == 1:
-            mean = spread_channels(mean, image.shape, channel_axis, owner)
-        return in_dtype(widened(broadcast_rank(mean, image.shape, owner)), image.dtype)
+            mean = spread_channels(mean, image.shape, channel_axis, name)
+        return in_dtype(widened(broadcast_rank(mean, image.shape, name)), image.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,43 +177,43 @@ _TYPES = {kind.__name__: kind for kind in (Mean, Noise, StatsMean, FromField)}
 """The classes that text may hold, by name."""
 
 
-def as_fill(fill: Any, owner: str, types: Mapping[str, type] = {}, *, each: str = "channel") -> Any:
+def as_fill(fill: Any, name: str, types: Mapping[str, type] = {}, *, each: str = "channel") -> Any:
     """Returns a number or a fill object for what a user may pass, or a tuple of them.
 
     Args:
       fill: a number; a fill's name, which stands for its object; text, as the object or the numbers
         are written in Python; a fill object; or a tuple or a list.
-      owner: the argument's name for the error.
+      name: the argument's, for the error.
       types: further classes that text may hold, by name.
       each: what a tuple has one entry for: each "channel", of which entries are numbers, or each
         "field".
     """
     if isinstance(fill, str):
-        fill = read_text(fill, FILLS, {**_TYPES, **types}, owner, "FromField('other')")
+        fill = read_text(fill, FILLS, {**_TYPES, **types}, name, "FromField('other')")
     fill = plain(fill)
     if isinstance(fill, tuple):
         if not fill:
-            raise ValueError(must(owner, f"have one for each {each}", fill))
-        parts = tuple(as_fill(part, f"{owner}[{n}]", types) for n, part in enumerate(fill))
+            raise ValueError(must(name, f"have one for each {each}", fill))
+        parts = tuple(as_fill(part, f"{name}[{n}]", types) for n, part in enumerate(fill))
         for n, part in enumerate(parts):
             if isinstance(part, tuple) or (each == "channel" and not is_number(part)):
-                raise TypeError(must(f"{owner}[{n}]", "be a number", part))
+                raise TypeError(must(f"{name}[{n}]", "be a number", part))
         return parts
     if is_number(fill):
         return static_number(fill)
     if isinstance(fill, jax.Array | np.ndarray):
         cure = "Pass fill='stats_mean' and stats={'mean': array}, which takes arrays."
-        raise TypeError(must(owner, "be a number or a tuple of numbers", fill, cure))
+        raise TypeError(must(name, "be a number or a tuple of numbers", fill, cure))
     if not callable(getattr(type(fill), "fill", None)):
-        raise TypeError(must(owner, "be a number, or a fill's name or object such as Mean()", fill))
-    require_by_value(owner, fill)
-    for name in needs_of(fill):
-        require_choice(f"{owner}.needs: a name", name, _NEEDS)
+        raise TypeError(must(name, "be a number, or a fill's name or object such as Mean()", fill))
+    require_by_value(name, fill)
+    for need in needs_of(fill):
+        require_choice(f"{name}.needs: a name", need, _NEEDS)
     if "values" in needs_of(fill):
         constraint = "be a field's name if needs has 'values'"
         field = getattr(fill, "field", None)
         if not isinstance(field, str) or not field:
-            raise TypeError(must(f"{owner}.field", constraint, field))
+            raise TypeError(must(f"{name}.field", constraint, field))
     return fill
 
 
@@ -226,23 +226,23 @@ def needs_of(fill: Any) -> tuple[str, ...]:
     return (needs,) if isinstance(needs, str) else tuple(needs)
 
 
-def fit_values(values: Any, image: jax.Array, owner: str) -> jax.Array:
+def fit_values(values: Any, image: jax.Array, name: str) -> jax.Array:
     """Returns values that a fill returned, checked, with as many axes as the image."""
     values = jnp.asarray(values)
     if values.dtype != image.dtype:
         cure = "Convert it with astype."
-        raise TypeError(must(owner, f"have the image's dtype {image.dtype}", values, cure))
-    return broadcast_rank(values, image.shape, owner)
+        raise TypeError(must(name, f"have the image's dtype {image.dtype}", values, cure))
+    return broadcast_rank(values, image.shape, name)
 
 
 def spread_channels(
-    numbers: Any, shape: tuple[int, ...], channel_axis: int | None, owner: str
+    numbers: Any, shape: tuple[int, ...], channel_axis: int | None, name: str
 ) -> Any:
     """Puts an array of one number for each channel along the channel axis of a shape."""
     axes = range(len(shape))
     channels = 1 if channel_axis is None else shape[channel_axis]
     if numbers.shape != (channels,):
-        raise ValueError(must(owner, f"have one number for each of {channels} channels", numbers))
+        raise ValueError(must(name, f"have one number for each of {channels} channels", numbers))
     at = None if channel_axis is None else axes[channel_axis]
     return numbers.reshape([channels if axis == at else 1 for axis in axes])
 
@@ -262,7 +262,7 @@ def fill_dropped(array: jax.Array, keep_mask: jax.Array, fill: Any) -> jax.Array
     return select(jnp.asarray(keep_mask).astype(jnp.bool_), array, fill)
 
 
-def exact_fill(fill: Any, dtype: Any, owner: str, *, in_range: bool = False) -> np.ndarray:
+def exact_fill(fill: Any, dtype: Any, name: str, *, in_range: bool = False) -> np.ndarray:
     """Returns numbers in a dtype that can hold them, of shape () or (numbers,).
 
     A ValueError if an integer dtype cannot hold one exactly, or, if `in_range` is True, one is past
@@ -273,11 +273,11 @@ def exact_fill(fill: Any, dtype: Any, owner: str, *, in_range: bool = False) -> 
         least, most = integer_range(dtype)
         if not all(least <= number <= most and number == int(number) for number in numbers.flat):
             cure = f"Pass a whole number from {least} to {most}, or convert to a float dtype."
-            raise ValueError(must(owner, f"be exact in dtype {dtype}", fill, cure))
+            raise ValueError(must(name, f"be exact in dtype {dtype}", fill, cure))
         return np.vectorize(int, otypes=[object])(numbers).astype(dtype)
     largest = float(jnp.finfo(dtype).max)  # of a complex dtype, that of its parts
     if in_range and any(largest < abs(number) < math.inf for number in numbers.flat):
-        raise ValueError(must(owner, f"be within the range of dtype {dtype}", fill))
+        raise ValueError(must(name, f"be within the range of dtype {dtype}", fill))
 
     @np.vectorize(otypes=[np.float64])
     def as_float(number: Any) -> float:
@@ -290,7 +290,7 @@ def exact_fill(fill: Any, dtype: Any, owner: str, *, in_range: bool = False) -> 
         return as_float(numbers).astype(dtype)
 
 
-def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> jax.Array:
+def clip_to_range(array: jax.Array, bounds: tuple[float, float], name: str) -> jax.Array:
     """Clips values to a range, as on the real numbers; integers to the integers within it.
 
     Values within the range are left untouched, bit for bit, and pass gradients on, even if they are
@@ -298,13 +298,13 @@ def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> 
     """
     dtype = array.dtype
     if jnp.issubdtype(dtype, jnp.complexfloating):
-        raise TypeError(must(owner, f"be None for dtype {dtype}, which has no order", bounds))
+        raise TypeError(must(name, f"be None for dtype {dtype}, which has no order", bounds))
     low: Any
     high: Any
     if jnp.issubdtype(dtype, jnp.floating):
         least, most = (float(bound) for bound in (jnp.finfo(dtype).min, jnp.finfo(dtype).max))
         if bounds[0] > most or bounds[1] < least:
-            raise ValueError(must(owner, f"hold a value of dtype {dtype}", bounds))
+            raise ValueError(must(name, f"hold a value of dtype {dtype}", bounds))
         # A bound past the dtype's range is no bound.
         low = np.asarray(-np.inf if bounds[0] < least else float(bounds[0])).astype(dtype)
         high = np.asarray(np.inf if bounds[1] > most else float(bounds[1])).astype(dtype)
@@ -313,7 +313,7 @@ def clip_to_range(array: jax.Array, bounds: tuple[float, float], owner: str) -> 
         low = least if bounds[0] <= least else math.ceil(bounds[0])
         high = most if bounds[1] >= most else math.floor(bounds[1])
         if low > high:
-            raise ValueError(must(owner, f"hold a value of dtype {dtype}", bounds))
+            raise ValueError(must(name, f"hold a value of dtype {dtype}", bounds))
         low, high = np.asarray(low, dtype), np.asarray(high, dtype)
     return jnp.where(array < low, low, jnp.where(array > high, high, array))
 

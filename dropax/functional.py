@@ -378,13 +378,13 @@ def select_stats(stats: Any) -> dict[str, Any]:
             f"apply.stats must hold 'mean' if a fill needs statistics; got {held}. Pass "
             "stats={'mean': ...}, or set them: precomputed_stats, batch_stats_fn, set_statistics."
         )
-    mean, owner = stats["mean"], "apply.stats['mean']"
+    mean, name = stats["mean"], "apply.stats['mean']"
     if not is_array(mean):
         try:
             mean = np.asarray(mean)
         except ValueError:
-            raise TypeError(must(owner, "be a number or an array of numbers", mean)) from None
-    mean = as_numbers(mean, owner)
+            raise TypeError(must(name, "be a number or an array of numbers", mean)) from None
+    mean = as_numbers(mean, name)
     if isinstance(mean, np.ndarray) and mean.dtype.kind in "iu":  # what JAX would truncate
         mean = mean.astype(np.float64)
     return {"mean": mean}

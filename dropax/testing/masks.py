@@ -119,11 +119,11 @@ def assert_masks(
         raise AssertionError(f"{fault}.")
 
 
-def require_probability(owner: str, value: Any) -> None:
+def require_probability(name: str, value: Any) -> None:
     """Raises a TypeError or a ValueError if a value is no number in (0, 1)."""
-    require_number(owner, value)
+    require_number(name, value)
     if not 0 < value < 1:
-        raise ValueError(must(owner, "be in (0, 1)", value))
+        raise ValueError(must(name, "be in (0, 1)", value))
 
 
 def mean_bound(draws: np.ndarray, false_alarm: float) -> float:
