@@ -6,14 +6,13 @@ from typing import Any, ClassVar
 
 import jax
 
-from dropax.kit.errors import must, require_kind
-from dropax.kit.serialization import take_plain
-from dropax.modes.base import Within, one_dispatch, positions_of, spatial_shape
+from dropax.kit.errors import must
+from dropax.modes.base import BuiltIn, Shape, Within, positions_of, spatial_shape
 from dropax.modes.rectangles import draw_union, require_count, size_levels
 
 
 @dataclasses.dataclass(frozen=True)
-class Band:
+class Band(BuiltIn):
     """Drops full strips across one axis.
 
     Known elsewhere as the time and frequency masks of SpecAugment (Park et al., 2019,
@@ -40,27 +39,12 @@ class Band:
     repeats: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        take_plain(self)
-        require_kind("Band.axis", self.axis, int, "an int")
+        super().__post_init__()
         require_count("Band.count", self.count)
 
-    @one_dispatch
-    def sample(
-        self,
-        key: jax.Array,
-        element_shape: tuple[int, ...],
-        rate: Any,
-        within: Within | None = None,
-    ) -> jax.Array:
-        """Draws the keep mask of one record; see `Mode.sample`.
-
-        Returns:
-          Keep mask, bool, of size 1 along every axis but the one that is cut.
-
-        Raises:
-          ValueError: if there is no such spatial axis.
-        """
-        spatial = spatial_shape(self, element_shape)
+    def draw(self, key: jax.Array, shape: Shape, rate: Any, within: Within | None) -> jax.Array:
+        """Returns a mask of size 1 along every axis but the one that is cut."""
+        spatial = spatial_shape(self, shape)
         if not -len(spatial) <= self.axis < len(spatial):
             raise ValueError(must("Band.axis", f"name one of {len(spatial)} axes", self.axis))
         axis = self.axis % len(spatial)
@@ -68,6 +52,4 @@ class Band:
         levels = size_levels(size, self.count, (1, 1), "inside")
         positions = functools.partial(positions_of, within, [axis], size)
         covered = draw_union(key, rate, size, self.count, "inside", *levels, positions)
-        shape = [1] * (len(spatial) + 1)
-        shape[axis] = spatial[axis]
-        return ~covered.reshape(shape)
+        return ~covered.reshape([n if at == axis else 1 for at, n in enumerate(shape)])

@@ -1,23 +1,23 @@
 """What a mode is: the protocol of modes, and what they share."""
 
+import dataclasses
 import functools
-import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import GRID, drop_units
-from dropax.kit.errors import is_number, must, require_whole
+from dropax.kit.errors import is_number, must, require_kind, require_whole
 from dropax.kit.keys import as_key
 from dropax.kit.process import Process
 from dropax.kit.serialization import plain
 from dropax.kit.trees import broadcast_rank
 
-_Sample = TypeVar("_Sample", bound=Callable[..., jax.Array])
+Shape = tuple[int, ...]
 
 
 @runtime_checkable
@@ -30,12 +30,11 @@ class Mode(Protocol):
     stored, but repeated where it is used.
 
     The masks of records that are smaller than their arrays (`extent_key`) are read from masks of
-    the whole shape, so that holes shrink with the record. Not those of a mode with an attribute
-    `is_even = True`, which drops as much of any part of the element, and the modes of this package
-    whose `sample` takes `within` do so themselves.
+    the whole shape, so that holes shrink with the record; but not those of a mode with an attribute
+    `is_even = True`, which drops as much of any part of the element.
     """
 
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    def sample(self, key: jax.Array, element_shape: Shape, rate: Any) -> jax.Array:
         """Draws the keep mask of one record.
 
         Args:
@@ -49,28 +48,48 @@ class Mode(Protocol):
         ...
 
 
-def one_dispatch(sample: _Sample) -> _Sample:
-    """Compiles a mode's `sample` for eager calls, and gives it a Threefry key for any other."""
+@dataclasses.dataclass(frozen=True)
+class BuiltIn:
+    """A mode of this package: checked options, and a `sample` that is one dispatch when eager.
+
+    A subclass defines `draw`. Its options that are a bool or an int are checked here.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            name, value = f"{type(self).__name__}.{field.name}", plain(vars(self)[field.name])
+            vars(self)[field.name] = value
+            if field.type in (bool, int):
+                require_kind(name, value, field.type, "a bool" if field.type is bool else "an int")
+
+    def sample(self, key: jax.Array, element_shape: Shape, rate: Any) -> jax.Array:
+        """Draws the keep mask of one record; see `Mode.sample`.
+
+        Raises:
+          TypeError: if `key` is no PRNG key.
+          ValueError: if it is an array of keys, or the element lacks an axis that the mode needs.
+        """
+        Process.require_own()
+        return self._sample(key, known_shape(plain(element_shape)), rate)
 
     @functools.partial(jax.jit, static_argnums=(0, 2), inline=True)
-    def compiled(
-        mode: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any, *within: Any
-    ) -> jax.Array:
-        key = as_key(key, f"{type(mode).__name__}.sample.key")
-        return sample(mode, key, element_shape, rate, *within)
+    def _sample(self, key: jax.Array, shape: Shape, rate: Any) -> jax.Array:
+        return self.draw(as_key(key, f"{type(self).__name__}.sample.key"), shape, rate, None)
 
-    @functools.wraps(sample)
-    def run(
-        mode: Any, key: jax.Array, element_shape: tuple[int, ...], rate: Any, *within: Any
-    ) -> jax.Array:
-        Process.require_own()
-        return compiled(mode, key, known_shape(plain(element_shape)), rate, *within)
+    def draw(self, key: jax.Array, shape: Shape, rate: Any, within: "Within | None") -> jax.Array:
+        """Draws the keep mask of one record, of as many axes as its shape.
 
-    vars(run)["takes_within"] = "within" in inspect.signature(sample).parameters
-    return cast(_Sample, run)
+        Args:
+          key: one Threefry key.
+          shape: the element's, channels last.
+          rate: as for `Mode.sample`.
+          within: what of the record may drop, by which the mode draws; None for all of it, and for
+            a mode that `is_even`. Where nothing may drop the mask may be anything.
+        """
+        raise NotImplementedError
 
 
-def fit_sampled(mask: Any, element_shape: tuple[int, ...]) -> jax.Array:
+def fit_sampled(mask: Any, element_shape: Shape) -> jax.Array:
     """Returns what a mode's `sample` returned, checked, with as many axes as the element."""
     name = "the mask that a mode's sample returns"
     if getattr(mask, "dtype", None) != jnp.bool_:
@@ -162,22 +181,14 @@ def any_in_cells(mask: jax.Array, axis: int, side: int) -> jax.Array:
 
 
 def sample_mask(
-    mode: Mode,
-    key: jax.Array,
-    element_shape: tuple[int, ...],
-    rate: Any,
-    within: Within | None = None,
+    mode: Mode, key: jax.Array, shape: Shape, rate: Any, within: Within | None = None
 ) -> jax.Array:
-    """Draws the mask of a mode, possibly a user's own, with as many axes as the element.
-
-    Where nothing may drop the mask may be anything.
-    """
-    sample: Any = mode.sample
-    reads = within is not None and not getattr(mode, "is_even", False)
-    if reads and getattr(sample, "takes_within", False):
-        return fit_sampled(sample(key, element_shape, rate, within), element_shape)
-    mask = fit_sampled(sample(key, element_shape, rate), element_shape)
-    return within.read(mask) if within is not None and reads else mask
+    """Draws the mask of a mode, possibly a user's own; see `BuiltIn.draw`."""
+    within = None if getattr(mode, "is_even", False) else within
+    if isinstance(mode, BuiltIn) and type(mode).sample is BuiltIn.sample:
+        return mode.draw(key, shape, rate, within)
+    mask = fit_sampled(mode.sample(key, shape, rate), shape)
+    return mask if within is None else within.read(mask)
 
 
 def counts_units(mode: Any) -> bool:
@@ -185,7 +196,7 @@ def counts_units(mode: Any) -> bool:
     return bool(getattr(mode, "counts", False))
 
 
-def expected_fraction(mode: Mode, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+def expected_fraction(mode: Mode, element_shape: Shape, rate: Any) -> jax.Array:
     """Returns the expected dropped fraction of a mode: the rate, unless the mode says otherwise."""
     own = getattr(mode, "expected_dropped_fraction", None)
     if own is not None:
@@ -193,7 +204,7 @@ def expected_fraction(mode: Mode, element_shape: tuple[int, ...], rate: Any) -> 
     return drop_units(rate).astype(jnp.float32) / GRID
 
 
-def spatial_shape(mode: Any, element_shape: tuple[int, ...]) -> tuple[int, ...]:
+def spatial_shape(mode: Any, element_shape: Shape) -> Shape:
     """Returns all sizes of an element but that of the channels, which must not be the only one."""
     if len(element_shape) < 2:
         name = f"the element that {type(mode).__name__} drops from"
@@ -201,7 +212,7 @@ def spatial_shape(mode: Any, element_shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(element_shape[:-1])
 
 
-def known_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
+def known_shape(shape: tuple[Any, ...]) -> Shape:
     """Returns the shape of an element as ints.
 
     A ValueError if a size is symbolic (`jax.export`), or there are more values than a word counts.
@@ -237,7 +248,7 @@ def require_aspect_ratio(name: str, bounds: Any) -> None:
         raise ValueError(must(name, "be from 1e-9 to 1e9", bounds))
 
 
-def sizes_along(name: str, sizes: int | tuple[int, ...], spatial: Sequence[int]) -> tuple[int, ...]:
+def sizes_along(name: str, sizes: int | tuple[int, ...], spatial: Sequence[int]) -> Shape:
     """Returns a size for each spatial axis, none larger than the axis, and none below 1."""
     each = sizes if isinstance(sizes, tuple) else (sizes,) * len(spatial)
     if len(each) != len(spatial):

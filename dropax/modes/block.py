@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import materialize, sample_words, split_in_two
-from dropax.kit.errors import require_kind
-from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
+    BuiltIn,
+    Shape,
     Within,
-    one_dispatch,
     positions_of,
     require_sizes,
     sizes_along,
@@ -35,7 +34,7 @@ _DEGREE = 40
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
+class Block(BuiltIn):
     """Drops blocks around random seeds; blocks may overlap.
 
     Known elsewhere as DropBlock (Ghiasi et al., 2018, arXiv:1810.12890). A block starts wherever it
@@ -60,30 +59,15 @@ class Block:
     per_channel: bool = False
 
     def __post_init__(self) -> None:
-        take_plain(self)
+        super().__post_init__()
         require_sizes("Block.size", self.size)
-        require_kind("Block.per_channel", self.per_channel, bool, "a bool")
 
-    @one_dispatch
-    def sample(
-        self,
-        key: jax.Array,
-        element_shape: tuple[int, ...],
-        rate: Any,
-        within: Within | None = None,
-    ) -> jax.Array:
-        """Draws the keep mask of one record; see `Mode.sample`.
-
-        Returns:
-          Keep mask, bool, of `element_shape`, or with one channel.
-
-        Raises:
-          ValueError: if there is no spatial axis, or not one for each size.
-        """
-        spatial = spatial_shape(self, element_shape)
+    def draw(self, key: jax.Array, shape: Shape, rate: Any, within: Within | None) -> jax.Array:
+        """Returns a mask of the element's shape, or with one channel."""
+        spatial = spatial_shape(self, shape)
         sides = sizes_along("Block.size", self.size, spatial)
         # Without an axis of one channel, which a TPU would pad to 128.
-        channels = element_shape[-1:] if self.per_channel else ()
+        channels = shape[-1:] if self.per_channel else ()
         starts = [size - side + 1 for size, side in zip(spatial, sides, strict=True)]
         units, thresholds = _levels(spatial, sides)
 

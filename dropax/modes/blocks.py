@@ -10,10 +10,10 @@ import numpy as np
 
 from dropax.bits import materialize, sample_words, whole_below
 from dropax.kit.errors import must, require_whole
-from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
+    BuiltIn,
+    Shape,
     Within,
-    one_dispatch,
     require_aspect_ratio,
     require_sizes,
     sizes_along,
@@ -28,7 +28,7 @@ _RANK_SHIFT = np.uint32(26)  # leaves the upper six bits for 33 ranks
 
 
 @dataclasses.dataclass(frozen=True)
-class Blocks:
+class Blocks(BuiltIn):
     """Drops an exact number of a grid's cells, in rectangles: masked image modeling.
 
     Known elsewhere as the blockwise masking of BEiT (Bao et al., 2021, arXiv:2106.08254), used by
@@ -77,29 +77,14 @@ class Blocks:
     counts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        take_plain(self)
+        super().__post_init__()
         require_sizes("Blocks.size", self.size)
         require_aspect_ratio("Blocks.aspect_ratio", self.aspect_ratio)
         require_whole("Blocks.min_cells", self.min_cells, 1)
 
-    @one_dispatch
-    def sample(
-        self,
-        key: jax.Array,
-        element_shape: tuple[int, ...],
-        rate: Any,
-        within: Within | None = None,
-    ) -> jax.Array:
-        """Draws the keep mask of one record; see `Mode.sample`.
-
-        Returns:
-          Keep mask, bool, of `element_shape` with one channel, and of size 1 along all spatial axes
-          but the last two.
-
-        Raises:
-          ValueError: if there is no spatial axis, or `size` does not match or divide the axes.
-        """
-        spatial = spatial_shape(self, element_shape)
+    def draw(self, key: jax.Array, shape: Shape, rate: Any, within: Within | None) -> jax.Array:
+        """Returns a mask with one channel, of size 1 along all spatial axes but the last two."""
+        spatial = spatial_shape(self, shape)
         grid = spatial[-2:]
         sides = sizes_along("Blocks.size", self.size, grid)
         if any(size % side for size, side in zip(grid, sides, strict=True)):

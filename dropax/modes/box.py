@@ -7,10 +7,10 @@ from typing import Any
 import jax
 
 from dropax.kit.errors import require_choice
-from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
+    BuiltIn,
+    Shape,
     Within,
-    one_dispatch,
     positions_of,
     require_aspect_ratio,
     spatial_shape,
@@ -20,7 +20,7 @@ from dropax.modes.rectangles import draw_union, require_count, size_levels
 
 
 @dataclasses.dataclass(frozen=True)
-class Box:
+class Box(BuiltIn):
     """Drops rectangles, or on one axis intervals and on three cuboids.
 
     Known elsewhere as Cutout (DeVries and Taylor, 2017, arXiv:1708.04552), Random Erasing (Zhong et
@@ -53,28 +53,14 @@ class Box:
     border: Border = "inside"
 
     def __post_init__(self) -> None:
-        take_plain(self)
+        super().__post_init__()
         require_count("Box.count", self.count, may_vary=True)
         require_aspect_ratio("Box.aspect_ratio", self.aspect_ratio)
         require_choice("Box.border", self.border, ("inside", "clip"))
 
-    @one_dispatch
-    def sample(
-        self,
-        key: jax.Array,
-        element_shape: tuple[int, ...],
-        rate: Any,
-        within: Within | None = None,
-    ) -> jax.Array:
-        """Draws the keep mask of one record; see `Mode.sample`.
-
-        Returns:
-          Keep mask, bool, of `element_shape` with one channel.
-
-        Raises:
-          ValueError: if there is no spatial axis.
-        """
-        spatial = spatial_shape(self, element_shape)
+    def draw(self, key: jax.Array, shape: Shape, rate: Any, within: Within | None) -> jax.Array:
+        """Returns a mask with one channel."""
+        spatial = spatial_shape(self, shape)
         levels = size_levels(spatial, self.count, self.aspect_ratio, self.border)
         positions = functools.partial(positions_of, within, range(len(spatial)), spatial)
         union = draw_union(key, rate, spatial, self.count, self.border, *levels, positions)

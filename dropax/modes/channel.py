@@ -8,18 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import GRID, drop_units, keep_threshold, materialize, sample_words
-from dropax.kit.errors import must, require_kind, require_whole
-from dropax.kit.serialization import take_plain
-from dropax.modes.base import Within, one_dispatch
+from dropax.kit.errors import must, require_whole
+from dropax.modes.base import BuiltIn, Shape, Within
 from dropax.modes.counts import expected_count, sample_exactly
 
 
 @dataclasses.dataclass(frozen=True)
-class Channel:
+class Channel(BuiltIn):
     """Drops whole channels, or groups of them, each on its own or an exact number of them.
 
     Known elsewhere as SpatialDropout (Tompson et al., 2015, arXiv:1411.4280) and ChannelDropout;
-    with groups as modality dropout (Neverova et al., 2015, arXiv:1501.00102).
+    with groups as modality dropout (Neverova et al., 2015, arXiv:1501.00102). With the defaults the
+    mask is bit for bit `jax.random.bernoulli(key, float32(1) - float32(rate), (channels,))`. The
+    rate drops in expectation, unless `min_kept` keeps more; of groups of different sizes, over the
+    draw of the groups.
 
     Attributes:
       min_kept: at least so many channels, or groups, are kept in every record. Where the draw
@@ -54,9 +56,8 @@ class Channel:
     repeats: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        take_plain(self)
+        super().__post_init__()
         require_whole("Channel.min_kept", self.min_kept, 0)
-        require_kind("Channel.exact", self.exact, bool, "a bool")
         if self.groups is not None:
             _require_partition(self.groups)
 
@@ -65,28 +66,9 @@ class Channel:
         """Whether the number of channels that drop depends on how many may."""
         return self.exact
 
-    @one_dispatch
-    def sample(
-        self,
-        key: jax.Array,
-        element_shape: tuple[int, ...],
-        rate: Any,
-        within: Within | None = None,
-    ) -> jax.Array:
-        """Draws the keep mask of one record; see `Mode.sample`.
-
-        The rate drops in expectation, exactly if `min_kept` is 0; of groups of different sizes,
-        over the draw of the groups.
-
-        Returns:
-          Keep mask, bool, of shape `(1, ..., channels)`: with the defaults, bit for bit
-          `jax.random.bernoulli(key, float32(1) - float32(rate), (channels,))`.
-
-        Raises:
-          ValueError: if there are fewer than `min_kept` channels or groups, or the groups are of
-            another number of channels.
-        """
-        channels = element_shape[-1]
+    def draw(self, key: jax.Array, shape: Shape, rate: Any, within: Within | None) -> jax.Array:
+        """Returns a mask of shape `(1, ..., channels)`."""
+        channels = shape[-1]
         units = self._units(channels)
 
         def draw(key: jax.Array) -> jax.Array:
@@ -103,19 +85,12 @@ class Channel:
         if self.groups is not None:
             group_of = {channel: n for n, group in enumerate(self.groups) for channel in group}
             kept = kept[np.array([group_of[channel] for channel in range(channels)])]
-        return kept.reshape((1,) * (len(element_shape) - 1) + (channels,))
+        return kept.reshape((1,) * (len(shape) - 1) + (channels,))
 
-    def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
+    def expected_dropped_fraction(self, element_shape: Shape, rate: Any) -> jax.Array:
         """Returns the rate, or less if `min_kept` keeps more channels than it would.
 
         Each group is as likely to drop as any other, so that their sizes make no difference.
-
-        Args:
-          element_shape: `(..., channels)`.
-          rate: a float or a scalar array that may be traced.
-
-        Returns:
-          float32 scalar.
         """
         units = self._units(element_shape[-1])
         fraction = drop_units(rate).astype(jnp.float32) / GRID

@@ -10,8 +10,7 @@ import numpy as np
 
 from dropax.bits import GRID, drop_units, materialize, sample_words, whole_below
 from dropax.kit.errors import is_number, must, require_whole
-from dropax.kit.serialization import take_plain
-from dropax.modes.base import one_dispatch, spatial_shape
+from dropax.modes.base import BuiltIn, Shape, Within, spatial_shape
 from dropax.modes.calibration import fraction_units, pick_level
 
 _MOST = 256  # units that are told apart
@@ -20,7 +19,7 @@ _TABLE = 2**17  # levels of all units together; below, there is one for each sid
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid:
+class Grid(BuiltIn):
     """Drops a regular lattice of squares, or on one axis of stripes and on three of cubes.
 
     Known elsewhere as GridMask (Chen et al., 2020, arXiv:2001.04086). The lattice is shifted at
@@ -51,7 +50,7 @@ class Grid:
     is_even: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        take_plain(self)
+        super().__post_init__()
         unit: Any = self.unit
         if isinstance(unit, tuple):
             for position, bound in enumerate(unit):
@@ -65,17 +64,9 @@ class Grid:
         if not 0 <= self.rotate <= 360:
             raise ValueError(must("Grid.rotate", "be in [0, 360]", self.rotate))
 
-    @one_dispatch
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Draws the keep mask of one record; see `Mode.sample`.
-
-        Returns:
-          Keep mask, bool, of `element_shape` with one channel.
-
-        Raises:
-          ValueError: if there is no spatial axis, or `rotate` is given and there are not two.
-        """
-        spatial = spatial_shape(self, element_shape)
+    def draw(self, key: jax.Array, shape: Shape, rate: Any, within: Within | None) -> jax.Array:
+        """Returns a mask with one channel."""
+        spatial = spatial_shape(self, shape)
         if self.rotate:
             return self._sample_turned(key, spatial, rate)
         units, sides, table = _levels(self.unit, len(spatial))
@@ -96,12 +87,10 @@ class Grid:
         covered = materialize(draw, key)
         kept = jnp.zeros((1,) * (len(spatial) + 1), jnp.bool_)
         for axis, cover in enumerate(covered):
-            shape = [1] * (len(spatial) + 1)
-            shape[axis] = spatial[axis]
-            kept = kept | ~cover.reshape(shape)
+            kept = kept | ~cover.reshape([n if at == axis else 1 for at, n in enumerate(shape)])
         return kept
 
-    def _sample_turned(self, key: jax.Array, spatial: tuple[int, ...], rate: Any) -> jax.Array:
+    def _sample_turned(self, key: jax.Array, spatial: Shape, rate: Any) -> jax.Array:
         if len(spatial) != 2:
             constraint = f"be 0 for an element with {len(spatial)} spatial axes"
             raise ValueError(must("Grid.rotate", constraint, self.rotate))

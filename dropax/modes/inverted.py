@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import GRID, drop_units, keep_threshold
-from dropax.kit.serialization import take_plain
-from dropax.modes.base import Within, counts_units, expected_fraction, one_dispatch, sample_mask
+from dropax.modes.base import BuiltIn, Shape, Within, counts_units, expected_fraction, sample_mask
 from dropax.modes.table import as_mode
 
 
 @dataclasses.dataclass(frozen=True)
-class Inverted:
+class Inverted(BuiltIn):
     """Drops all but what a mode would drop.
 
     The mode draws at one minus the rate, so that the rate still drops: `Inverted("box")` keeps one
@@ -37,7 +36,7 @@ class Inverted:
     mode: Any
 
     def __post_init__(self) -> None:
-        take_plain(self)
+        super().__post_init__()
         vars(self)["mode"] = as_mode(self.mode, "Inverted.mode")
 
     @property
@@ -50,33 +49,13 @@ class Inverted:
         """Whether what the mode drops depends on how many units may drop."""
         return counts_units(self.mode)
 
-    @one_dispatch
-    def sample(
-        self,
-        key: jax.Array,
-        element_shape: tuple[int, ...],
-        rate: Any,
-        within: Within | None = None,
-    ) -> jax.Array:
-        """Draws the keep mask of one record; see `Mode.sample`.
-
-        The rate drops in expectation, if the mode drops one minus it.
-
-        Returns:
-          Keep mask, bool: what the mode drops at `1 - rate`.
-
-        Raises:
-          ValueError: if the element lacks an axis that the mode needs.
-        """
-        mask = ~sample_mask(self.mode, key, element_shape, _kept_rate(rate), within)
+    def draw(self, key: jax.Array, shape: Shape, rate: Any, within: Within | None) -> jax.Array:
+        """Returns what the mode drops at `1 - rate`."""
+        mask = ~sample_mask(self.mode, key, shape, _kept_rate(rate), within)
         return mask | (drop_units(rate) == 0)  # a mode with `min_kept` keeps some at rate 1
 
-    def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Returns what the mode keeps at one minus the rate.
-
-        Returns:
-          float32 scalar.
-        """
+    def expected_dropped_fraction(self, element_shape: Shape, rate: Any) -> jax.Array:
+        """Returns what the mode keeps at one minus the rate."""
         dropped = 1 - expected_fraction(self.mode, element_shape, _kept_rate(rate))
         return jnp.where(drop_units(rate) == 0, 0, dropped)
 

@@ -9,13 +9,12 @@ import numpy as np
 
 from dropax.bits import sample_words, split_in_two
 from dropax.kit.errors import must, require_kind, require_number
-from dropax.kit.serialization import take_plain
-from dropax.modes.base import Within, counts_units, expected_fraction, one_dispatch, sample_mask
+from dropax.modes.base import BuiltIn, Shape, Within, counts_units, expected_fraction, sample_mask
 from dropax.modes.table import as_mode
 
 
 @dataclasses.dataclass(frozen=True)
-class OneOf:
+class OneOf(BuiltIn):
     """Drops what one of several modes drops, drawn for each record.
 
     Each mode gets the same rate. The masks of all modes are drawn, and one is selected, so that
@@ -41,7 +40,7 @@ class OneOf:
     weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        take_plain(self)
+        super().__post_init__()
         require_kind("OneOf.modes", self.modes, tuple, "a tuple of modes")
         if not self.modes:
             raise ValueError(must("OneOf.modes", "hold a mode", self.modes))
@@ -65,42 +64,22 @@ class OneOf:
         """Whether what a mode drops depends on how many units may drop."""
         return any(map(counts_units, self.modes))
 
-    @one_dispatch
-    def sample(
-        self,
-        key: jax.Array,
-        element_shape: tuple[int, ...],
-        rate: Any,
-        within: Within | None = None,
-    ) -> jax.Array:
-        """Draws the keep mask of one record; see `Mode.sample`.
-
-        The mode is drawn by the first of `jax.random.split(key)`, and draws from the second.
-
-        Returns:
-          Keep mask, bool, of the shape that the masks of all modes broadcast to.
-
-        Raises:
-          ValueError: if the element lacks an axis that one of the modes needs.
-        """
+    def draw(self, key: jax.Array, shape: Shape, rate: Any, within: Within | None) -> jax.Array:
+        """Returns a mask of the shape that those of all modes broadcast to."""
         choice_key, mask_key = split_in_two(key)
         # How many bounds a word has reached says which mode is drawn. Only one mode's mask is used,
         # so that all may draw from the same key.
         modes, shares = self._likely()
         bounds = np.round(np.cumsum(shares)[:-1] * 2**32).clip(0, 2**32 - 1)
         chosen = (sample_words(choice_key, ()) >= bounds.astype(np.uint32)).sum(dtype=jnp.int32)
-        masks = [sample_mask(mode, mask_key, element_shape, rate, within) for mode in modes]
+        masks = [sample_mask(mode, mask_key, shape, rate, within) for mode in modes]
         selected = masks[0]
         for n, mask in enumerate(masks[1:], 1):
             selected = jnp.where(chosen == n, mask, selected)
         return selected
 
-    def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Returns the mean of the fractions that the modes drop, by their weights.
-
-        Returns:
-          float32 scalar.
-        """
+    def expected_dropped_fraction(self, element_shape: Shape, rate: Any) -> jax.Array:
+        """Returns the mean of the fractions that the modes drop, by their weights."""
         modes, shares = self._likely()
         each = [expected_fraction(mode, element_shape, rate) for mode in modes]
         parts = zip(each, shares.astype(np.float32), strict=True)

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from dropax.bits import materialize, sample_bernoulli
-from dropax.kit.errors import require_kind
-from dropax.kit.serialization import take_plain
 from dropax.modes.base import (
+    BuiltIn,
+    Shape,
     Within,
-    one_dispatch,
     require_sizes,
     sizes_along,
     spatial_shape,
@@ -21,13 +20,14 @@ from dropax.modes.counts import sample_exactly
 
 
 @dataclasses.dataclass(frozen=True)
-class Patch:
+class Patch(BuiltIn):
     """Drops cells of a fixed grid, each on its own or an exact number of them.
 
     Known elsewhere as Hide-and-Seek (Singh and Lee, 2017, arXiv:1704.04232) and as coarse dropout;
     with `exact` as the random masking of MAE (He et al., 2021, arXiv:2111.06377) and PatchDropout
     (Liu et al., 2022, arXiv:2208.07220). With the cell of a vision transformer it hides whole
-    tokens. Every pixel drops at the rate.
+    tokens. Every pixel drops at the rate. Unless `exact`, the cells are bit for bit
+    `jax.random.bernoulli(key, float32(1) - float32(rate), cells)`.
 
     Attributes:
       size: the side of a cell, or one for each spatial axis. The last cells are cut off if it does
@@ -53,33 +53,17 @@ class Patch:
     repeats: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        take_plain(self)
+        super().__post_init__()
         require_sizes("Patch.size", self.size)
-        require_kind("Patch.exact", self.exact, bool, "a bool")
 
     @property
     def counts(self) -> bool:
         """Whether the number of cells that drop depends on how many may."""
         return self.exact
 
-    @one_dispatch
-    def sample(
-        self,
-        key: jax.Array,
-        element_shape: tuple[int, ...],
-        rate: Any,
-        within: Within | None = None,
-    ) -> jax.Array:
-        """Draws the keep mask of one record; see `Mode.sample`.
-
-        Returns:
-          Keep mask, bool, of `element_shape` with one channel. Unless `exact`, its cells are, bit
-          for bit, `jax.random.bernoulli(key, float32(1) - float32(rate), cells)`.
-
-        Raises:
-          ValueError: if there is no spatial axis, or not one for each size.
-        """
-        spatial = spatial_shape(self, element_shape)
+    def draw(self, key: jax.Array, shape: Shape, rate: Any, within: Within | None) -> jax.Array:
+        """Returns a mask with one channel."""
+        spatial = spatial_shape(self, shape)
         sides = sizes_along("Patch.size", self.size, spatial)
         cells = tuple(-(-size // side) for size, side in zip(spatial, sides, strict=True))
 

@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 import jax
 
 from dropax.bits import materialize, sample_bernoulli
-from dropax.kit.errors import require_kind
-from dropax.kit.serialization import take_plain
-from dropax.modes.base import one_dispatch
+from dropax.modes.base import BuiltIn, Shape, Within
 
 
 @dataclasses.dataclass(frozen=True)
-class Pixel:
+class Pixel(BuiltIn):
     """Drops each value, or each whole pixel, on its own.
+
+    The mask is bit for bit `jax.random.bernoulli(key, float32(1) - float32(rate), shape)`.
 
     Attributes:
       per_channel: True drops every value of every channel independently, False drops a pixel's
@@ -33,20 +33,9 @@ class Pixel:
 
     is_even: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        take_plain(self)
-        require_kind("Pixel.per_channel", self.per_channel, bool, "a bool")
-
-    @one_dispatch
-    def sample(self, key: jax.Array, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Draws the keep mask of one record; see `Mode.sample`.
-
-        Returns:
-          Keep mask, bool, of `element_shape`, or of size 1 along the channels. Bit for bit
-          `jax.random.bernoulli(key, float32(1) - float32(rate), shape)`.
-        """
+    def draw(self, key: jax.Array, shape: Shape, rate: Any, within: Within | None) -> jax.Array:
+        """Returns a mask of the element's shape, or with one channel."""
         if self.per_channel:
-            return sample_bernoulli(key, rate, element_shape)
+            return sample_bernoulli(key, rate, shape)
         # Drawn without the axis of one channel, which a TPU would pad to 128.
-        shape = element_shape[:-1]
-        return materialize(lambda key: sample_bernoulli(key, rate, shape), key)[..., None]
+        return materialize(lambda key: sample_bernoulli(key, rate, shape[:-1]), key)[..., None]

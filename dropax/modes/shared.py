@@ -8,13 +8,12 @@ import jax.numpy as jnp
 
 from dropax.bits import materialize
 from dropax.kit.errors import must, require_kind
-from dropax.kit.serialization import take_plain
-from dropax.modes.base import Within, counts_units, expected_fraction, one_dispatch, sample_mask
+from dropax.modes.base import BuiltIn, Shape, Within, counts_units, expected_fraction, sample_mask
 from dropax.modes.table import as_mode
 
 
 @dataclasses.dataclass(frozen=True)
-class Shared:
+class Shared(BuiltIn):
     """Drops what a mode drops, the same all along some axes.
 
     The mode sees an element without these axes, or with one channel, and its mask repeats along
@@ -43,7 +42,7 @@ class Shared:
     repeats: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        take_plain(self)
+        super().__post_init__()
         vars(self)["mode"] = as_mode(self.mode, "Shared.mode")
         for n, axis in enumerate(self._named_axes()):
             name = f"Shared.axes[{n}]" if isinstance(self.axes, tuple) else "Shared.axes"
@@ -56,45 +55,26 @@ class Shared:
         """Whether what the mode drops depends on how many units may drop."""
         return counts_units(self.mode)
 
-    @one_dispatch
-    def sample(
-        self,
-        key: jax.Array,
-        element_shape: tuple[int, ...],
-        rate: Any,
-        within: Within | None = None,
-    ) -> jax.Array:
-        """Draws the keep mask of one record; see `Mode.sample`.
-
-        Returns:
-          Keep mask, bool, of size 1 along the axes that share it.
-
-        Raises:
-          ValueError: if the element has no such axis, an axis is named twice, or the element lacks
-            an axis that the mode needs.
-        """
-        shared, inner = self._split(element_shape)
+    def draw(self, key: jax.Array, shape: Shape, rate: Any, within: Within | None) -> jax.Array:
+        """Returns a mask of size 1 along the axes that share it."""
+        shared, inner = self._split(shape)
         if within is not None:
             where = within.where.any(axis=shared)
-            if inner[-1] != element_shape[-1]:
+            if inner[-1] != shape[-1]:
                 where = where.any(axis=-1, keepdims=True)
             extents = [extent for n, extent in enumerate(within.extents) if n not in shared]
             within = Within(where, tuple(extents))
         mask = materialize(lambda key: sample_mask(self.mode, key, inner, rate, within), key)
         return jnp.expand_dims(mask, shared)
 
-    def expected_dropped_fraction(self, element_shape: tuple[int, ...], rate: Any) -> jax.Array:
-        """Returns what the mode drops from an element without the shared axes.
-
-        Returns:
-          float32 scalar.
-        """
+    def expected_dropped_fraction(self, element_shape: Shape, rate: Any) -> jax.Array:
+        """Returns what the mode drops from an element without the shared axes."""
         return expected_fraction(self.mode, self._split(element_shape)[1], rate)
 
     def _named_axes(self) -> tuple[Any, ...]:
         return self.axes if isinstance(self.axes, tuple) else (self.axes,)
 
-    def _split(self, element_shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _split(self, element_shape: Shape) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Returns the shared spatial axes, from 0, and the shape that the mode sees."""
         rank = len(element_shape)
         axes = [axis % rank for axis in self._named_axes() if -rank <= axis < rank]
