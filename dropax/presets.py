@@ -1,10 +1,8 @@
 """Papers' own parameters, as configs, and rates for holes of a side in pixels.
 
-Each function but the last takes what its paper takes and returns a config whose `dropout_rate` and
-mode do the same; `spec_augment` returns a chain of several. All take the name of the field, as
-`field_key`, and every other option of `DropoutOperatorConfig`; they are stochastic unless told
-otherwise. A `rate` is the fraction that drops, and may be traced. An argument of the wrong type is
-a TypeError, one that is out of range a ValueError. `PRESETS` holds each by its name.
+Each preset takes what its paper takes and returns a config whose `dropout_rate` and mode do the
+same; `spec_augment` returns a chain of several. They are stochastic unless told otherwise.
+`PRESETS` holds each by its name.
 
     cutout, random_erasing, coarse_dropout,
     gridmask, dropblock                             augmentation and regularization
@@ -12,6 +10,15 @@ a TypeError, one that is out of range a ValueError. `PRESETS` holds each by its 
     drop_path, spec_augment                         residual branches, spectrograms
 
 Hide-and-Seek is `mode="patch"`, SpatialDropout `mode="channel"` with `rescale=True`.
+
+Arguments that they share; one of the wrong type is a TypeError, one out of range a ValueError:
+
+    field_key      the field of the images, videos or features
+    image_shape    the spatial shape of the images, (height, width)
+    rate           the fraction that drops in expectation, or (least, largest); may be traced
+    probability    how likely a record is worked on
+    patch_size     the side of a patch in pixels, or one for each axis
+    options        every other option of `DropoutOperatorConfig`
 """
 
 import inspect
@@ -49,11 +56,8 @@ def cutout(
     length up and left of the centre, one pixel less down and right, as in the paper's code.
 
     Args:
-      field_key: the image's field.
-      image_shape: its spatial shape, (height, width).
       length: side of a square, in pixels.
       holes: how many squares.
-      **options: further options of the config.
 
     Example:
       >>> config = cutout("image", image_shape=(32, 32))
@@ -86,11 +90,8 @@ def random_erasing(
     fills with random values or the mean: pass `fill="noise"` or `fill="mean"`.
 
     Args:
-      field_key: the image's field.
       scale: (least, largest) area as a fraction of the image's, uniform.
       ratio: (lowest, highest) height / width, log-uniform.
-      probability: how likely an image is worked on.
-      **options: further options of the config.
 
     Example:
       >>> random_erasing("image").dropout_rate
@@ -123,14 +124,10 @@ def coarse_dropout(
     shape the rate stays, and the sides adapt.
 
     Args:
-      field_key: the image's field.
-      image_shape: its spatial shape, (height, width).
       num_holes_range: (fewest, most) holes, 1 to 64, each number equally likely.
       hole_height_range: (least, largest) height of a hole: ints in pixels, or fractions of the
         image's. Both are drawn from, uniformly.
       hole_width_range: the same for its width.
-      probability: how likely an image is worked on.
-      **options: further options of the config.
 
     Example:
       >>> config = coarse_dropout("image", image_shape=(32, 32), hole_width_range=(0.25, 0.5))
@@ -190,13 +187,11 @@ def gridmask(
     `(1 - ratio) ** 2`; here just that drops in expectation. `rotate=0` keeps the lattice upright.
 
     Args:
-      field_key: the image's field.
       unit: period of the lattice in pixels, or (least, largest), each equally likely.
       ratio: which part of a period is kept, in [0, 1].
       rotate: the largest angle in degrees.
       probability: how likely an image is worked on. The paper raises it from 0 while training;
         a traced `config.replace(apply_probability=...)` does so without compiling again.
-      **options: further options of the config.
 
     Example:
       >>> round(gridmask("image").dropout_rate, 4)
@@ -227,7 +222,6 @@ def dropblock(
     expected, so that no record depends on others.
 
     Args:
-      field_key: the feature map's field.
       rate: fraction dropped in expectation; may be traced, and is raised from 0 in the paper.
       block_size: side of a block.
       **options: further options of the config; `mode=Block(block_size, per_channel=True)` draws
@@ -256,12 +250,6 @@ def mae(
     `int(patches * (1 - rate))` patches; here, if that is not whole, a record keeps the next lower
     or higher number, such that `rate` drops in expectation. (Its masks are 1 for removed patches.)
 
-    Args:
-      field_key: the image's field.
-      rate: fraction of the patches that drops; may be traced.
-      patch_size: side of a patch, in pixels.
-      **options: further options of the config.
-
     Example:
       >>> mae("image").mode, mae("image").dropout_rate
       (Patch(size=16, exact=True), 0.75)
@@ -280,12 +268,6 @@ def simmim(
     Xie et al., 2021, arXiv:2111.09886. Differs: the paper's code drops `ceil(patches * rate)`
     patches; here, if that is not whole, a record drops the next lower or higher number, such that
     `rate` drops in expectation. The paper puts a learned token in their place, after the embedding.
-
-    Args:
-      field_key: the image's field.
-      rate: fraction of the patches that drops; may be traced.
-      patch_size: side of a patch, in pixels.
-      **options: further options of the config.
 
     Example:
       >>> simmim("image").mode, simmim("image").dropout_rate
@@ -314,12 +296,10 @@ def beit(
     else differs is said at `Blocks`.
 
     Args:
-      field_key: the image's field.
       rate: fraction of the patches that drops, or (least, largest); may be traced.
       patch_size: side of a patch, in pixels. It must divide the image.
       min_patches: least area of a rectangle, as long as so many patches are missing.
       ratio: (lowest, highest) height / width of a rectangle, log-uniform.
-      **options: further options of the config.
 
     Example:
       >>> beit("image", ratio=(0.3, 3.3)).mode
@@ -347,12 +327,6 @@ def videomae(
     paper's code drops `int(patches * rate)` patches of a frame; here, if that is not whole, a
     record drops the next lower or higher number, such that `rate` drops in expectation.
 
-    Args:
-      field_key: the video's field.
-      rate: fraction of the patches that drops; may be traced.
-      patch_size: side of a patch, in pixels.
-      **options: further options of the config.
-
     Example:
       >>> videomae("video").mode
       Shared(mode=Patch(size=16, exact=True), axes=0)
@@ -371,10 +345,8 @@ def drop_path(field_key: str, *, rate: Any = 0.1, **options: Any) -> DropoutOper
     rescales when evaluating; here each record draws, and rescaling is done while training.
 
     Args:
-      field_key: the field of the branch's output.
       rate: fraction of the records that drops; may be traced, and grows with the layer in the
         paper.
-      **options: further options of the config.
 
     Example:
       >>> drop_path("branch").mode, drop_path("branch").rescale
