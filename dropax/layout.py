@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from dropax.kit.arrays import as_int32
 from dropax.kit.errors import must
 from dropax.kit.trees import broadcast_rank
-from dropax.modes.base import any_in_cells, fit_sampled, known_shape
+from dropax.modes.base import any_in_cells, known_shape
 
 ChannelAxis = int | Literal["auto"] | None
 
@@ -44,7 +44,6 @@ class Layout:
 
     def place(self, mask: jax.Array) -> jax.Array:
         """Puts a mask that a mode drew onto the element's own axes, of size 1 where it was."""
-        mask = fit_sampled(mask, self.channel_last_shape)
         if self.channel_axis is None:
             return mask.reshape(mask.shape[:-1])
         return jnp.moveaxis(mask, -1, self.channel_axis)
@@ -71,7 +70,8 @@ class Layout:
             channels = self.channel_last_shape[-1]
             if mask.shape != (channels,):
                 raise ValueError(must(name, f"have shape ({channels},), one per channel", mask))
-            return self.place(jnp.asarray(mask).astype(jnp.bool_))
+            mask = broadcast_rank(mask, self.channel_last_shape, name)
+            return self.place(mask.astype(jnp.bool_))
         return broadcast_rank(mask, self.shape, name).astype(jnp.bool_)
 
     def fit_where(self, where: jax.Array, name: str) -> jax.Array:

@@ -89,14 +89,6 @@ class BuiltIn:
         raise NotImplementedError
 
 
-def fit_sampled(mask: Any, element_shape: Shape) -> jax.Array:
-    """Returns what a mode's `sample` returned, checked, with as many axes as the element."""
-    name = "the mask that a mode's sample returns"
-    if getattr(mask, "dtype", None) != jnp.bool_:
-        raise TypeError(must(name, "be an array of bools, True where kept", mask))
-    return broadcast_rank(mask, element_shape, name)
-
-
 class Within(NamedTuple):
     """What of a record may drop.
 
@@ -187,7 +179,10 @@ def sample_mask(
     within = None if getattr(mode, "is_even", False) else within
     if isinstance(mode, BuiltIn) and type(mode).sample is BuiltIn.sample:
         return mode.draw(key, shape, rate, within)
-    mask = fit_sampled(mode.sample(key, shape, rate), shape)
+    mask, name = mode.sample(key, shape, rate), "the mask that a mode's sample returns"
+    if getattr(mask, "dtype", None) != jnp.bool_:
+        raise TypeError(must(name, "be an array of bools, True where kept", mask))
+    mask = broadcast_rank(mask, shape, name)
     return mask if within is None else within.read(mask)
 
 
