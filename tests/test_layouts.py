@@ -1,6 +1,5 @@
 """How masks lie on elements: every axis order gives what the channels-last one gives."""
 
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
