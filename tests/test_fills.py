@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropax.fills import clip_to_range, exact_fill, fill_dropped
+from dropax.dropping import clip_to_range, fill_dropped
+from dropax.fills import exact_fill
 
 FLOATS = ["float32", "bfloat16", "float16"]
 WHOLE = ["uint8", "int16", "int32", "bool"]

@@ -1,7 +1,19 @@
 """Which values drop together: the one table of modes, their classes and names."""
 
 from dropax.modes.band import Band as Band
+from dropax.modes.base import (
+    MODES as MODES,
+)
+from dropax.modes.base import (
+    TYPES as TYPES,
+)
 from dropax.modes.base import Mode as Mode
+from dropax.modes.base import (
+    add_mode as add_mode,
+)
+from dropax.modes.base import (
+    as_mode as as_mode,
+)
 from dropax.modes.base import expected_fraction as expected_fraction
 from dropax.modes.block import Block as Block
 from dropax.modes.blocks import Blocks as Blocks
@@ -14,18 +26,6 @@ from dropax.modes.patch import Patch as Patch
 from dropax.modes.pixel import Pixel as Pixel
 from dropax.modes.record import Record as Record
 from dropax.modes.shared import Shared as Shared
-from dropax.modes.table import (
-    MODES as MODES,
-)
-from dropax.modes.table import (
-    TYPES as TYPES,
-)
-from dropax.modes.table import (
-    add_mode as add_mode,
-)
-from dropax.modes.table import (
-    as_mode as as_mode,
-)
 
 _TABLE = {
     Pixel: "pixel",

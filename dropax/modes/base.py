@@ -1,9 +1,9 @@
-"""What a mode is: the protocol of modes, and what they share."""
+"""What a mode is: the protocol, what a user may pass for one, and what modes share."""
 
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import GRID, drop_units
-from dropax.kit.errors import is_number, must, require_kind, require_whole
+from dropax.kit.errors import is_number, must, require_by_value, require_kind, require_whole
 from dropax.kit.keys import as_key
 from dropax.kit.process import Process
-from dropax.kit.serialization import plain
+from dropax.kit.serialization import plain, read_text
 from dropax.kit.trees import broadcast_rank
 
 Shape = tuple[int, ...]
@@ -87,6 +87,31 @@ class BuiltIn:
             a mode that `is_even`. Where nothing may drop the mask may be anything.
         """
         raise NotImplementedError
+
+
+MODES: dict[str, Mode] = {}
+"""The objects that names stand for; `dropax.modes` fills both tables."""
+
+TYPES: dict[str, type] = {}
+"""The classes that text may hold, by name."""
+
+
+def add_mode(kind: type, name: str | None) -> None:
+    """Lets text hold a mode's class, and a name, if there is one, stand for its defaults."""
+    TYPES[kind.__name__] = kind
+    if name is not None:
+        MODES[name] = kind()
+
+
+def as_mode(mode: Any, name: str, types: Mapping[str, type] = {}) -> Mode:
+    """Returns the mode object of a name, a text, which may hold `types` too, or an object."""
+    if isinstance(mode, str):
+        mode = read_text(mode, MODES, {**TYPES, **types}, name, "Box(count=3)")
+    if not callable(getattr(type(mode), "sample", None)):
+        raise TypeError(must(name, "be a mode's name or a mode object such as Pixel()", mode))
+    require_by_value(name, mode)
+    given: Mode = mode
+    return given
 
 
 class Within(NamedTuple):

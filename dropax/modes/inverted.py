@@ -8,8 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.bits import GRID, drop_units, keep_threshold
-from dropax.modes.base import BuiltIn, Shape, Within, counts_units, expected_fraction, sample_mask
-from dropax.modes.table import as_mode
+from dropax.modes.base import (
+    BuiltIn,
+    Shape,
+    Within,
+    as_mode,
+    counts_units,
+    expected_fraction,
+    sample_mask,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,15 @@ import numpy as np
 
 from dropax.bits import sample_words, split_in_two
 from dropax.kit.errors import must, require_kind, require_number
-from dropax.modes.base import BuiltIn, Shape, Within, counts_units, expected_fraction, sample_mask
-from dropax.modes.table import as_mode
+from dropax.modes.base import (
+    BuiltIn,
+    Shape,
+    Within,
+    as_mode,
+    counts_units,
+    expected_fraction,
+    sample_mask,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,15 @@ import jax.numpy as jnp
 
 from dropax.bits import materialize
 from dropax.kit.errors import must, require_kind
-from dropax.modes.base import BuiltIn, Shape, Within, counts_units, expected_fraction, sample_mask
-from dropax.modes.table import as_mode
+from dropax.modes.base import (
+    BuiltIn,
+    Shape,
+    Within,
+    as_mode,
+    counts_units,
+    expected_fraction,
+    sample_mask,
+)
 
 
 @dataclasses.dataclass(frozen=True)
