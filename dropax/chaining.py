@@ -3,13 +3,15 @@
 import dataclasses
 from typing import Any
 
+import jax
+
 from dropax.config import DropoutOperatorConfig
 from dropax.functional import ENGINE
 from dropax.kit.batch import Batch
 from dropax.kit.batching import AnyBatch, warn_if_baked
 from dropax.kit.errors import must, require_kind
 from dropax.kit.fields import get_field, set_field
-from dropax.kit.keys import as_key, fold_in
+from dropax.kit.keys import as_key
 from dropax.kit.state import OperatorState, init_state
 from dropax.kit.trees import register_pytree
 
@@ -45,7 +47,7 @@ class Chain:
         if any(config.stochastic for config in self.configs):
             key = as_key(key, "init_state.key")
         return tuple(
-            init_state(config, fold_in(key, n) if config.stochastic else None)
+            init_state(config, jax.random.fold_in(key, n) if config.stochastic else None)
             for n, config in enumerate(self.configs)
         )
 

@@ -15,7 +15,8 @@ from dropax import functional
 from dropax.config import DropoutOperatorConfig
 from dropax.dropping import Fields
 from dropax.kit.errors import is_traced, require_kind
-from dropax.kit.operator import ModalityOperator, atomic
+from dropax.kit.operator import ModalityOperator
+from dropax.kit.process import atomic
 from dropax.kit.state import OperatorState
 from dropax.sampling import sample_constant
 

@@ -48,13 +48,7 @@ def batch_keys(key: Any, batch_shape: tuple[int, ...], name: str) -> jax.Array:
 
 def fold_in_each(key: jax.Array, numbers: jax.Array) -> jax.Array:
     """Returns `fold_in(key, n)` for each number, uint32 of shape (n,); the key may be reused."""
-    return jax.vmap(functools.partial(fold_in, key))(numbers)
-
-
-def fold_in(key: jax.Array, number: Any) -> jax.Array:
-    """Returns `jax.random.fold_in(key, number)` of the Threefry key that a key becomes."""
-    Process.require_own()
-    return jax.random.fold_in(threefry_key(key), number)
+    return jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
 
 
 def threefry_key(key: jax.Array) -> jax.Array:

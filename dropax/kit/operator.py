@@ -5,15 +5,14 @@ objects of the package.
 """
 
 import copy
-import enum
 import functools
 import logging
 import multiprocessing
 import os
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Self, TypeVar, cast, overload
+from collections.abc import Iterable
+from typing import Any, Self, overload
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +22,9 @@ from jax.tree_util import GetAttrKey, keystr, register_pytree_with_keys, tree_fl
 from dropax.kit.batch import Batch, Element
 from dropax.kit.batching import AnyBatch, engine_of
 from dropax.kit.config import OperatorConfig
-from dropax.kit.errors import is_array, is_traced, leaks, must, require_kind
+from dropax.kit.errors import is_array, is_by_value, is_traced, leaks, must, require_kind
 from dropax.kit.keys import seed_key
-from dropax.kit.process import Process
+from dropax.kit.process import atomic
 from dropax.kit.rngs import draw_key
 from dropax.kit.state import (
     OperatorState,
@@ -38,27 +37,9 @@ from dropax.kit.trees import copy_tree
 
 logger = logging.getLogger(__name__)
 
-Method = TypeVar("Method", bound=Callable[..., Any])
-
 _MISSING: Any = object()
 _UNSHARED = ("_cache", "_lock", "_layout", "_is_copy", "_has_warned")
 _OWN = ("config", "rngs", "name", "_state", "_process", *_UNSHARED)
-
-
-def atomic(method: Method) -> Method:
-    """Lets one thread at a time through the methods that read an operator's state and replace it.
-
-    Else two threads could draw from one step. A thread that holds the lock may call further
-    methods.
-    """
-
-    @functools.wraps(method)
-    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        Process.require_own()
-        with self._lock:
-            return method(self, *args, **kwargs)
-
-    return cast(Method, run)
 
 
 class ModalityOperator:
@@ -546,14 +527,6 @@ def _is_dynamic(part: Any) -> bool:
     return isinstance(part, float | complex | np.inexact | jax.Array | jax.ShapeDtypeStruct)
 
 
-def _is_static(part: Any) -> bool:
-    """Says whether a part of an attribute is hashed and compared by value."""
-    kind: Any = type(part)
-    # Functions, classes and members of an Enum are what they are, whatever happens.
-    fixed = isinstance(part, enum.Enum | None) or (callable(part) and hasattr(part, "__name__"))
-    return isinstance(part, Hashable) and (fixed or kind.__eq__ is not object.__eq__)
-
-
 def _flatten(operator: ModalityOperator) -> Any:
     """Returns the children of an operator by key, and its static part."""
     # None counts as a part: it may be the axis of an array in a tree of axes.
@@ -569,7 +542,7 @@ def _flatten(operator: ModalityOperator) -> Any:
         name = keystr(path, simple=True, separator=".")
         if is_leaf:
             children.append((name, copy_tree(part)))
-        elif not _is_static(part):
+        elif not is_by_value(part):
             constraint = "be an array, a number, or hashable by value"
             cure = "Put it into the config or on the class, or make its class a frozen dataclass."
             raise TypeError(must(f"{type(operator).__name__}.{name}", constraint, part, cure))

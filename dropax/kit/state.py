@@ -14,7 +14,7 @@ import numpy as np
 
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_traced, must, names, require_kind
-from dropax.kit.keys import as_key, fold_in, seed_key
+from dropax.kit.keys import as_key, seed_key, threefry_key
 from dropax.kit.process import Process
 from dropax.kit.trees import copy_tree, register_pytree, summarize
 
@@ -45,7 +45,7 @@ class OperatorState:
 
     def next_key(self) -> jax.Array:
         """Returns the key of the current step: `fold_in(key, step)`."""
-        return fold_in(self.key, self.step)
+        return jax.random.fold_in(threefry_key(self.key), self.step)
 
     def advance(self) -> "OperatorState":
         """Returns the state of the next step."""
