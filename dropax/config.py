@@ -155,36 +155,29 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             require_kind(self.argument("channel_axis"), axis, int, "an int, 'auto' or None")
 
     def _check_rates(self) -> None:
-        owner, rate = self.argument("dropout_rate"), self.dropout_rate
+        name = self.argument("dropout_rate")
         cure = "A deterministic operator has one pattern; pass stochastic=True for a draw a record."
-        rate = vars(self)["dropout_rate"] = checked_rates(rate, owner)
+        rate = vars(self)["dropout_rate"] = checked_rates(self.dropout_rate, name)
         if isinstance(rate, tuple) and not self.stochastic:
-            raise ValueError(must(owner, "be one number if stochastic is False", rate, cure))
+            raise ValueError(must(name, "be one number if stochastic is False", rate, cure))
         if self.apply_probability is not None:
-            owner = self.argument("apply_probability")
-            probability = checked_rate(self.apply_probability, owner)
+            name = self.argument("apply_probability")
+            probability = checked_rate(self.apply_probability, name)
             vars(self)["apply_probability"] = probability
-            certain = isinstance(probability, int | float) and probability == 1
+            certain = isinstance(probability, float) and probability == 1
             if not certain and not self.stochastic:
                 constraint = "be None or 1.0 if stochastic is False"
-                raise ValueError(must(owner, constraint, probability, cure))
+                raise ValueError(must(name, constraint, probability, cure))
 
     def _meaning(self, name: str) -> Any:
         value = vars(self)[name]
-        if name not in _OPEN:
-            return value
-        names = _OPEN[name][1]
-        if isinstance(value, tuple):
-            return tuple(shortest(part, names) for part in value)
-        return shortest(value, names)
+        return shortest(value, _OPEN[name][1]) if name in _OPEN else value
 
     @classmethod
-    def _read(cls, values: dict[str, Any], types: dict[str, type]) -> dict[str, Any]:
-        values = super()._read(values, types)
-        for name in _OPEN:
-            if name in values:
-                values[name] = _understood(name, values[name], f"{cls.__name__}.{name}", types)
-        return values
+    def _read(cls, field: str, value: Any, types: dict[str, type]) -> Any:
+        if field in _OPEN:
+            return _understood(field, value, f"{cls.__name__}.{field}", types)
+        return super()._read(field, value, types)
 
     def _check_fills(self) -> None:
         fills, fields = self.auxiliary_fill, self.auxiliary_fields or ()
@@ -194,9 +187,9 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         written = (self.field_key, self.target_key, self.mask_key)
         for number, fill in enumerate(self.fills):
             if "values" in needs_of(fill) and fill.field in written:
-                owner = self.argument("auxiliary_fill" if number else "fill")
+                name = self.argument("auxiliary_fill" if number else "fill")
                 constraint = "name a field of its own, which is not written to"
-                raise ValueError(must(owner, constraint, fill))
+                raise ValueError(must(name, constraint, fill))
 
 
 _OPEN: dict[str, tuple[Any, Any]] = {
