@@ -134,8 +134,8 @@ def engine_of(
         draw=draw,
         work=work,
         constant=lambda config, records: None,
-        is_active=(lambda config, params: True) if is_active is None else is_active,
-        is_shared=(lambda config: False) if is_shared is None else is_shared,
+        is_active=is_active or (lambda config, params: True),
+        is_shared=is_shared or (lambda config: False),
     )
 
 
@@ -198,8 +198,7 @@ class RecordEngine:
         if parts is None:
             return batch, state
         records, stats = self.select(config, parts, state.statistics if stats is None else stats)
-        record_ids = getattr(batch, "record_ids", None) if record_ids is None else record_ids
-        ids = None
+        record_ids, ids = ids_of(batch, record_ids), None
         if config.stochastic and (record_ids is not None or epoch is not None):
             size = jax.tree.leaves(records)[0].shape[0]
             ids = identify(record_ids, epoch, size=size, shared=self.is_shared(config))
@@ -288,8 +287,8 @@ def warn_if_baked(
     """
     tracer = jax.core.Tracer
     baked = isinstance(new_state.step, tracer) and not isinstance(state.step, tracer)
-    has_ids = record_ids is not None or getattr(batch, "record_ids", None) is not None
-    if config.stochastic and baked and not isinstance(state.key, tracer) and not has_ids:
+    baked = baked and not isinstance(state.key, tracer)
+    if config.stochastic and baked and ids_of(batch, record_ids) is None:
         warnings.warn(
             "a concrete op_state was captured under jit, scan or the like: every run will draw the "
             "same. Pass the state as an argument and return the new one, or pass record_ids and "
@@ -312,6 +311,11 @@ def records_of(batch: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
     if not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves):
         parts = jax.tree.map(lambda leaf: as_array(leaf, "each field of a batch"), parts)
     return parts
+
+
+def ids_of(batch: Any, record_ids: Any) -> Any:
+    """Returns the record ids that were given, or those of a `Batch`, or None."""
+    return getattr(batch, "record_ids", None) if record_ids is None else record_ids
 
 
 _MANUAL_CURE = "Pass each shard's record_ids, and the epoch. Or: "

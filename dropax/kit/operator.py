@@ -20,7 +20,7 @@ import numpy as np
 from jax.tree_util import GetAttrKey, keystr, register_pytree_with_keys, tree_flatten_with_path
 
 from dropax.kit.batch import Batch, Element
-from dropax.kit.batching import AnyBatch, engine_of
+from dropax.kit.batching import AnyBatch, engine_of, ids_of
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_by_value, is_traced, leaks, must, require_kind
 from dropax.kit.keys import seed_key
@@ -93,8 +93,8 @@ class ModalityOperator:
     def _reset(self) -> None:
         """Makes what no other operator shares, and no checkpoint or pytree holds."""
         self._cache: dict[Any, Any] = {}
-        self._layout: Any = jax.tree.structure({}), ()
-        self._is_copy = False  # of a compiled step, which keeps nothing of it
+        self._layout: dict[Any, tuple[bool, ...]] = {}
+        self._is_copy = False  # in a compiled step, which keeps nothing of it
         self._has_warned = False
         self._lock = threading.RLock()
 
@@ -218,11 +218,8 @@ class ModalityOperator:
           stats: for `apply`; None for `get_statistics()`. In the second form, the records' states:
             a dict of arrays of shape (B, ...), which may be empty.
           metadata: in the second form, anything; returned as it is.
-          record_ids: an id for each record; None for those of a `Batch`.
-          epoch: an int in [0, 2^32), or a scalar array. Must come with ids.
-
-        Returns:
-          The batch, with the same structure and metadata; or (data, states, metadata).
+          record_ids: as for `dropax.apply_batch`.
+          epoch: see there.
 
         Raises:
           KeyError, TypeError, ValueError: as `dropax.apply_batch`; ValueError too if the operator
@@ -237,21 +234,18 @@ class ModalityOperator:
             whole = Batch.unchecked(batch, stats or {})
             out = self.apply_batch(whole, record_ids=record_ids, epoch=epoch)
             return out.data, out.states if stats else stats, metadata
-        has_ids = record_ids is not None or getattr(batch, "record_ids", None) is not None
-        if self._process != os.getpid() and self.stochastic and not has_ids:
-            self._warn_in_worker()
-        out, state = self._run_batch(batch, record_ids, epoch, stats)
-        self._store(state, "apply_batch", drew=self.stochastic)
-        return out
-
-    def _warn_in_worker(self) -> None:
-        if multiprocessing.parent_process() is not None:
+        stochastic = self.config.stochastic
+        in_worker = self._process != os.getpid() and multiprocessing.parent_process() is not None
+        if stochastic and in_worker and ids_of(batch, record_ids) is None:
             warnings.warn(
                 f"this {type(self).__name__} was made in another process: every worker that has a "
                 "copy draws the same. Pass record_ids and an epoch, or make the operator in the "
                 "worker, with a seed of its own.",
-                stacklevel=4,
+                stacklevel=3,
             )
+        out, state = self._run_batch(batch, record_ids, epoch, stats)
+        self._store(state, "apply_batch", drew=stochastic)
+        return out
 
     def __call__(
         self,
@@ -294,18 +288,16 @@ class ModalityOperator:
 
         def run(operator: Any, data: Any, arrays: dict[int, Any], key: jax.Array) -> Any:
             whole = [arrays.get(place, leaf) for place, leaf in enumerate(leaves)]
-            state, params = jax.tree.unflatten(structure, whole), None
+            operator, state, params = _lost(operator), jax.tree.unflatten(structure, whole), None
             if self.stochastic:
                 shapes = jax.tree.map(lambda leaf: (1, *leaf.shape), data)
-                params = _call(operator, "generate_random_params", key[None], shapes)
+                params = operator.generate_random_params(key[None], shapes)
                 params = jax.tree.map(lambda leaf: leaf[0], params)
-            stats = self.get_statistics()
-            data, state, _ = _call(operator, "apply", data, state, {}, params, stats)
+            data, state, _ = operator.apply(data, state, {}, params, self.get_statistics())
             return data, jax.tree.map(lambda _: None, state)
 
         # On a copy, which keeps what is traced.
-        spec: tuple[Any, Any] = jax.eval_shape(run, self, data, arrays, seed_key(0))
-        return spec
+        return jax.eval_shape(run, self, data, arrays, seed_key(0))
 
     def _store(self, new_state: OperatorState, method: str, *, drew: bool) -> None:
         """Keeps a new state, unless that would leave a tracer in a concrete operator."""
@@ -337,20 +329,11 @@ class ModalityOperator:
     @atomic
     def reset_operation_stats(self) -> None:
         """Sets both counts to zero."""
-        zeros = jnp.zeros_like
-        applied, skipped = self._state.applied_count, self._state.skipped_count
-        self._state = self._state.replace(
-            applied_count=zeros(applied), skipped_count=zeros(skipped)
-        )
+        counts = {name: getattr(self._state, name) for name in ("applied_count", "skipped_count")}
+        self._state = self._state.replace(**jax.tree.map(jnp.zeros_like, counts))
 
     def compute_statistics(self, data: Any) -> dict[str, Any] | None:
-        """Computes statistics of data with the config's `batch_stats_fn`, and keeps them.
-
-        Args:
-          data: what that function takes.
-
-        Returns:
-          The statistics, or None if there is no such function.
+        """Returns what the config's `batch_stats_fn` computes of data, if there is one; keeps it.
 
         Raises:
           TypeError: if the function returns no dict.
@@ -370,10 +353,7 @@ class ModalityOperator:
         return copy_tree(self._state.statistics)
 
     def set_statistics(self, stats: dict[str, Any]) -> None:
-        """Sets the statistics, also after a reset.
-
-        Args:
-          stats: a dict, which is copied.
+        """Sets the statistics, also after a reset: a dict, which is copied.
 
         Raises:
           TypeError: if it is no dict.
@@ -409,9 +389,6 @@ class ModalityOperator:
           rngs: where to draw a new key from; None keeps the key, the step and the counts.
           name: another name, or None for this one.
 
-        Returns:
-          A new operator that shares no state with this one.
-
         Raises:
           TypeError: if an argument is of the wrong type.
           ValueError: if a key is needed and there are no `rngs` to draw it from.
@@ -444,12 +421,9 @@ class ModalityOperator:
 
     @atomic
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores a state, also one of an operator made with another seed.
+        """Restores what `get_state` returned, also of an operator made with another seed.
 
         Strict: if anything does not fit, the operator stays as it was.
-
-        Args:
-          state: what `get_state` returned.
 
         Raises:
           TypeError: if `state` is no dict.
@@ -464,10 +438,7 @@ class ModalityOperator:
         return [self.stream_name or "default"] if self.stochastic else None
 
     def ensure_rng_streams(self, stream_names: Iterable[str]) -> None:
-        """Checks that the streams the operator draws from are there.
-
-        Args:
-          stream_names: the names that are there. "default" stands in for any other.
+        """Checks that streams of these names are all it draws from; "default" stands in for any.
 
         Raises:
           TypeError: if it is no list of strings.
@@ -494,23 +465,17 @@ class ModalityOperator:
         return f"{type(self).__name__}({self.config!r}{name}{kind}, state={self._state!r})"
 
 
-def _call(operator: ModalityOperator, method: str, *arguments: Any) -> Any:
-    """Calls a method of the copy that a compiled step has of an operator."""
-    _mark_copy(operator)
-    return getattr(operator, method)(*arguments)
-
-
-def _mark_copy(operator: ModalityOperator) -> None:
-    """Says of an operator, and of those that it holds, that what they keep is lost."""
-    operator._is_copy, kind = True, ModalityOperator
-    for part in jax.tree.leaves(_own(operator), is_leaf=lambda part: isinstance(part, kind)):
-        if isinstance(part, kind):
-            _mark_copy(part)
+def _lost(part: Any) -> Any:
+    """Says of an operator in a compiled step, and of those in it, that what they keep is lost."""
+    if isinstance(part, ModalityOperator):
+        part._is_copy = True
+        jax.tree.map(_lost, _own(part), is_leaf=lambda own: isinstance(own, ModalityOperator))
+    return part
 
 
 _ENGINE = engine_of(
-    lambda operator, *given: _call(operator, "generate_random_params", *given),
-    lambda operator, *given: _call(operator, "apply", *given),
+    lambda operator, *given: _lost(operator).generate_random_params(*given),
+    lambda operator, *given: _lost(operator).apply(*given),
 )
 """Runs the methods of any operator, which takes the place of the config."""
 
@@ -531,8 +496,8 @@ def _flatten(operator: ModalityOperator) -> Any:
     """Returns the children of an operator by key, and its static part."""
     # None counts as a part: it may be the axis of an array in a tree of axes.
     found, structure = tree_flatten_with_path(_own(operator), is_leaf=lambda part: part is None)
-    known, dynamic = operator._layout
-    if structure != known:
+    dynamic = operator._layout.get(structure)
+    if dynamic is None:
         dynamic = tuple(_is_dynamic(part) for _, part in found)
     # Donating an operator must not delete an array that the caller, or another one, holds, and what
     # a dispatched call reads must not be changed in place.
@@ -561,5 +526,5 @@ def _unflatten(cls: type[ModalityOperator], rest: Any, children: Any) -> Modalit
     operator.rngs, operator._process = None, os.getpid()
     operator._reset()
     # A tree of axes or shapes has other leaves in the places that are dynamic.
-    operator._layout = structure, dynamic
+    operator._layout[structure] = dynamic
     return operator

@@ -1,12 +1,13 @@
 """Arrays, and trees of them: how they are registered, stacked, copied, broadcast and shown."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import GetAttrKey, keystr, register_pytree_with_keys, tree_flatten_with_path
+from jax.tree_util import GetAttrKey, keystr, register_pytree_with_keys, tree_map_with_path
 
 from dropax.kit.arrays import as_array
 from dropax.kit.errors import is_array, must
@@ -68,43 +69,39 @@ class _Text(str):
     __repr__ = str.__str__
 
 
-def _kind(leaf: Any) -> str:
-    return str(leaf.dtype) if is_array(leaf) else type(leaf).__name__
-
-
 def stack_trees(trees: list[Any], part: str) -> Any:
     """Stacks the leaves of trees of one structure, arrays or numbers; returns {} for no trees.
 
     `part` says which part of a record they are, for the error if they differ.
     """
-    if not trees:
-        return {}
-    paths = tree_flatten_with_path(trees[0])[0]
-    structure: Any = jax.tree.structure(trees[0])
-    columns: list[list[Any]] = [[] for _ in paths]
-    for position, tree in enumerate(trees):
-        leaves, other = jax.tree.flatten(tree)
-        if other != structure:
+    first: Any = jax.tree.structure(trees[0]) if trees else None
+    for position, other in enumerate(map(jax.tree.structure, trees)):
+        if other != first:
             name = f"Batch.elements[{position}].{part}"
-            raise ValueError(must(name, f"have the structure of the first, {structure}", other))
-        for column, leaf, (path, first) in zip(columns, leaves, paths, strict=True):
-            name = f"Batch.elements[{position}].{part}{keystr(path)}"
-            if not is_array(leaf) and not isinstance(leaf, (bool, int, float, complex)):
-                raise TypeError(must(name, "be an array or a number", leaf))
-            if np.shape(leaf) != np.shape(first):
-                constraint = f"have the first's shape {np.shape(first)}"
-                raise ValueError(must(name, constraint, leaf))
-            if _kind(leaf) != _kind(first):
-                raise ValueError(must(name, f"have the first's dtype {_kind(first)}", leaf))
-            column.append(as_array(leaf, name))
-    stacked = []
-    for column, (path, _) in zip(columns, paths, strict=True):
-        try:
-            stacked.append(jnp.stack(column))
-        except (TypeError, ValueError, OverflowError):
-            name = f"Batch.elements: {part}{keystr(path)}"
-            raise TypeError(must(name, "be of a dtype that JAX takes", column[0])) from None
-    return jax.tree.unflatten(structure, stacked)
+            raise ValueError(must(name, f"have the structure of the first, {first}", other))
+    return tree_map_with_path(functools.partial(_stack, part), *trees) if trees else {}
+
+
+def _stack(part: str, path: Any, *leaves: Any) -> jax.Array:
+    first, arrays = leaves[0], []
+    for position, leaf in enumerate(leaves):
+        name = f"Batch.elements[{position}].{part}{keystr(path)}"
+        if not is_array(leaf) and not isinstance(leaf, bool | int | float | complex):
+            raise TypeError(must(name, "be an array or a number", leaf))
+        if np.shape(leaf) != np.shape(first):
+            raise ValueError(must(name, f"have the first's shape {np.shape(first)}", leaf))
+        if _kind(leaf) != _kind(first):
+            raise ValueError(must(name, f"have the first's dtype {_kind(first)}", leaf))
+        arrays.append(as_array(leaf, name))
+    try:
+        return jnp.stack(arrays)
+    except (TypeError, ValueError, OverflowError):
+        name = f"Batch.elements: {part}{keystr(path)}"
+        raise TypeError(must(name, "be of a dtype that JAX takes", arrays[0])) from None
+
+
+def _kind(leaf: Any) -> str:
+    return str(leaf.dtype) if is_array(leaf) else type(leaf).__name__
 
 
 def copy_tree(tree: Any) -> Any:
