@@ -138,15 +138,15 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         for name in ("where_key", "extent_key"):
             field = getattr(self, name)
             if field is not None and field in (*taken, self.mask_key):
-                constraint = "name a field of its own, which is not written to"
-                raise ValueError(must(self.argument(name), constraint, field))
+                raise ValueError(
+                    self._must(name, "name a field of its own, which is not written to")
+                )
         if self.mask_key is not None:
             # Of two new fields neither can lie within the other.
             one, other = f"{self.mask_key}.", f"{self.target_key or self.mask_key}."
             nested = one != other and (one.startswith(other) or other.startswith(one))
             if self.mask_key in taken or nested:
-                constraint = "name a field of its own"
-                raise ValueError(must(self.argument("mask_key"), constraint, self.mask_key))
+                raise ValueError(self._must("mask_key", "name a field of its own"))
         for name in ("seed", "channel_axis"):
             vars(self)[name] = plain(getattr(self, name))
         require_whole(self.argument("seed"), self.seed, 0, 2**32)
@@ -155,19 +155,20 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             require_kind(self.argument("channel_axis"), axis, int, "an int, 'auto' or None")
 
     def _check_rates(self) -> None:
-        name = self.argument("dropout_rate")
         cure = "A deterministic operator has one pattern; pass stochastic=True for a draw a record."
-        rate = vars(self)["dropout_rate"] = checked_rates(self.dropout_rate, name)
+        rate = checked_rates(self.dropout_rate, self.argument("dropout_rate"))
+        vars(self)["dropout_rate"] = rate
         if isinstance(rate, tuple) and not self.stochastic:
-            raise ValueError(must(name, "be one number if stochastic is False", rate, cure))
+            raise ValueError(
+                self._must("dropout_rate", "be one number if stochastic is False", cure)
+            )
         if self.apply_probability is not None:
-            name = self.argument("apply_probability")
-            probability = checked_rate(self.apply_probability, name)
+            probability = checked_rate(self.apply_probability, self.argument("apply_probability"))
             vars(self)["apply_probability"] = probability
             certain = isinstance(probability, float) and probability == 1
             if not certain and not self.stochastic:
                 constraint = "be None or 1.0 if stochastic is False"
-                raise ValueError(must(name, constraint, probability, cure))
+                raise ValueError(self._must("apply_probability", constraint, cure))
 
     def _meaning(self, name: str) -> Any:
         value = vars(self)[name]
@@ -183,7 +184,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         fills, fields = self.auxiliary_fill, self.auxiliary_fields or ()
         if isinstance(fills, tuple) and len(fills) != len(fields):
             constraint = f"have one fill for each of the {len(fields)} auxiliary_fields"
-            raise ValueError(must(self.argument("auxiliary_fill"), constraint, fills))
+            raise ValueError(self._must("auxiliary_fill", constraint))
         written = (self.field_key, self.target_key, self.mask_key)
         for number, fill in enumerate(self.fills):
             if "values" in needs_of(fill) and fill.field in written:

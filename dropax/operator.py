@@ -26,15 +26,8 @@ logger = logging.getLogger(__name__)  # part of the documented interface, for op
 class DropoutOperator(ModalityOperator):
     """Drops pixels, channels or regions of images.
 
-    Args:
-      config: what is dropped, how much of it, and what takes its place.
-      rngs: where a stochastic operator gets its key from; see `ModalityOperator`.
-      name: for people to read.
-
-    Raises:
-      TypeError: if an argument is of the wrong type.
-      ValueError: if the config is stochastic and `rngs` is None.
-      KeyError: if `rngs` has neither the config's stream nor a default one.
+    Its arguments, attributes and errors are those of `ModalityOperator`, with a config that says
+    what is dropped, how much of it, and what takes its place.
 
     Example:
       >>> import jax.numpy as jnp
@@ -72,17 +65,8 @@ class DropoutOperator(ModalityOperator):
         """Drops values of one element; see `dropax.apply`.
 
         A stochastic operator without `random_params` draws them from its own state: they are
-        those of record 0 of the current step, and the step advances.
-
-        Args:
-          data: nested dicts of arrays; must hold the config's `field_key`.
-          state: passed through.
-          metadata: passed through.
-          random_params: `{"keep_mask": mask}` and what other options need, or None.
-          stats: used if the fill is "stats_mean"; None for `get_statistics()`.
-
-        Returns:
-          (data, state, metadata).
+        those of record 0 of the current step, and the step advances. Without `stats`, those of
+        `get_statistics()` are used.
 
         Raises:
           KeyError, TypeError, ValueError: as `dropax.apply`; ValueError too if it would draw under

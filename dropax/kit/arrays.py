@@ -26,14 +26,8 @@ _KINDS: dict[str, tuple[Any, ...]] = {
 def as_array(array: Any, name: str) -> Any:
     """Returns an array of another library, such as torch, as one of NumPy or JAX.
 
-    Anything else is returned as it is. Nothing is computed, so that loaders may call it anywhere.
-
-    Args:
-      array: what came.
-      name: the argument's, for the error.
-
-    Raises:
-      TypeError: if it is on a device or of a dtype that neither NumPy nor JAX reads.
+    Anything else is returned as it is. Nothing is computed, so that loaders may call it anywhere. A
+    TypeError if it is on a device or of a dtype that neither NumPy nor JAX reads.
     """
     if isinstance(array, jax.Array | np.ndarray | np.generic) or not hasattr(array, "__dlpack__"):
         return array
@@ -47,15 +41,9 @@ def as_array(array: Any, name: str) -> Any:
 
 
 def as_numbers(array: Any, name: str, kind: str = "numbers or bools") -> Any:
-    """Returns an array that JAX takes, of NumPy if it is on the host; refuses anything else.
+    """Returns an array that JAX takes, of NumPy if it is on the host.
 
-    Args:
-      array: of NumPy, JAX or another library.
-      name: the argument's, for the error.
-      kind: what it must hold, as `_KINDS` says it.
-
-    Raises:
-      TypeError: if it is no array, or does not hold that.
+    A TypeError if it is no array of NumPy, JAX or another library, or not of a `kind` in `_KINDS`.
     """
     Process.require_own()
     array = as_array(array, name)

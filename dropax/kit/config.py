@@ -127,17 +127,14 @@ class OperatorConfig:
         self._require(str | None, "a string or None", "stream_name")
         require_choice(self.argument("batch_strategy"), self.batch_strategy, ("vmap", "scan"))
         if self.stream_name is not None and not self.stochastic:
-            name, constraint = self.argument("stream_name"), "be None if stochastic is False"
             cure = "A deterministic operator draws no keys; pass stochastic=True to draw some."
-            raise ValueError(must(name, constraint, self.stream_name, cure))
+            raise ValueError(self._must("stream_name", "be None if stochastic is False", cure))
         function: Any = self.batch_stats_fn
         if function is not None and not callable(function):
-            raise TypeError(must(self.argument("batch_stats_fn"), "be callable or None", function))
+            raise TypeError(self._must("batch_stats_fn", "be callable or None"))
         self._require(dict | None, "a dict or None", "precomputed_stats")
-        stats = self.precomputed_stats
-        if stats is not None and function is not None:
-            name = self.argument("precomputed_stats")
-            raise ValueError(must(name, "be None if batch_stats_fn is given", stats))
+        if self.precomputed_stats is not None and function is not None:
+            raise ValueError(self._must("precomputed_stats", "be None if batch_stats_fn is given"))
 
     def replace(self, **changes: Any) -> Self:
         """Returns a new config, checked again, with some attributes replaced."""
@@ -214,7 +211,11 @@ class OperatorConfig:
         for name in names:
             require_kind(self.argument(name), getattr(self, name), kind, noun)
             if vars(self)[name] == "":
-                raise ValueError(must(self.argument(name), "not be empty", ""))
+                raise ValueError(self._must(name, "not be empty"))
+
+    def _must(self, name: str, constraint: str, cure: str = "") -> str:
+        """Returns what an error says of an argument."""
+        return must(self.argument(name), constraint, getattr(self, name), cure)
 
     @functools.cached_property
     def static_part(self) -> tuple[tuple[str, Any], ...]:
@@ -226,7 +227,7 @@ class OperatorConfig:
                 hash(value)
             except TypeError:
                 cure = "Pass a tuple for a list, or name the field in dynamic_fields."
-                raise TypeError(must(self.argument(name), "be hashable", value, cure)) from None
+                raise TypeError(self._must(name, "be hashable", cure)) from None
         return part
 
     def _meaning(self, name: str) -> Any:
@@ -299,17 +300,17 @@ class ModalityOperatorConfig(OperatorConfig):
                 raise ValueError(must(f"{name}[{position}]", "not be empty", field))
             for other in ("field_key", "target_key"):
                 if getattr(self, other) == field:
-                    raise ValueError(must(name, f"not name {other} itself", fields))
+                    raise ValueError(self._must("auxiliary_fields", f"not name {other} itself"))
         if fields and len(set(fields)) < len(fields):
-            raise ValueError(must(name, "name each field once", fields))
-        name, bounds = self.argument("clip_range"), plain(self.clip_range)
+            raise ValueError(self._must("auxiliary_fields", "name each field once"))
+        bounds = vars(self)["clip_range"] = plain(self.clip_range)
         if bounds is None:
             return
         if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
             cure = "Pass a tuple such as (0.0, 1.0)."
-            raise TypeError(must(name, "be a tuple of two numbers or None", bounds, cure))
+            raise TypeError(self._must("clip_range", "be a tuple of two numbers or None", cure))
         if len(bounds) != 2 or not bounds[0] < bounds[1]:  # NaN fails the comparison too
-            raise ValueError(must(name, "be (low, high) with low < high", bounds))
+            raise ValueError(self._must("clip_range", "be (low, high) with low < high"))
         vars(self)["clip_range"] = tuple(map(static_number, bounds))
 
     @classmethod

@@ -314,11 +314,7 @@ class ModalityOperator:
         self._state = new_state
 
     def get_operation_stats(self) -> dict[str, int]:
-        """Returns how many records were worked on and how many were left alone, outside of jit.
-
-        Returns:
-          `{"applied_count": ..., "skipped_count": ...}`.
-        """
+        """Returns how many records were worked on, and how many left alone, outside of jit."""
         if is_traced(self._state):
             raise ValueError("get_operation_stats must be called outside of jit.")
         return {

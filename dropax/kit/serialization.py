@@ -130,13 +130,9 @@ def read_text(
 ) -> Any:
     """Returns what a text stands for, or raises a ValueError that says what is wrong, and where.
 
-    Args:
-      text: one of the names; or a call of a class, a number, or a tuple or list of these, whose
-        arguments are such values, strings, bools and None.
-      names: what each name stands for.
-      types: the dataclasses that may be called, by name.
-      name: the argument's, for the error.
-      example: a text that would do, for the error.
+    The text is one of `names`, which stand for objects, or a call of one of `types`, a number, or a
+    tuple or list of these, whose arguments are such values, strings, bools and None. An error says
+    the `name` of the argument and an `example` of a text that would do.
 
     Example:
       >>> from dropax import Box

@@ -25,16 +25,11 @@ def summarize(tree: Any) -> Any:
 
 
 def register_pytree(cls: type, leaves: tuple[str, ...], *, static: bool = False) -> None:
-    """Registers a dataclass as a pytree, which is rebuilt without its constructor.
+    """Registers a dataclass as a pytree of the fields `leaves`, rebuilt without its constructor.
 
-    So `tree.map`, `vmap` axes and `device_get` may put anything into a leaf.
-
-    Args:
-      cls: a dataclass, or a class that is about to become one.
-      leaves: the fields that hold its children.
-      static: whether its other fields are static: its `static_part` is a tuple of (name, value),
-        hashed and compared by value. Otherwise they are no part of the tree and fall back to their
-        defaults, and `jax.export` can write the class.
+    So `tree.map`, `vmap` axes and `device_get` may put anything into a leaf. If `static`, its other
+    fields are its `static_part`, a tuple of (name, value), hashed and compared by value. Else they
+    are no part of the tree and fall back to their defaults, and `jax.export` can write the class.
     """
     keys = [GetAttrKey(name) for name in leaves]
 
