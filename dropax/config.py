@@ -15,6 +15,7 @@ from dropax.layout import ChannelAxis
 from dropax.modes import MODES, Mode, as_mode
 
 Rate = float | jax.Array
+_UNWRITTEN = "name a field of its own, which is not written to"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -138,9 +139,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         for name in ("where_key", "extent_key"):
             field = getattr(self, name)
             if field is not None and field in (*taken, self.mask_key):
-                raise ValueError(
-                    self._must(name, "name a field of its own, which is not written to")
-                )
+                raise ValueError(self._must(name, _UNWRITTEN))
         if self.mask_key is not None:
             # Of two new fields neither can lie within the other.
             one, other = f"{self.mask_key}.", f"{self.target_key or self.mask_key}."
@@ -159,9 +158,8 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         rate = checked_rates(self.dropout_rate, self.argument("dropout_rate"))
         vars(self)["dropout_rate"] = rate
         if isinstance(rate, tuple) and not self.stochastic:
-            raise ValueError(
-                self._must("dropout_rate", "be one number if stochastic is False", cure)
-            )
+            constraint = "be one number if stochastic is False"
+            raise ValueError(self._must("dropout_rate", constraint, cure))
         if self.apply_probability is not None:
             probability = checked_rate(self.apply_probability, self.argument("apply_probability"))
             vars(self)["apply_probability"] = probability
@@ -189,8 +187,7 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         for number, fill in enumerate(self.fills):
             if "values" in needs_of(fill) and fill.field in written:
                 name = self.argument("auxiliary_fill" if number else "fill")
-                constraint = "name a field of its own, which is not written to"
-                raise ValueError(must(name, constraint, fill))
+                raise ValueError(must(name, _UNWRITTEN, fill))
 
 
 _OPEN: dict[str, tuple[Any, Any]] = {
