@@ -123,9 +123,15 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         fills = (self.fill, *each[: len(fields)])
         return tuple(FILLS[fill] if isinstance(fill, str) else fill for fill in fills)
 
-    def fills_need(self, name: str) -> bool:
-        """Says whether any of the fills needs something: see `Fill`."""
-        return any(name in needs_of(fill) for fill in self.fills)
+    @functools.cached_property
+    def needs(self) -> frozenset[str]:
+        """What any of the fills needs: see `Fill`."""
+        return frozenset(need for fill in self.fills for need in needs_of(fill))
+
+    @functools.cached_property
+    def sources(self) -> tuple[str | None, ...]:
+        """The field that each fill takes its values from, or None."""
+        return tuple(fill.field if "values" in needs_of(fill) else None for fill in self.fills)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -184,10 +190,10 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             constraint = f"have one fill for each of the {len(fields)} auxiliary_fields"
             raise ValueError(self._must("auxiliary_fill", constraint))
         written = (self.field_key, self.target_key, self.mask_key)
-        for number, fill in enumerate(self.fills):
-            if "values" in needs_of(fill) and fill.field in written:
+        for number, field in enumerate(self.sources):
+            if field is not None and field in written:
                 name = self.argument("auxiliary_fill" if number else "fill")
-                raise ValueError(must(name, _UNWRITTEN, fill))
+                raise ValueError(must(name, _UNWRITTEN, self.fills[number]))
 
 
 _OPEN: dict[str, tuple[Any, Any]] = {

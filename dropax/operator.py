@@ -77,13 +77,13 @@ class DropoutOperator(ModalityOperator):
         stats = statistics if stats is None else stats
         fields, stats = engine.select(self.config, (data, state), stats)
         shape, params = np.shape(fields.image), None
-        if not self.stochastic:
+        if not self.config.stochastic:
             params = self._constant(shape)
         elif random_params is not None:
             params = functional.given_params(self.config, random_params, shape)
         bare = self._state.replace(statistics=None)
         fields, new = _apply(self.config, bare, fields, params, stats)
-        drew = self.stochastic and params is None
+        drew = self.config.stochastic and params is None
         self._store(new.replace(statistics=statistics), "apply", drew=drew)
         return (*engine.merge(self.config, (data, state), fields), metadata)
 
@@ -93,16 +93,17 @@ class DropoutOperator(ModalityOperator):
         kind, own = type(self), DropoutOperator
         if (kind.apply, kind.generate_random_params) != (own.apply, own.generate_random_params):
             return super()._run_batch(batch, record_ids, epoch, stats)
+        config = self.config
         out, state = functional.ENGINE.apply_batch(
-            self.config,
+            config,
             self._state,
             batch,
             record_ids,
             epoch,
             stats,
-            None if self.stochastic else lambda fields: self._constant(fields.image.shape[1:]),
+            None if config.stochastic else lambda fields: self._constant(fields.image.shape[1:]),
         )
-        if not self.stochastic and self.rngs is not None and not self.config.share_mask:
+        if not config.stochastic and self.rngs is not None and not config.share_mask:
             self._warn_of_one_pattern(out)
         return out, state
 

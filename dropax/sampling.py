@@ -58,7 +58,7 @@ def sample_record(
         params["applied"] = sample_bernoulli(jax.random.fold_in(key, _APPLIED), skip, ())
         # A rate of 0 keeps all, and costs nothing when the mask is used.
         rate = jnp.where(params["applied"], jnp.asarray(rate).astype(jnp.float32), 0)
-    if config.fills_need("key"):
+    if "key" in config.needs:
         params["fill_key"] = jax.random.fold_in(key, _FILL)
     layout = Layout.of(element_shape, config.channel_axis)
     if config.channel_axis == "auto" and len(element_shape) == 3 and element_shape[0] in (1, 3):

@@ -14,6 +14,7 @@ import numpy as np
 from dropax.kit.errors import must
 from dropax.kit.process import Process
 
+_ARRAYS = jax.Array | np.ndarray | np.generic
 _KINDS: dict[str, tuple[Any, ...]] = {
     "numbers or bools": (np.number, np.bool_),
     "real numbers or bools": (np.floating, np.integer, np.bool_),
@@ -29,7 +30,7 @@ def as_array(array: Any, name: str) -> Any:
     Anything else is returned as it is. Nothing is computed, so that loaders may call it anywhere. A
     TypeError if it is on a device or of a dtype that neither NumPy nor JAX reads.
     """
-    if isinstance(array, jax.Array | np.ndarray | np.generic) or not hasattr(array, "__dlpack__"):
+    if isinstance(array, _ARRAYS) or not hasattr(array, "__dlpack__"):
         return array
     try:
         return np.asarray(array)
@@ -46,10 +47,11 @@ def as_numbers(array: Any, name: str, kind: str = "numbers or bools") -> Any:
     A TypeError if it is no array of NumPy, JAX or another library, or not of a `kind` in `_KINDS`.
     """
     Process.require_own()
-    array = as_array(array, name)
-    if hasattr(array, "__jax_array__"):  # such as a variable of flax
-        array = jnp.asarray(array)
-    if not isinstance(array, jax.Array | np.ndarray | np.generic):
+    if not isinstance(array, _ARRAYS):
+        array = as_array(array, name)
+        if hasattr(array, "__jax_array__"):  # such as a variable of flax
+            array = jnp.asarray(array)
+    if not isinstance(array, _ARRAYS):
         raise TypeError(must(name, f"be an array of {kind}", array))
     if isinstance(array, np.ma.MaskedArray):
         cure = "Fill what is masked: array.filled(0)."

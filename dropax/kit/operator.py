@@ -26,13 +26,7 @@ from dropax.kit.errors import is_array, is_by_value, is_traced, leaks, must, req
 from dropax.kit.keys import seed_key
 from dropax.kit.process import atomic
 from dropax.kit.rngs import draw_key
-from dropax.kit.state import (
-    OperatorState,
-    init_state,
-    load_state,
-    save_state,
-    word_count,
-)
+from dropax.kit.state import OperatorState, init_state, load_state, save_state, word_count
 from dropax.kit.trees import copy_tree
 
 logger = logging.getLogger(__name__)
@@ -60,13 +54,9 @@ class ModalityOperator:
     Args:
       config: what is fixed.
       rngs: where a stochastic operator gets its key from: a `dropax.Rngs`, an int seed, a key, or
-        any object whose streams return a key when called. A deterministic one needs none.
+        any object whose streams return a key when called. A deterministic one needs none. As an
+        attribute, None after the operator went through a pytree.
       name: for people to read.
-
-    Attributes:
-      config: as given.
-      rngs: as given; None after the operator went through a pytree.
-      name: as given.
 
     Raises:
       TypeError: if an argument is of the wrong type.
@@ -101,8 +91,7 @@ class ModalityOperator:
     def _configure(self, config: Any, rngs: Any, name: str | None) -> None:
         cls, kind = type(self).__name__, self.config_type
         require_kind(f"{cls}.config", config, kind, f"a {kind.__name__}")
-        if name is not None:
-            require_kind(f"{cls}.name", name, str, "a string or None")
+        require_kind(f"{cls}.name", name, str | None, "a string or None")
         self.config, self.rngs, self.name = config, rngs, name
 
     def _draw_key(self) -> jax.Array:
