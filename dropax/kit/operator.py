@@ -215,12 +215,11 @@ class ModalityOperator:
             is stochastic and was captured in a closure under `jit`, which would bake one mask in.
         """
         if metadata is not _MISSING:
-            name = f"{type(self).__name__}.apply_batch"
-            require_kind(f"{name}.batch", batch, dict, "a dict of arrays if metadata is given")
-            if stats is not None:
-                noun = "the records' states if metadata is given"
-                require_kind(f"{name}.stats", stats, dict, noun)
-            whole = Batch.unchecked(batch, stats or {})
+            parts = {"batch": batch, "stats": {} if stats is None else stats}
+            for name, part in parts.items():
+                name = f"{type(self).__name__}.apply_batch.{name}"
+                require_kind(name, part, dict, "a dict of arrays if metadata is given")
+            whole = Batch.unchecked(*parts.values())
             out = self.apply_batch(whole, record_ids=record_ids, epoch=epoch)
             return out.data, out.states if stats else stats, metadata
         stochastic = self.config.stochastic
@@ -250,9 +249,7 @@ class ModalityOperator:
     def get_output_structure(self, sample_data: Any, sample_state: Any) -> tuple[Any, Any]:
         """Returns (data, state) as `apply` returns them, with None for leaves.
 
-        Args:
-          sample_data: the data of one element, or its shapes (`jax.ShapeDtypeStruct`).
-          sample_state: the state of one element; may hold anything.
+        Of an element's data, shapes do (`jax.ShapeDtypeStruct`); its state may hold anything.
         """
         data, state = self._trace(sample_data, sample_state)
         return jax.tree.map(lambda _: None, data), state
@@ -260,9 +257,7 @@ class ModalityOperator:
     def output_spec(self, input_spec: Any) -> Any:
         """Returns the shapes and dtypes of the data that `apply` returns, with every field it adds.
 
-        Args:
-          input_spec: the data of an element as `jax.ShapeDtypeStruct`, or an `Element` of these;
-            the same comes back.
+        Given and returned are `jax.ShapeDtypeStruct` for arrays, as data or as an `Element`.
         """
         if isinstance(input_spec, Element):
             return input_spec.replace(data=self._trace(input_spec.data, input_spec.state)[0])
@@ -426,12 +421,8 @@ class ModalityOperator:
         """Checks that streams of these names are all it draws from; "default" stands in for any.
 
         Raises:
-          TypeError: if it is no list of strings.
           ValueError: if a required stream is missing.
         """
-        if isinstance(stream_names, str) or not isinstance(stream_names, Iterable):
-            name = f"{type(self).__name__}.ensure_rng_streams.stream_names"
-            raise TypeError(must(name, "be a list of strings", stream_names))
         there = list(stream_names)
         for stream in self.requires_rng_streams() or ():
             if stream not in there and "default" not in there:
