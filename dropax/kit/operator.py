@@ -83,7 +83,7 @@ class ModalityOperator:
     def _reset(self) -> None:
         """Makes what no other operator shares, and no checkpoint or pytree holds."""
         self._cache: dict[Any, Any] = {}
-        self._layout: dict[Any, tuple[bool, ...]] = {}
+        self._layout: dict[Any, list[bool]] = {}  # which parts of attributes are leaves
         self._is_copy = False  # in a compiled step, which keeps nothing of it
         self._has_warned = False
         self._lock = threading.RLock()
@@ -472,35 +472,35 @@ def _flatten(operator: ModalityOperator) -> Any:
     """Returns the children of an operator by key, and its static part."""
     # None counts as a part: it may be the axis of an array in a tree of axes.
     found, structure = tree_flatten_with_path(_own(operator), is_leaf=lambda part: part is None)
-    dynamic = operator._layout.get(structure)
-    if dynamic is None:
-        dynamic = tuple(_is_dynamic(part) for _, part in found)
+    # A tree of axes or shapes has other leaves in the places that are dynamic.
+    known = operator._layout.get(structure) or [_is_dynamic(part) for _, part in found]
     # Donating an operator must not delete an array that the caller, or another one, holds, and what
     # a dispatched call reads must not be changed in place.
-    children = [("config", copy_tree(operator.config)), ("state", operator._state)]
-    static = []
-    for is_leaf, (path, part) in zip(dynamic, found, strict=True):
+    children = [
+        (GetAttrKey("config"), copy_tree(operator.config)),
+        (GetAttrKey("state"), operator._state),
+    ]
+    static: list[Any] = []
+    for is_leaf, (path, part) in zip(known, found, strict=True):
         name = keystr(path, simple=True, separator=".")
         if is_leaf:
-            children.append((name, copy_tree(part)))
+            children.append((GetAttrKey(name), copy_tree(part)))
         elif not is_by_value(part):
             constraint = "be an array, a number, or hashable by value"
             cure = "Put it into the config or on the class, or make its class a frozen dataclass."
             raise TypeError(must(f"{type(operator).__name__}.{name}", constraint, part, cure))
         static.append(None if is_leaf else (type(part), part))  # 1 and True are equal
-    keyed = [(GetAttrKey(name), child) for name, child in children]
-    return keyed, (operator.name, structure, dynamic, tuple(static))
+    return children, (operator.name, structure, tuple(static))
 
 
 def _unflatten(cls: type[ModalityOperator], rest: Any, children: Any) -> ModalityOperator:
     operator = object.__new__(cls)
     operator.config, operator._state, *leaves = children
-    operator.name, structure, dynamic, static = rest
+    operator.name, structure, static = rest
     rest = iter(leaves)
-    parts = [next(rest) if one else part[1] for one, part in zip(dynamic, static, strict=True)]
+    parts = [next(rest) if part is None else part[1] for part in static]
     vars(operator).update(jax.tree.unflatten(structure, parts))
     operator.rngs, operator._process = None, os.getpid()
     operator._reset()
-    # A tree of axes or shapes has other leaves in the places that are dynamic.
-    operator._layout[structure] = dynamic
+    operator._layout[structure] = [part is None for part in static]
     return operator
