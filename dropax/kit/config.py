@@ -334,6 +334,5 @@ def _leaf_value(leaf: Any) -> Any:
 
 def _rate_value(rate: Any) -> Any:
     """Returns what a rate is hashed and compared by: its number, whatever holds it."""
-    if isinstance(rate, jax.Array | np.ndarray | np.generic):
-        return rate.item() if rate.shape == () else _leaf_value(rate)
-    return rate
+    array = np.asarray(rate)
+    return array.item() if array.shape == () else _leaf_value(array)

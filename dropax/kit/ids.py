@@ -15,6 +15,7 @@ import numpy as np
 from dropax.kit.arrays import as_array
 from dropax.kit.errors import is_array, must, require_whole
 from dropax.kit.keys import as_key, threefry_key
+from dropax.kit.serialization import plain
 
 # Folded in first, so that keys of ids are not those of steps and positions.
 _IDS = np.uint32(2**32 - 1)
@@ -74,9 +75,7 @@ def as_record_ids(ids: Any) -> Any:
 
 def as_epoch(epoch: Any) -> Any:
     """Returns an epoch, an int in [0, 2^32) or an integer scalar array, as a uint32 scalar."""
-    epoch = as_array(epoch, "epoch")
-    if isinstance(epoch, np.ndarray | np.generic) and epoch.shape == ():
-        epoch = epoch.item()
+    epoch = plain(as_array(epoch, "epoch"))
     if not is_array(epoch):
         require_whole("epoch", epoch, 0, 2**32)
         return np.uint32(epoch)

@@ -32,6 +32,7 @@ from dropax.kit.trees import copy_tree
 logger = logging.getLogger(__name__)
 
 _MISSING: Any = object()
+_COUNTS = ("applied_count", "skipped_count")
 _UNSHARED = ("_cache", "_lock", "_layout", "_is_copy", "_has_warned")
 _OWN = ("config", "rngs", "name", "_state", "_process", *_UNSHARED)
 
@@ -301,16 +302,13 @@ class ModalityOperator:
         """Returns how many records were worked on, and how many left alone, outside of jit."""
         if is_traced(self._state):
             raise ValueError("get_operation_stats must be called outside of jit.")
-        return {
-            "applied_count": word_count(self._state.applied_count),
-            "skipped_count": word_count(self._state.skipped_count),
-        }
+        return {name: word_count(getattr(self._state, name)) for name in _COUNTS}
 
     @atomic
     def reset_operation_stats(self) -> None:
         """Sets both counts to zero."""
-        counts = {name: getattr(self._state, name) for name in ("applied_count", "skipped_count")}
-        self._state = self._state.replace(**jax.tree.map(jnp.zeros_like, counts))
+        zeros = {name: jnp.zeros_like(getattr(self._state, name)) for name in _COUNTS}
+        self._state = self._state.replace(**zeros)
 
     def compute_statistics(self, data: Any) -> dict[str, Any] | None:
         """Returns what the config's `batch_stats_fn` computes of data, if there is one; keeps it.

@@ -15,13 +15,11 @@ from dropax.kit.errors import is_array, must
 
 def summarize(tree: Any) -> Any:
     """Shows a tree with `dtype[shape]` in place of its arrays, for a repr."""
-    shown = jax.tree.map(
-        lambda leaf: (
-            _Text(f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]") if is_array(leaf) else leaf
-        ),
-        tree,
-    )
-    return repr(shown)
+
+    def shown(leaf: Any) -> Any:
+        return _Text(f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]") if is_array(leaf) else leaf
+
+    return repr(jax.tree.map(shown, tree))
 
 
 def register_pytree(cls: type, leaves: tuple[str, ...], *, static: bool = False) -> None:
