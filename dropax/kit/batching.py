@@ -22,13 +22,14 @@ from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import must
 from dropax.kit.fields import leading_size
 from dropax.kit.ids import as_epoch, as_record_ids, id_keys
-from dropax.kit.keys import fold_in_each, refuse_shared_key, varying_axes
+from dropax.kit.keys import batch_keys, refuse_shared_key, varying_axes
 from dropax.kit.meshes import call_over_mesh, explicit_mesh
 from dropax.kit.process import Process
 from dropax.kit.state import OperatorState
 
 AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Any])
 Params = dict[str, Any] | None
+_KEY = "apply_batch.op_state.key"
 
 
 class ApplyBatch(Protocol):
@@ -236,11 +237,12 @@ class RecordEngine:
         size, axes, keys = jax.tree.leaves(records)[0].shape[0], varying_axes(records), None
         if config.stochastic and params is None:
             if ids is None:
-                keys = fold_in_each(state.next_key(), jnp.arange(size, dtype=jnp.uint32))
+                keys = batch_keys(state.next_key(), (size,), _KEY)
             else:
                 keys = id_keys(state.key, ids[1], ids[0])
             if axes and not self.is_shared(config):
-                refuse_shared_key(keys, records, "apply_batch.op_state.key", _MANUAL_CURE)
+                cure = "Pass each shard's record_ids, and the epoch. Or: "
+                refuse_shared_key(keys, records, _KEY, cure)
             state = state.advance()
         records, active = self.run(config, keys, records, params, stats)
         return records, count_records(state, size, active, valid, axes)
@@ -316,9 +318,6 @@ def records_of(batch: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
 def ids_of(batch: Any, record_ids: Any) -> Any:
     """Returns the record ids that were given, or those of a `Batch`, or None."""
     return getattr(batch, "record_ids", None) if record_ids is None else record_ids
-
-
-_MANUAL_CURE = "Pass each shard's record_ids, and the epoch. Or: "
 
 
 def identify(record_ids: Any, epoch: Any, *, size: int, shared: bool) -> tuple[Any, Any]:
