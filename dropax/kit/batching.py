@@ -130,7 +130,7 @@ def engine_of(
         return data, state
 
     return RecordEngine(
-        select=lambda config, parts, stats: (parts, _checked_stats(stats)),
+        select=lambda config, parts, stats: (parts, jax.tree.map(_checked, stats)),
         merge=lambda config, parts, records: records,
         draw=draw,
         work=work,
@@ -140,14 +140,10 @@ def engine_of(
     )
 
 
-def _checked_stats(stats: Any) -> Any:
-    """Returns statistics from a user as they go through `jit`: numbers, and arrays of them."""
-
-    def checked(leaf: Any) -> Any:
-        is_number = isinstance(leaf, int | float | complex)
-        return leaf if is_number else as_numbers(leaf, "apply_batch.stats")
-
-    return jax.tree.map(checked, stats)
+def _checked(leaf: Any) -> Any:
+    """Returns a leaf of a user's statistics as it goes through `jit`: a number, or an array."""
+    is_number = isinstance(leaf, int | float | complex)
+    return leaf if is_number else as_numbers(leaf, "apply_batch.stats")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -231,8 +227,11 @@ class RecordEngine:
         """
         arguments = (config, state, records, ids, valid, params, stats)
         if explicit_mesh(arguments) is not None:
-            if config.batch_strategy == "scan":
-                _refuse_sharded_scan(records)
+            specs = [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(records)]
+            is_split = any(spec and spec[0] is not None for spec in specs)
+            if config.batch_strategy == "scan" and is_split:
+                constraint = "be 'vmap' if the batch axis is sharded over explicit mesh axes"
+                raise ValueError(must("OperatorConfig.batch_strategy", constraint, "scan"))
             return call_over_mesh(functools.partial(RecordEngine.step, self), *arguments)
         size, axes, keys = jax.tree.leaves(records)[0].shape[0], varying_axes(records), None
         if config.stochastic and params is None:
@@ -364,10 +363,3 @@ def count_records(
 
 def _first(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[0], tree)
-
-
-def _refuse_sharded_scan(records: Any) -> None:
-    specs = [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(records)]
-    if any(spec and spec[0] is not None for spec in specs):
-        constraint = "be 'vmap' if the batch axis is sharded over explicit mesh axes"
-        raise ValueError(must("OperatorConfig.batch_strategy", constraint, "scan"))
