@@ -103,13 +103,9 @@ def copy_tree(tree: Any) -> Any:
 
 
 def _copy_leaf(leaf: Any) -> Any:
-    if not is_array(leaf) or not hasattr(leaf, "copy"):
-        return leaf
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        # A key's own `copy` fails if the key is concrete while something else is traced.
-        data = jnp.array(jax.random.key_data(leaf), copy=True)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    return leaf.copy()
+    if isinstance(leaf, jax.Array):
+        return jnp.copy(leaf)  # its own `copy` fails for a key while something else is traced
+    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
 
 
 def copy_containers(tree: Any) -> Any:
