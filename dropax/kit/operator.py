@@ -216,11 +216,12 @@ class ModalityOperator:
             is stochastic and was captured in a closure under `jit`, which would bake one mask in.
         """
         if metadata is not _MISSING:
-            parts = {"batch": batch, "stats": {} if stats is None else stats}
-            for name, part in parts.items():
-                name = f"{type(self).__name__}.apply_batch.{name}"
-                require_kind(name, part, dict, "a dict of arrays if metadata is given")
-            whole = Batch.unchecked(*parts.values())
+            states = {} if stats is None else stats
+            method = f"{type(self).__name__}.apply_batch"
+            noun = "a dict of arrays if metadata is given"
+            require_kind(f"{method}.batch", batch, dict, noun)
+            require_kind(f"{method}.stats", states, dict, noun)
+            whole = Batch.unchecked(batch, states)
             out = self.apply_batch(whole, record_ids=record_ids, epoch=epoch)
             return out.data, out.states if stats else stats, metadata
         stochastic = self.config.stochastic
@@ -250,7 +251,7 @@ class ModalityOperator:
     def get_output_structure(self, sample_data: Any, sample_state: Any) -> tuple[Any, Any]:
         """Returns (data, state) as `apply` returns them, with None for leaves.
 
-        Of an element's data, shapes do (`jax.ShapeDtypeStruct`); its state may hold anything.
+        The data of an element, or its shapes (`jax.ShapeDtypeStruct`). Its state may hold anything.
         """
         data, state = self._trace(sample_data, sample_state)
         return jax.tree.map(lambda _: None, data), state
@@ -416,7 +417,7 @@ class ModalityOperator:
         return [self.stream_name or "default"] if self.stochastic else None
 
     def ensure_rng_streams(self, stream_names: Iterable[str]) -> None:
-        """Checks that streams of these names are all it draws from; "default" stands in for any.
+        """Checks that the streams it draws from are among these; "default" stands in for any.
 
         Raises:
           ValueError: if a required stream is missing.
