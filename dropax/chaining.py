@@ -3,13 +3,15 @@
 import dataclasses
 from typing import Any
 
+import jax
+
 from dropax.config import DropoutOperatorConfig
 from dropax.functional import ENGINE
 from dropax.kit.batch import Batch
 from dropax.kit.batching import AnyBatch, warn_if_baked
 from dropax.kit.errors import must, require_kind
 from dropax.kit.fields import get_field, set_field
-from dropax.kit.keys import as_key, fold_in
+from dropax.kit.keys import as_key
 from dropax.kit.state import OperatorState, init_state
 from dropax.kit.trees import register_pytree
 
@@ -29,23 +31,19 @@ class Chain:
     configs: tuple[DropoutOperatorConfig, ...]
 
     def init_state(self, key: Any = None) -> States:
-        """Returns a state for each config, with a key of its own.
+        """Returns a state for each config, with a key of its own, for `apply_batch`.
 
         Args:
           key: one typed or legacy key, of which config n gets `fold_in(key, n)`. Do not use it
             elsewhere. None if no config is stochastic.
 
-        Returns:
-          A tuple of `OperatorState`, for `apply_batch`.
-
         Raises:
-          TypeError: if `key` is no key, or is left out though a config is stochastic.
-          ValueError: if it is an array of keys.
+          TypeError, ValueError: as `dropax.init_state`.
         """
         if any(config.stochastic for config in self.configs):
             key = as_key(key, "init_state.key")
         return tuple(
-            init_state(config, fold_in(key, n) if config.stochastic else None)
+            init_state(config, jax.random.fold_in(key, n) if config.stochastic else None)
             for n, config in enumerate(self.configs)
         )
 
@@ -65,7 +63,7 @@ class Chain:
 
         Args:
           states: from `init_state`, or from the call before.
-          batch: a `Batch`, or a dict of arrays of shape (B, ...).
+          batch: as for `dropax.apply_batch`.
           stats: for every config; None for those of its state.
           record_ids: as for `dropax.apply_batch`.
           epoch: see there.

@@ -15,6 +15,7 @@ from dropax.layout import ChannelAxis
 from dropax.modes import MODES, Mode, as_mode
 
 Rate = float | jax.Array
+_UNWRITTEN = "name a field of its own, which is not written to"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -122,9 +123,15 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         fills = (self.fill, *each[: len(fields)])
         return tuple(FILLS[fill] if isinstance(fill, str) else fill for fill in fills)
 
-    def fills_need(self, name: str) -> bool:
-        """Says whether any of the fills needs something: see `Fill`."""
-        return any(name in needs_of(fill) for fill in self.fills)
+    @functools.cached_property
+    def needs(self) -> frozenset[str]:
+        """What any of the fills needs: see `Fill`."""
+        return frozenset(need for fill in self.fills for need in needs_of(fill))
+
+    @functools.cached_property
+    def sources(self) -> tuple[str | None, ...]:
+        """The field that each fill takes its values from, or None."""
+        return tuple(fill.field if "values" in needs_of(fill) else None for fill in self.fills)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,15 +145,13 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
         for name in ("where_key", "extent_key"):
             field = getattr(self, name)
             if field is not None and field in (*taken, self.mask_key):
-                constraint = "name a field of its own, which is not written to"
-                raise ValueError(must(self.argument(name), constraint, field))
+                raise ValueError(self._must(name, _UNWRITTEN))
         if self.mask_key is not None:
             # Of two new fields neither can lie within the other.
             one, other = f"{self.mask_key}.", f"{self.target_key or self.mask_key}."
             nested = one != other and (one.startswith(other) or other.startswith(one))
             if self.mask_key in taken or nested:
-                constraint = "name a field of its own"
-                raise ValueError(must(self.argument("mask_key"), constraint, self.mask_key))
+                raise ValueError(self._must("mask_key", "name a field of its own"))
         for name in ("seed", "channel_axis"):
             vars(self)[name] = plain(getattr(self, name))
         require_whole(self.argument("seed"), self.seed, 0, 2**32)
@@ -155,48 +160,40 @@ class DropoutOperatorConfig(ModalityOperatorConfig):
             require_kind(self.argument("channel_axis"), axis, int, "an int, 'auto' or None")
 
     def _check_rates(self) -> None:
-        owner, rate = self.argument("dropout_rate"), self.dropout_rate
         cure = "A deterministic operator has one pattern; pass stochastic=True for a draw a record."
-        rate = vars(self)["dropout_rate"] = checked_rates(rate, owner)
+        rate = checked_rates(self.dropout_rate, self.argument("dropout_rate"))
+        vars(self)["dropout_rate"] = rate
         if isinstance(rate, tuple) and not self.stochastic:
-            raise ValueError(must(owner, "be one number if stochastic is False", rate, cure))
+            constraint = "be one number if stochastic is False"
+            raise ValueError(self._must("dropout_rate", constraint, cure))
         if self.apply_probability is not None:
-            owner = self.argument("apply_probability")
-            probability = checked_rate(self.apply_probability, owner)
+            probability = checked_rate(self.apply_probability, self.argument("apply_probability"))
             vars(self)["apply_probability"] = probability
-            certain = isinstance(probability, int | float) and probability == 1
+            certain = isinstance(probability, float) and probability == 1
             if not certain and not self.stochastic:
                 constraint = "be None or 1.0 if stochastic is False"
-                raise ValueError(must(owner, constraint, probability, cure))
+                raise ValueError(self._must("apply_probability", constraint, cure))
 
     def _meaning(self, name: str) -> Any:
         value = vars(self)[name]
-        if name not in _OPEN:
-            return value
-        names = _OPEN[name][1]
-        if isinstance(value, tuple):
-            return tuple(shortest(part, names) for part in value)
-        return shortest(value, names)
+        return shortest(value, _OPEN[name][1]) if name in _OPEN else value
 
     @classmethod
-    def _read(cls, values: dict[str, Any], types: dict[str, type]) -> dict[str, Any]:
-        values = super()._read(values, types)
-        for name in _OPEN:
-            if name in values:
-                values[name] = _understood(name, values[name], f"{cls.__name__}.{name}", types)
-        return values
+    def _read(cls, field: str, value: Any, types: dict[str, type]) -> Any:
+        if field in _OPEN:
+            return _understood(field, value, f"{cls.__name__}.{field}", types)
+        return super()._read(field, value, types)
 
     def _check_fills(self) -> None:
         fills, fields = self.auxiliary_fill, self.auxiliary_fields or ()
         if isinstance(fills, tuple) and len(fills) != len(fields):
             constraint = f"have one fill for each of the {len(fields)} auxiliary_fields"
-            raise ValueError(must(self.argument("auxiliary_fill"), constraint, fills))
+            raise ValueError(self._must("auxiliary_fill", constraint))
         written = (self.field_key, self.target_key, self.mask_key)
-        for number, fill in enumerate(self.fills):
-            if "values" in needs_of(fill) and fill.field in written:
-                owner = self.argument("auxiliary_fill" if number else "fill")
-                constraint = "name a field of its own, which is not written to"
-                raise ValueError(must(owner, constraint, fill))
+        for number, field in enumerate(self.sources):
+            if field is not None and field in written:
+                name = self.argument("auxiliary_fill" if number else "fill")
+                raise ValueError(must(name, _UNWRITTEN, self.fills[number]))
 
 
 _OPEN: dict[str, tuple[Any, Any]] = {

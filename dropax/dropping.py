@@ -22,7 +22,6 @@ from dropax.fills import (
     spread_channels,
 )
 from dropax.kit.errors import must
-from dropax.kit.keys import fold_in
 from dropax.layout import Layout
 from dropax.modes import expected_fraction
 from dropax.moments import integer_range, widened
@@ -153,7 +152,7 @@ def _values_of(
         key = None
     elif number:
         # Noise uses up the first words of the key itself.
-        key = fold_in(key, np.uint32(2**32 - number))
+        key = jax.random.fold_in(key, np.uint32(2**32 - number))
     options = {name: given[name] for name in needs if name != "key"}
     values = fill.fill(key, array, mask, **options)
     return fit_values(values, array, f"what {type(fill).__name__}.fill returns")

@@ -337,8 +337,7 @@ def drop_images(
 
 def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> Fields:
     """Returns the fields that dropout reads, each checked to be numbers or bools."""
-    read = [fill.field if "values" in needs_of(fill) else None for fill in config.fills]
-    paths = (config.field_key, *read, *(config.auxiliary_fields or ()))
+    paths = (config.field_key, *config.sources, *(config.auxiliary_fields or ()))
     where = extent = None
     if config.where_key is not None:
         name = f"field {config.where_key!r}, the where_key,"
@@ -350,7 +349,8 @@ def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> Fields
         None if path is None else as_numbers(get_field(data, path), f"field {path!r}")
         for path in paths
     ]
-    values, auxiliary = tuple(others[: len(read)]), tuple(others[len(read) :])
+    count = len(config.sources)
+    values, auxiliary = tuple(others[:count]), tuple(others[count:])
     auxiliary = auxiliary if config.preserve_auxiliary else ()
     return Fields(image, auxiliary, where=where, values=values, extent=extent)
 
@@ -404,7 +404,7 @@ def given_params(
     needed = {"keep_mask": ""}
     if config.rescale and isinstance(config.dropout_rate, tuple):
         needed["rate"] = " if rescale is True and dropout_rate is a range"
-    if config.fills_need("key"):
+    if "key" in config.needs:
         needed["fill_key"] = " if a fill needs a key"
     if depends_on_fields(config):
         needed["record_key"] = " if the mask depends on an extent_key or where_key"
@@ -465,7 +465,7 @@ ENGINE = RecordEngine(
     # Only what is dropped goes through the batch strategy: other fields stay the very objects.
     select=lambda config, parts, stats: (
         select_fields(config, parts[0]),
-        select_stats(stats) if config.fills_need("stats") else None,
+        select_stats(stats) if "stats" in config.needs else None,
     ),
     merge=lambda config, parts, fields: (merge_fields(config, parts[0], fields), parts[1]),
     draw=lambda config, keys, fields: jax.vmap(

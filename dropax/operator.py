@@ -15,7 +15,8 @@ from dropax import functional
 from dropax.config import DropoutOperatorConfig
 from dropax.dropping import Fields
 from dropax.kit.errors import is_traced, require_kind
-from dropax.kit.operator import ModalityOperator, atomic
+from dropax.kit.operator import ModalityOperator
+from dropax.kit.process import atomic
 from dropax.kit.state import OperatorState
 from dropax.sampling import sample_constant
 
@@ -25,15 +26,8 @@ logger = logging.getLogger(__name__)  # part of the documented interface, for op
 class DropoutOperator(ModalityOperator):
     """Drops pixels, channels or regions of images.
 
-    Args:
-      config: what is dropped, how much of it, and what takes its place.
-      rngs: where a stochastic operator gets its key from; see `ModalityOperator`.
-      name: for people to read.
-
-    Raises:
-      TypeError: if an argument is of the wrong type.
-      ValueError: if the config is stochastic and `rngs` is None.
-      KeyError: if `rngs` has neither the config's stream nor a default one.
+    Its arguments, attributes and errors are those of `ModalityOperator`, with a config that says
+    what is dropped, how much of it, and what takes its place.
 
     Example:
       >>> import jax.numpy as jnp
@@ -71,17 +65,8 @@ class DropoutOperator(ModalityOperator):
         """Drops values of one element; see `dropax.apply`.
 
         A stochastic operator without `random_params` draws them from its own state: they are
-        those of record 0 of the current step, and the step advances.
-
-        Args:
-          data: nested dicts of arrays; must hold the config's `field_key`.
-          state: passed through.
-          metadata: passed through.
-          random_params: `{"keep_mask": mask}` and what other options need, or None.
-          stats: used if the fill is "stats_mean"; None for `get_statistics()`.
-
-        Returns:
-          (data, state, metadata).
+        those of record 0 of the current step, and the step advances. Without `stats`, those of
+        `get_statistics()` are used.
 
         Raises:
           KeyError, TypeError, ValueError: as `dropax.apply`; ValueError too if it would draw under
@@ -92,13 +77,13 @@ class DropoutOperator(ModalityOperator):
         stats = statistics if stats is None else stats
         fields, stats = engine.select(self.config, (data, state), stats)
         shape, params = np.shape(fields.image), None
-        if not self.stochastic:
+        if not self.config.stochastic:
             params = self._constant(shape)
         elif random_params is not None:
             params = functional.given_params(self.config, random_params, shape)
         bare = self._state.replace(statistics=None)
         fields, new = _apply(self.config, bare, fields, params, stats)
-        drew = self.stochastic and params is None
+        drew = self.config.stochastic and params is None
         self._store(new.replace(statistics=statistics), "apply", drew=drew)
         return (*engine.merge(self.config, (data, state), fields), metadata)
 
@@ -108,16 +93,17 @@ class DropoutOperator(ModalityOperator):
         kind, own = type(self), DropoutOperator
         if (kind.apply, kind.generate_random_params) != (own.apply, own.generate_random_params):
             return super()._run_batch(batch, record_ids, epoch, stats)
+        config = self.config
         out, state = functional.ENGINE.apply_batch(
-            self.config,
+            config,
             self._state,
             batch,
             record_ids,
             epoch,
             stats,
-            None if self.stochastic else lambda fields: self._constant(fields.image.shape[1:]),
+            None if config.stochastic else lambda fields: self._constant(fields.image.shape[1:]),
         )
-        if not self.stochastic and self.rngs is not None and not self.config.share_mask:
+        if not config.stochastic and self.rngs is not None and not config.share_mask:
             self._warn_of_one_pattern(out)
         return out, state
 

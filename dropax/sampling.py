@@ -16,7 +16,7 @@ from dropax.bits import (
     whole_below,
 )
 from dropax.config import DropoutOperatorConfig
-from dropax.kit.keys import fold_in, seed_key
+from dropax.kit.keys import seed_key
 from dropax.layout import Layout
 from dropax.modes import Pixel, Record
 from dropax.modes.base import Within, counts_units, sample_mask
@@ -51,15 +51,15 @@ def sample_record(
     params: dict[str, jax.Array] = {}
     rate: Any = config.dropout_rate
     if isinstance(rate, tuple):
-        rate = params["rate"] = _sample_rate(fold_in(key, _RATE), *rate)
+        rate = params["rate"] = _sample_rate(jax.random.fold_in(key, _RATE), *rate)
     probability = config.apply_probability
     if probability is not None:  # some records are left alone
         skip = 1 - jnp.asarray(probability, jnp.float32)
-        params["applied"] = sample_bernoulli(fold_in(key, _APPLIED), skip, ())
+        params["applied"] = sample_bernoulli(jax.random.fold_in(key, _APPLIED), skip, ())
         # A rate of 0 keeps all, and costs nothing when the mask is used.
         rate = jnp.where(params["applied"], jnp.asarray(rate).astype(jnp.float32), 0)
-    if config.fills_need("key"):
-        params["fill_key"] = fold_in(key, _FILL)
+    if "key" in config.needs:
+        params["fill_key"] = jax.random.fold_in(key, _FILL)
     layout = Layout.of(element_shape, config.channel_axis)
     if config.channel_axis == "auto" and len(element_shape) == 3 and element_shape[0] in (1, 3):
         _warn_of_channels_first(config, element_shape)
@@ -93,7 +93,7 @@ def sample_within(
       extents: how many positions of the first spatial axes are real; none for all.
     """
     key, spatial = params["record_key"], layout.channel_last_shape[:-1]
-    words = sample_words(fold_in(key, _SHIFT), (len(extents),))
+    words = sample_words(jax.random.fold_in(key, _SHIFT), (len(extents),))
     shifts = [whole_below(word, size) for word, size in zip(list(words), spatial, strict=False)]
     pairs = [(one.astype(jnp.uint32), shift) for one, shift in zip(extents, shifts, strict=True)]
     rest = (None,) * (len(spatial) - len(extents))
@@ -129,7 +129,7 @@ def sample_constant(
     The key is not `key(seed)` itself: that of seed 0 drops the channel of every image that has only
     one, at any rate above 0.0523.
     """
-    key = fold_in(seed_key(config.seed), 1)
+    key = jax.random.fold_in(seed_key(config.seed), 1)
     return sample_record(config, key, element_shape, stored=True)
 
 

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.random import fold_in
 
 from cases import SHAPE, assert_refused, config_of, image_of
 from dropax import Batch, apply_batch, chain, init_state, load_state, save_state
-from dropax.kit.keys import fold_in
 
 IMAGES = {"image": np.asarray(image_of(SHAPE))}
 BOX, PIXEL = config_of("box", fill=-1.0), config_of("pixel", fill=-2.0)

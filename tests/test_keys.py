@@ -127,17 +127,6 @@ def test_one_key_is_taken_and_several_are_refused_where_one_is_due(legacy):
 # One for each record.
 
 
-@pytest.mark.parametrize("shape", [(5,), (0,)], ids=str)
-def test_a_number_is_folded_into_a_key_as_a_loop_does(shape):
-    key = jax.random.key(7)
-    numbers = np.random.RandomState(0).randint(0, 2**32, shape, np.uint64).astype(np.uint32)
-    expected = [words(jax.random.fold_in(key, number)) for number in numbers]
-    for fold in (keys.fold_in_each, jax.jit(keys.fold_in_each)):
-        folded = fold(key, numbers)
-        assert (folded.shape, folded.dtype) == (shape, key.dtype)
-        assert words(folded).tolist() == [one.tolist() for one in expected]
-
-
 @pytest.mark.parametrize(("impl", "size"), [("threefry2x32", 4), ("rbg", 4), ("threefry2x32", 0)])
 def test_record_i_gets_the_key_with_i_folded_in(impl, size):
     key = jax.random.key(9, impl=impl)

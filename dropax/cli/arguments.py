@@ -45,25 +45,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    help_ = "a picture or a .npy array; none for the built-in picture"
-    add("files", nargs="*", metavar="FILE", help=help_)
+    several: dict[str, Any] = {"action": "append", "default": []}
+    add("files", nargs="*", metavar="FILE", help="a picture or a .npy array (the built-in picture)")
     help_ = (
         f"{', '.join(MODES)}, or one with options as in Python, such as 'Box(count=3)' (default: "
         "every mode); may be repeated"
     )
-    add("--mode", type=_mode, action="append", default=[], dest="modes", metavar="MODE", help=help_)
+    add("--mode", type=_mode, dest="modes", metavar="MODE", help=help_, **several)
     help_ = f"a paper's parameters: {', '.join(PRESETS)}; may be repeated"
-    add(
-        "--preset",
-        choices=PRESETS,
-        action="append",
-        default=[],
-        dest="presets",
-        metavar="NAME",
-        help=help_,
-    )
+    add("--preset", choices=PRESETS, dest="presets", metavar="NAME", help=help_, **several)
     help_ = "expected dropped fraction, of modes (default: 0.25); may be repeated"
-    add("--rate", type=_rate, action="append", default=[], dest="rates", metavar="RATE", help=help_)
+    add("--rate", type=_rate, dest="rates", metavar="RATE", help=help_, **several)
     help_ = "what dropped values become: a number, '(1, 2, 3)' for channels, mean or noise (0)"
     add("--fill", type=_fill, default=0, help=help_)
     add("--seed", type=_seed, default=0, help="same seed, same masks (0)")
@@ -76,8 +68,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.rates and options.presets and not options.modes:
         parser.error("argument --rate: presets have rates of their own; pass --mode instead")
     if not options.modes and not options.presets:
-        names = [*MODES]
-        options.modes = [_mode(name) for name in [names[0], "Pixel(per_channel=False)", *names[1:]]]
+        first, *others = MODES
+        options.modes = [first, "Pixel(per_channel=False)", *others]
         options.presets = [] if options.files else PRESETS
     options.rates = options.rates or [0.25]
     try:
@@ -87,18 +79,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _mode(text: str) -> tuple[str, Any]:
+def _mode(text: str) -> Any:
     if text in PRESETS:
         raise argparse.ArgumentTypeError(f"{text} is a preset; pass --preset {text}")
-    return text, _checked("mode", text)
-
-
-def _rate(text: str) -> Any:
-    return _checked("dropout_rate", _literal(text))
-
-
-def _seed(text: str) -> Any:
-    return _checked("seed", _literal(text))
+    return _checked("mode", text)
 
 
 def _size(text: str) -> int:
@@ -108,9 +92,18 @@ def _size(text: str) -> int:
 
 
 def _fill(text: str) -> Any:
-    if text not in ("mean", "noise") and isinstance(_literal(text), str):
+    fill = _literal(text)
+    if isinstance(fill, str) and fill not in ("mean", "noise"):
         raise argparse.ArgumentTypeError(f"must be numbers, mean or noise; got {text!r}")
-    return _checked("fill", _literal(text))
+    return _checked("fill", fill)
+
+
+def _rate(text: str) -> Any:
+    return _checked("dropout_rate", _literal(text))
+
+
+def _seed(text: str) -> Any:
+    return _checked("seed", _literal(text))
 
 
 def _literal(text: str) -> Any:

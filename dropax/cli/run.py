@@ -105,12 +105,12 @@ def read_image(path: str, size: int) -> np.ndarray:
 def _kinds(options: argparse.Namespace, shape: tuple[int, ...]) -> list[tuple[str, Configs]]:
     """Returns what is to be dropped: its name, and the configs to apply one after the other."""
     kinds: list[tuple[str, Configs]] = []
-    for name, mode in options.modes:
+    for mode in options.modes:
         for rate in options.rates:
             config = DropoutOperatorConfig(
                 stochastic=True, field_key="image", mode=mode, dropout_rate=rate, fill=options.fill
             )
-            kinds.append((name, (config,)))
+            kinds.append((mode, (config,)))
     for name in options.presets:
         preset = PRESETS[name]
         taken = inspect.signature(preset).parameters.keys()

@@ -14,6 +14,7 @@ import numpy as np
 from dropax.kit.errors import must
 from dropax.kit.process import Process
 
+_ARRAYS = jax.Array | np.ndarray | np.generic
 _KINDS: dict[str, tuple[Any, ...]] = {
     "numbers or bools": (np.number, np.bool_),
     "real numbers or bools": (np.floating, np.integer, np.bool_),
@@ -26,16 +27,10 @@ _KINDS: dict[str, tuple[Any, ...]] = {
 def as_array(array: Any, name: str) -> Any:
     """Returns an array of another library, such as torch, as one of NumPy or JAX.
 
-    Anything else is returned as it is. Nothing is computed, so that loaders may call it anywhere.
-
-    Args:
-      array: what came.
-      name: the argument's, for the error.
-
-    Raises:
-      TypeError: if it is on a device or of a dtype that neither NumPy nor JAX reads.
+    Anything else is returned as it is. Nothing is computed, so that loaders may call it anywhere. A
+    TypeError if it is on a device or of a dtype that neither NumPy nor JAX reads.
     """
-    if isinstance(array, jax.Array | np.ndarray | np.generic) or not hasattr(array, "__dlpack__"):
+    if isinstance(array, _ARRAYS) or not hasattr(array, "__dlpack__"):
         return array
     try:
         return np.asarray(array)
@@ -47,21 +42,16 @@ def as_array(array: Any, name: str) -> Any:
 
 
 def as_numbers(array: Any, name: str, kind: str = "numbers or bools") -> Any:
-    """Returns an array that JAX takes, of NumPy if it is on the host; refuses anything else.
+    """Returns an array that JAX takes, of NumPy if it is on the host.
 
-    Args:
-      array: of NumPy, JAX or another library.
-      name: the argument's, for the error.
-      kind: what it must hold, as `_KINDS` says it.
-
-    Raises:
-      TypeError: if it is no array, or does not hold that.
+    A TypeError if it is no array of NumPy, JAX or another library, or not of a `kind` in `_KINDS`.
     """
     Process.require_own()
-    array = as_array(array, name)
-    if hasattr(array, "__jax_array__"):  # such as a variable of flax
-        array = jnp.asarray(array)
-    if not isinstance(array, jax.Array | np.ndarray | np.generic):
+    if not isinstance(array, _ARRAYS):
+        array = as_array(array, name)
+        if hasattr(array, "__jax_array__"):  # such as a variable of flax
+            array = jnp.asarray(array)
+    if not isinstance(array, _ARRAYS):
         raise TypeError(must(name, f"be an array of {kind}", array))
     if isinstance(array, np.ma.MaskedArray):
         cure = "Fill what is masked: array.filled(0)."

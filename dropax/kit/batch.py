@@ -125,19 +125,9 @@ class Batch:
         record_ids: Any = None,
         valid_mask: Any = None,
     ) -> "Batch":
-        """Makes a batch of arrays that are stacked already.
+        """Makes a batch of arrays that are stacked already, and are kept as they are.
 
-        Args:
-          data: nested dicts of arrays of shape (B, ...), NumPy or JAX; kept as they are.
-          states: the same, or None for none.
-          metadata_list: B entries, or None for B times None.
-          batch_metadata: anything about the whole batch.
-          batch_state: a tree without a batch axis.
-          record_ids: B ids, as `as_record_ids` takes them.
-          valid_mask: B bools, False for rows that only pad the batch.
-
-        Returns:
-          The batch.
+        The arguments are the attributes of a batch; ids are as `as_record_ids` takes them.
 
         Raises:
           TypeError: if `data` or `states` is no dict, or holds something that is no array; if the
@@ -210,25 +200,14 @@ class Batch:
           IndexError: if there is no such position.
           TypeError: if it is no int.
         """
-        try:
-            index = operator.index(index)
-        except TypeError:
-            raise TypeError(must("Batch.get_element.index", "be an int", index)) from None
-        size = self.batch_size
+        index, size = operator.index(index), self.batch_size
         if not -size <= index < size:
             raise IndexError(f"the batch has {size} records; got index {index}.")
         metadata = None if self._metadata is None else self._metadata[index]
         return Element(_rows(self.data, index), _rows(self.states, index), metadata)
 
     def get_elements(self, indices: slice | Sequence[int]) -> list[Element]:
-        """Returns the records at some positions, or in a slice.
-
-        Args:
-          indices: positions, of which negative ones count from the end, or a slice of them.
-
-        Raises:
-          IndexError: if there is no record at one of them.
-        """
+        """Returns the records at some positions, as `get_element` does, or in a slice."""
         if isinstance(indices, slice):
             indices = range(self.batch_size)[indices]
         return [self.get_element(index) for index in indices]

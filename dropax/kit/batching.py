@@ -22,13 +22,14 @@ from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import must
 from dropax.kit.fields import leading_size
 from dropax.kit.ids import as_epoch, as_record_ids, id_keys
-from dropax.kit.keys import fold_in_each, refuse_shared_key, varying_axes
+from dropax.kit.keys import batch_keys, refuse_shared_key, varying_axes
 from dropax.kit.meshes import call_over_mesh, explicit_mesh
 from dropax.kit.process import Process
 from dropax.kit.state import OperatorState
 
 AnyBatch = TypeVar("AnyBatch", Batch, dict[str, Any])
 Params = dict[str, Any] | None
+_KEY = "apply_batch.op_state.key"
 
 
 class ApplyBatch(Protocol):
@@ -129,24 +130,20 @@ def engine_of(
         return data, state
 
     return RecordEngine(
-        select=lambda config, parts, stats: (parts, _checked_stats(stats)),
+        select=lambda config, parts, stats: (parts, jax.tree.map(_checked, stats)),
         merge=lambda config, parts, records: records,
         draw=draw,
         work=work,
         constant=lambda config, records: None,
-        is_active=(lambda config, params: True) if is_active is None else is_active,
-        is_shared=(lambda config: False) if is_shared is None else is_shared,
+        is_active=is_active or (lambda config, params: True),
+        is_shared=is_shared or (lambda config: False),
     )
 
 
-def _checked_stats(stats: Any) -> Any:
-    """Returns statistics from a user as they go through `jit`: numbers, and arrays of them."""
-
-    def checked(leaf: Any) -> Any:
-        is_number = isinstance(leaf, int | float | complex)
-        return leaf if is_number else as_numbers(leaf, "apply_batch.stats")
-
-    return jax.tree.map(checked, stats)
+def _checked(leaf: Any) -> Any:
+    """Returns a leaf of a user's statistics as it goes through `jit`: a number, or an array."""
+    is_number = isinstance(leaf, int | float | complex)
+    return leaf if is_number else as_numbers(leaf, "apply_batch.stats")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,8 +195,7 @@ class RecordEngine:
         if parts is None:
             return batch, state
         records, stats = self.select(config, parts, state.statistics if stats is None else stats)
-        record_ids = getattr(batch, "record_ids", None) if record_ids is None else record_ids
-        ids = None
+        record_ids, ids = ids_of(batch, record_ids), None
         if config.stochastic and (record_ids is not None or epoch is not None):
             size = jax.tree.leaves(records)[0].shape[0]
             ids = identify(record_ids, epoch, size=size, shared=self.is_shared(config))
@@ -231,17 +227,21 @@ class RecordEngine:
         """
         arguments = (config, state, records, ids, valid, params, stats)
         if explicit_mesh(arguments) is not None:
-            if config.batch_strategy == "scan":
-                _refuse_sharded_scan(records)
+            specs = [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(records)]
+            is_split = any(spec and spec[0] is not None for spec in specs)
+            if config.batch_strategy == "scan" and is_split:
+                constraint = "be 'vmap' if the batch axis is sharded over explicit mesh axes"
+                raise ValueError(must("OperatorConfig.batch_strategy", constraint, "scan"))
             return call_over_mesh(functools.partial(RecordEngine.step, self), *arguments)
         size, axes, keys = jax.tree.leaves(records)[0].shape[0], varying_axes(records), None
         if config.stochastic and params is None:
             if ids is None:
-                keys = fold_in_each(state.next_key(), jnp.arange(size, dtype=jnp.uint32))
+                keys = batch_keys(state.next_key(), (size,), _KEY)
             else:
                 keys = id_keys(state.key, ids[1], ids[0])
             if axes and not self.is_shared(config):
-                refuse_shared_key(keys, records, "apply_batch.op_state.key", _MANUAL_CURE)
+                cure = "Pass each shard's record_ids, and the epoch. Or: "
+                refuse_shared_key(keys, records, _KEY, cure)
             state = state.advance()
         records, active = self.run(config, keys, records, params, stats)
         return records, count_records(state, size, active, valid, axes)
@@ -288,8 +288,8 @@ def warn_if_baked(
     """
     tracer = jax.core.Tracer
     baked = isinstance(new_state.step, tracer) and not isinstance(state.step, tracer)
-    has_ids = record_ids is not None or getattr(batch, "record_ids", None) is not None
-    if config.stochastic and baked and not isinstance(state.key, tracer) and not has_ids:
+    baked = baked and not isinstance(state.key, tracer)
+    if config.stochastic and baked and ids_of(batch, record_ids) is None:
         warnings.warn(
             "a concrete op_state was captured under jit, scan or the like: every run will draw the "
             "same. Pass the state as an argument and return the new one, or pass record_ids and "
@@ -314,7 +314,9 @@ def records_of(batch: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
     return parts
 
 
-_MANUAL_CURE = "Pass each shard's record_ids, and the epoch. Or: "
+def ids_of(batch: Any, record_ids: Any) -> Any:
+    """Returns the record ids that were given, or those of a `Batch`, or None."""
+    return getattr(batch, "record_ids", None) if record_ids is None else record_ids
 
 
 def identify(record_ids: Any, epoch: Any, *, size: int, shared: bool) -> tuple[Any, Any]:
@@ -361,10 +363,3 @@ def count_records(
 
 def _first(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[0], tree)
-
-
-def _refuse_sharded_scan(records: Any) -> None:
-    specs = [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(records)]
-    if any(spec and spec[0] is not None for spec in specs):
-        constraint = "be 'vmap' if the batch axis is sharded over explicit mesh axes"
-        raise ValueError(must("OperatorConfig.batch_strategy", constraint, "scan"))

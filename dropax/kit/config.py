@@ -8,7 +8,6 @@ new compilation; everything else is static. Unflattening goes round the construc
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -26,7 +25,7 @@ from dropax.kit.errors import (
 )
 from dropax.kit.serialization import (
     as_containers,
-    is_default,
+    changed_fields,
     plain,
     read_statistics,
     static_number,
@@ -68,10 +67,10 @@ class _Copied:
         return copy_containers(value.tree) if isinstance(value, _ByValue) else value
 
     def __set__(self, config: Any, value: Any) -> None:
-        owner, value = f"{type(config).__name__}.{self._name}", as_containers(value)
+        value = as_containers(value)
         if is_traced(value):
-            cure = "Pass them to apply_batch: stats={...}."
-            raise TypeError(must(owner, "not hold traced values", value, cure))
+            name, cure = config.argument(self._name), "Pass them to apply_batch: stats={...}."
+            raise TypeError(must(name, "not hold traced values", value, cure))
         # What is neither is left for the constructor to refuse.
         vars(config)[self._name] = _ByValue(value) if isinstance(value, dict | list) else value
 
@@ -116,7 +115,7 @@ class OperatorConfig:
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         """Refuses an unknown argument by the name of a known one that holds it or is near it."""
-        known = [field.name for field in dataclasses.fields(cls)]
+        known = _field_names(cls)
         for name in options:
             if name not in known:
                 text = f"{cls.__name__} got an unexpected keyword argument {name!r}."
@@ -128,17 +127,14 @@ class OperatorConfig:
         self._require(str | None, "a string or None", "stream_name")
         require_choice(self.argument("batch_strategy"), self.batch_strategy, ("vmap", "scan"))
         if self.stream_name is not None and not self.stochastic:
-            owner = self.argument("stream_name")
             cure = "A deterministic operator draws no keys; pass stochastic=True to draw some."
-            raise ValueError(must(owner, "be None if stochastic is False", self.stream_name, cure))
+            raise ValueError(self._must("stream_name", "be None if stochastic is False", cure))
         function: Any = self.batch_stats_fn
         if function is not None and not callable(function):
-            raise TypeError(must(self.argument("batch_stats_fn"), "be callable or None", function))
+            raise TypeError(self._must("batch_stats_fn", "be callable or None"))
         self._require(dict | None, "a dict or None", "precomputed_stats")
-        stats = self.precomputed_stats
-        if stats is not None and function is not None:
-            owner = self.argument("precomputed_stats")
-            raise ValueError(must(owner, "be None if batch_stats_fn is given", stats))
+        if self.precomputed_stats is not None and function is not None:
+            raise ValueError(self._must("precomputed_stats", "be None if batch_stats_fn is given"))
 
     def replace(self, **changes: Any) -> Self:
         """Returns a new config, checked again, with some attributes replaced."""
@@ -160,7 +156,7 @@ class OperatorConfig:
           True
         """
         values = {}
-        for name in (field.name for field in dataclasses.fields(self)):
+        for name in _field_names(self):
             value, write = self._meaning(name), write_value
             if isinstance(value, _ByValue):
                 value, write = value.tree, write_statistics
@@ -186,24 +182,21 @@ class OperatorConfig:
           >>> OperatorConfig.from_dict({"stochastic": True})
           OperatorConfig(stochastic=True)
         """
-        owner, fields = f"{cls.__name__}.from_dict", [one.name for one in dataclasses.fields(cls)]
-        values = as_containers(values)
-        require_kind(f"{owner}.values", values, dict, "a dict as to_dict returns it")
+        method, values = f"{cls.__name__}.from_dict", as_containers(values)
+        require_kind(f"{method}.values", values, dict, "a dict as to_dict returns it")
         for name in values:
-            require_choice(f"{owner}.values: a field", name, fields)
+            require_choice(f"{method}.values: a field", name, _field_names(cls))
         for number, kind in enumerate(types):
             if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
-                raise TypeError(must(f"{owner}.types[{number}]", "be a dataclass", kind))
-        return cls(**cls._read(values, {kind.__name__: kind for kind in types}))
+                raise TypeError(must(f"{method}.types[{number}]", "be a dataclass", kind))
+        known = {kind.__name__: kind for kind in types}
+        return cls(**{name: cls._read(name, value, known) for name, value in values.items()})
 
     @classmethod
-    def _read(cls, values: dict[str, Any], types: dict[str, type]) -> dict[str, Any]:
-        """Returns the constructor's arguments for values that were written."""
-        values = dict(values)
-        if "precomputed_stats" in values:
-            owner = f"{cls.__name__}.precomputed_stats"
-            values["precomputed_stats"] = read_statistics(values["precomputed_stats"], owner)
-        return values
+    def _read(cls, field: str, value: Any, types: dict[str, type]) -> Any:
+        """Returns the constructor's argument for what `to_dict` wrote."""
+        is_statistics = field == "precomputed_stats"
+        return read_statistics(value, f"{cls.__name__}.{field}") if is_statistics else value
 
     def same_statistics(self, other: "OperatorConfig") -> bool:
         """Says whether another config has equal `precomputed_stats`."""
@@ -218,19 +211,23 @@ class OperatorConfig:
         for name in names:
             require_kind(self.argument(name), getattr(self, name), kind, noun)
             if vars(self)[name] == "":
-                raise ValueError(must(self.argument(name), "not be empty", ""))
+                raise ValueError(self._must(name, "not be empty"))
+
+    def _must(self, name: str, constraint: str, cure: str = "") -> str:
+        """Returns what an error says of an argument."""
+        return must(self.argument(name), constraint, getattr(self, name), cure)
 
     @functools.cached_property
     def static_part(self) -> tuple[tuple[str, Any], ...]:
         """The fields that are no leaves, each with its value: one form for equal values."""
-        names = [field.name for field in dataclasses.fields(self)]
-        part = tuple((one, self._meaning(one)) for one in names if one not in self.dynamic_fields)
+        names = [one for one in _field_names(self) if one not in self.dynamic_fields]
+        part = tuple((name, self._meaning(name)) for name in names)
         for name, value in part:
             try:
                 hash(value)
             except TypeError:
                 cure = "Pass a tuple for a list, or name the field in dynamic_fields."
-                raise TypeError(must(self.argument(name), "be hashable", value, cure)) from None
+                raise TypeError(self._must(name, "be hashable", cure)) from None
         return part
 
     def _meaning(self, name: str) -> Any:
@@ -256,11 +253,7 @@ class OperatorConfig:
         return hash(self._value())
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{field.name}={getattr(self, field.name)!r}"
-            for field in dataclasses.fields(self)
-            if not is_default(getattr(self, field.name), field.default)
-        )
+        shown = ", ".join(f"{name}={value!r}" for name, value in changed_fields(self))
         return f"{type(self).__name__}({shown})"
 
 
@@ -299,35 +292,36 @@ class ModalityOperatorConfig(OperatorConfig):
         self._require(str, "a string", "field_key")
         self._require(str | None, "a string or None", "target_key")
         self._require(bool, "a bool", "preserve_auxiliary", "validate_domain_constraints")
-        owner, fields = self.argument("auxiliary_fields"), self.auxiliary_fields
-        require_kind(owner, fields, list | None, "a list of field names or None")
+        name, fields = self.argument("auxiliary_fields"), self.auxiliary_fields
+        require_kind(name, fields, list | None, "a list of field names or None")
         for position, field in enumerate(fields or ()):
-            require_kind(f"{owner}[{position}]", field, str, "a string")
+            require_kind(f"{name}[{position}]", field, str, "a string")
             if not field:
-                raise ValueError(must(f"{owner}[{position}]", "not be empty", field))
-            for name in ("field_key", "target_key"):
-                if getattr(self, name) == field:
-                    raise ValueError(must(owner, f"not name {name} itself", fields))
+                raise ValueError(must(f"{name}[{position}]", "not be empty", field))
+            for other in ("field_key", "target_key"):
+                if getattr(self, other) == field:
+                    raise ValueError(self._must("auxiliary_fields", f"not name {other} itself"))
         if fields and len(set(fields)) < len(fields):
-            raise ValueError(must(owner, "name each field once", fields))
-        owner, bounds = self.argument("clip_range"), plain(self.clip_range)
+            raise ValueError(self._must("auxiliary_fields", "name each field once"))
+        bounds = vars(self)["clip_range"] = plain(self.clip_range)
         if bounds is None:
             return
         if not isinstance(bounds, tuple) or not all(map(is_number, bounds)):
             cure = "Pass a tuple such as (0.0, 1.0)."
-            raise TypeError(must(owner, "be a tuple of two numbers or None", bounds, cure))
+            raise TypeError(self._must("clip_range", "be a tuple of two numbers or None", cure))
         if len(bounds) != 2 or not bounds[0] < bounds[1]:  # NaN fails the comparison too
-            raise ValueError(must(owner, "be (low, high) with low < high", bounds))
+            raise ValueError(self._must("clip_range", "be (low, high) with low < high"))
         vars(self)["clip_range"] = tuple(map(static_number, bounds))
 
     @classmethod
-    def _read(cls, values: dict[str, Any], types: dict[str, type]) -> dict[str, Any]:
-        values = super()._read(values, types)
-        if isinstance(values.get("clip_range"), list):
-            infinite = {"-inf": -math.inf, "inf": math.inf}
-            bounds = values["clip_range"]
-            values["clip_range"] = [infinite.get(b, b) if isinstance(b, str) else b for b in bounds]
-        return values
+    def _read(cls, field: str, value: Any, types: dict[str, type]) -> Any:
+        if field == "clip_range" and isinstance(value, list):
+            return [float(bound) if bound in ("-inf", "inf") else bound for bound in value]
+        return super()._read(field, value, types)
+
+
+def _field_names(config: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(config)]
 
 
 def _leaf_value(leaf: Any) -> Any:
@@ -340,6 +334,5 @@ def _leaf_value(leaf: Any) -> Any:
 
 def _rate_value(rate: Any) -> Any:
     """Returns what a rate is hashed and compared by: its number, whatever holds it."""
-    if isinstance(rate, jax.Array | np.ndarray | np.generic):
-        return rate.item() if rate.shape == () else _leaf_value(rate)
-    return rate
+    array = np.asarray(rate)
+    return array.item() if array.shape == () else _leaf_value(array)

@@ -5,6 +5,7 @@ is the argument as the caller wrote it, and `cure` a sentence on what to do.
 """
 
 import difflib
+import enum
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -56,12 +57,11 @@ def leaks(new: Any, old: Any) -> bool:
 
     If so, keeping `new` in place of `old` would outlive its tracers.
     """
-    return not _traces(new) <= _traces(old)
-
-
-def _traces(tree: Any) -> set[int]:
-    leaves = jax.tree.leaves(tree)
-    return {id(leaf._trace) for leaf in leaves if isinstance(leaf, jax.core.Tracer)}
+    new_traces, old_traces = (
+        {id(leaf._trace) for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.core.Tracer)}
+        for tree in (new, old)
+    )
+    return not new_traces <= old_traces
 
 
 def require_choice(name: str, value: Any, options: Iterable[str], cure: str = "") -> None:
@@ -90,15 +90,21 @@ def require_kind(name: str, value: Any, kind: Any, noun: str, cure: str = "") ->
         raise TypeError(must(name, f"be {noun}", value, cure))
 
 
-def require_by_value(name: str, value: Any) -> None:
-    """Raises a TypeError if an object is not hashed and compared by value."""
+def is_by_value(value: Any) -> bool:
+    """Says whether an object is hashed and compared by value."""
     kind: Any = type(value)
-    is_hashable = kind.__eq__ is not object.__eq__
     try:
         hash(value)
     except TypeError:  # its class says so, or what it holds
-        is_hashable = False
-    if not is_hashable:
+        return False
+    # Functions, classes and members of an Enum are what they are, whatever happens.
+    fixed = isinstance(value, enum.Enum | None) or (callable(value) and hasattr(value, "__name__"))
+    return fixed or kind.__eq__ is not object.__eq__
+
+
+def require_by_value(name: str, value: Any) -> None:
+    """Raises a TypeError if an object is not hashed and compared by value."""
+    if not is_by_value(value):
         cure = "Make its class a frozen dataclass, of what is hashable."
         raise TypeError(must(name, "be hashable by value", value, cure))
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from dropax.kit.arrays import as_array
 from dropax.kit.errors import is_array, must, require_whole
-from dropax.kit.keys import as_key, fold_in
+from dropax.kit.keys import as_key, threefry_key
+from dropax.kit.serialization import plain
 
 # Folded in first, so that keys of ids are not those of steps and positions.
 _IDS = np.uint32(2**32 - 1)
@@ -74,9 +75,7 @@ def as_record_ids(ids: Any) -> Any:
 
 def as_epoch(epoch: Any) -> Any:
     """Returns an epoch, an int in [0, 2^32) or an integer scalar array, as a uint32 scalar."""
-    epoch = as_array(epoch, "epoch")
-    if isinstance(epoch, np.ndarray | np.generic) and epoch.shape == ():
-        epoch = epoch.item()
+    epoch = plain(as_array(epoch, "epoch"))
     if not is_array(epoch):
         require_whole("epoch", epoch, 0, 2**32)
         return np.uint32(epoch)
@@ -119,13 +118,8 @@ def id_keys(key: jax.Array, epoch: Any, ids: Any) -> jax.Array:
 
     `key` is an operator's own; `ids` are as `as_record_ids` returns them.
     """
-    base = fold_in(fold_in(key, _IDS), epoch)
+    fold_in = jax.random.fold_in
+    base = fold_in(fold_in(threefry_key(key), _IDS), epoch)
     ids = jnp.asarray(ids)
     low, high = (ids, jnp.zeros_like(ids)) if ids.ndim == 1 else (ids[:, 0], ids[:, 1])
-
-    @jax.vmap
-    def fold(low: jax.Array, high: jax.Array) -> jax.Array:
-        return fold_in(fold_in(base, high), low)
-
-    keys: jax.Array = fold(low, high)
-    return keys
+    return jax.vmap(lambda low, high: fold_in(fold_in(base, high), low))(low, high)

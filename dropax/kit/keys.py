@@ -1,6 +1,5 @@
 """Random keys: where keys of every kind become Threefry keys, and one for each record."""
 
-import functools
 import math
 from typing import Any
 
@@ -39,22 +38,11 @@ def batch_keys(key: Any, batch_shape: tuple[int, ...], name: str) -> jax.Array:
     keys = as_keys(key, name)
     if keys.shape == () and batch_shape:
         numbers = jnp.arange(math.prod(batch_shape), dtype=jnp.uint32)
-        return fold_in_each(keys, numbers).reshape(batch_shape)
+        return jax.vmap(jax.random.fold_in, (None, 0))(keys, numbers).reshape(batch_shape)
     if keys.shape != batch_shape:
         constraint = f"have shape {' or '.join(dict.fromkeys(('()', str(batch_shape))))}"
         raise ValueError(must(name, f"{constraint}, one per record", keys))
     return keys
-
-
-def fold_in_each(key: jax.Array, numbers: jax.Array) -> jax.Array:
-    """Returns `fold_in(key, n)` for each number, uint32 of shape (n,); the key may be reused."""
-    return jax.vmap(functools.partial(fold_in, key))(numbers)
-
-
-def fold_in(key: jax.Array, number: Any) -> jax.Array:
-    """Returns `jax.random.fold_in(key, number)` of the Threefry key that a key becomes."""
-    Process.require_own()
-    return jax.random.fold_in(threefry_key(key), number)
 
 
 def threefry_key(key: jax.Array) -> jax.Array:

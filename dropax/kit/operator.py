@@ -5,15 +5,14 @@ objects of the package.
 """
 
 import copy
-import enum
 import functools
 import logging
 import multiprocessing
 import os
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Self, TypeVar, cast, overload
+from collections.abc import Iterable
+from typing import Any, Self, overload
 
 import jax
 import jax.numpy as jnp
@@ -21,44 +20,21 @@ import numpy as np
 from jax.tree_util import GetAttrKey, keystr, register_pytree_with_keys, tree_flatten_with_path
 
 from dropax.kit.batch import Batch, Element
-from dropax.kit.batching import AnyBatch, engine_of
+from dropax.kit.batching import AnyBatch, engine_of, ids_of
 from dropax.kit.config import OperatorConfig
-from dropax.kit.errors import is_array, is_traced, leaks, must, require_kind
+from dropax.kit.errors import is_array, is_by_value, is_traced, leaks, must, require_kind
 from dropax.kit.keys import seed_key
-from dropax.kit.process import Process
+from dropax.kit.process import atomic
 from dropax.kit.rngs import draw_key
-from dropax.kit.state import (
-    OperatorState,
-    init_state,
-    load_state,
-    save_state,
-    word_count,
-)
+from dropax.kit.state import OperatorState, init_state, load_state, save_state, word_count
 from dropax.kit.trees import copy_tree
 
 logger = logging.getLogger(__name__)
 
-Method = TypeVar("Method", bound=Callable[..., Any])
-
 _MISSING: Any = object()
+_COUNTS = ("applied_count", "skipped_count")
 _UNSHARED = ("_cache", "_lock", "_layout", "_is_copy", "_has_warned")
 _OWN = ("config", "rngs", "name", "_state", "_process", *_UNSHARED)
-
-
-def atomic(method: Method) -> Method:
-    """Lets one thread at a time through the methods that read an operator's state and replace it.
-
-    Else two threads could draw from one step. A thread that holds the lock may call further
-    methods.
-    """
-
-    @functools.wraps(method)
-    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        Process.require_own()
-        with self._lock:
-            return method(self, *args, **kwargs)
-
-    return cast(Method, run)
 
 
 class ModalityOperator:
@@ -79,13 +55,9 @@ class ModalityOperator:
     Args:
       config: what is fixed.
       rngs: where a stochastic operator gets its key from: a `dropax.Rngs`, an int seed, a key, or
-        any object whose streams return a key when called. A deterministic one needs none.
+        any object whose streams return a key when called. A deterministic one needs none. As an
+        attribute, None after the operator went through a pytree.
       name: for people to read.
-
-    Attributes:
-      config: as given.
-      rngs: as given; None after the operator went through a pytree.
-      name: as given.
 
     Raises:
       TypeError: if an argument is of the wrong type.
@@ -112,16 +84,15 @@ class ModalityOperator:
     def _reset(self) -> None:
         """Makes what no other operator shares, and no checkpoint or pytree holds."""
         self._cache: dict[Any, Any] = {}
-        self._layout: Any = jax.tree.structure({}), ()
-        self._is_copy = False  # of a compiled step, which keeps nothing of it
+        self._layout: dict[Any, list[bool]] = {}  # which parts of attributes are leaves
+        self._is_copy = False  # in a compiled step, which keeps nothing of it
         self._has_warned = False
         self._lock = threading.RLock()
 
     def _configure(self, config: Any, rngs: Any, name: str | None) -> None:
         cls, kind = type(self).__name__, self.config_type
         require_kind(f"{cls}.config", config, kind, f"a {kind.__name__}")
-        if name is not None:
-            require_kind(f"{cls}.name", name, str, "a string or None")
+        require_kind(f"{cls}.name", name, str | None, "a string or None")
         self.config, self.rngs, self.name = config, rngs, name
 
     def _draw_key(self) -> jax.Array:
@@ -237,40 +208,34 @@ class ModalityOperator:
           stats: for `apply`; None for `get_statistics()`. In the second form, the records' states:
             a dict of arrays of shape (B, ...), which may be empty.
           metadata: in the second form, anything; returned as it is.
-          record_ids: an id for each record; None for those of a `Batch`.
-          epoch: an int in [0, 2^32), or a scalar array. Must come with ids.
-
-        Returns:
-          The batch, with the same structure and metadata; or (data, states, metadata).
+          record_ids: as for `dropax.apply_batch`.
+          epoch: see there.
 
         Raises:
           KeyError, TypeError, ValueError: as `dropax.apply_batch`; ValueError too if the operator
             is stochastic and was captured in a closure under `jit`, which would bake one mask in.
         """
         if metadata is not _MISSING:
-            name = f"{type(self).__name__}.apply_batch"
-            require_kind(f"{name}.batch", batch, dict, "a dict of arrays if metadata is given")
-            if stats is not None:
-                noun = "the records' states if metadata is given"
-                require_kind(f"{name}.stats", stats, dict, noun)
-            whole = Batch.unchecked(batch, stats or {})
+            states = {} if stats is None else stats
+            method = f"{type(self).__name__}.apply_batch"
+            noun = "a dict of arrays if metadata is given"
+            require_kind(f"{method}.batch", batch, dict, noun)
+            require_kind(f"{method}.stats", states, dict, noun)
+            whole = Batch.unchecked(batch, states)
             out = self.apply_batch(whole, record_ids=record_ids, epoch=epoch)
             return out.data, out.states if stats else stats, metadata
-        has_ids = record_ids is not None or getattr(batch, "record_ids", None) is not None
-        if self._process != os.getpid() and self.stochastic and not has_ids:
-            self._warn_in_worker()
-        out, state = self._run_batch(batch, record_ids, epoch, stats)
-        self._store(state, "apply_batch", drew=self.stochastic)
-        return out
-
-    def _warn_in_worker(self) -> None:
-        if multiprocessing.parent_process() is not None:
+        stochastic = self.config.stochastic
+        in_worker = self._process != os.getpid() and multiprocessing.parent_process() is not None
+        if stochastic and in_worker and ids_of(batch, record_ids) is None:
             warnings.warn(
                 f"this {type(self).__name__} was made in another process: every worker that has a "
                 "copy draws the same. Pass record_ids and an epoch, or make the operator in the "
                 "worker, with a seed of its own.",
-                stacklevel=4,
+                stacklevel=3,
             )
+        out, state = self._run_batch(batch, record_ids, epoch, stats)
+        self._store(state, "apply_batch", drew=stochastic)
+        return out
 
     def __call__(
         self,
@@ -286,9 +251,7 @@ class ModalityOperator:
     def get_output_structure(self, sample_data: Any, sample_state: Any) -> tuple[Any, Any]:
         """Returns (data, state) as `apply` returns them, with None for leaves.
 
-        Args:
-          sample_data: the data of one element, or its shapes (`jax.ShapeDtypeStruct`).
-          sample_state: the state of one element; may hold anything.
+        The data of an element, or its shapes (`jax.ShapeDtypeStruct`). Its state may hold anything.
         """
         data, state = self._trace(sample_data, sample_state)
         return jax.tree.map(lambda _: None, data), state
@@ -296,9 +259,7 @@ class ModalityOperator:
     def output_spec(self, input_spec: Any) -> Any:
         """Returns the shapes and dtypes of the data that `apply` returns, with every field it adds.
 
-        Args:
-          input_spec: the data of an element as `jax.ShapeDtypeStruct`, or an `Element` of these;
-            the same comes back.
+        Given and returned are `jax.ShapeDtypeStruct` for arrays, as data or as an `Element`.
         """
         if isinstance(input_spec, Element):
             return input_spec.replace(data=self._trace(input_spec.data, input_spec.state)[0])
@@ -313,18 +274,16 @@ class ModalityOperator:
 
         def run(operator: Any, data: Any, arrays: dict[int, Any], key: jax.Array) -> Any:
             whole = [arrays.get(place, leaf) for place, leaf in enumerate(leaves)]
-            state, params = jax.tree.unflatten(structure, whole), None
+            operator, state, params = _lost(operator), jax.tree.unflatten(structure, whole), None
             if self.stochastic:
                 shapes = jax.tree.map(lambda leaf: (1, *leaf.shape), data)
-                params = _call(operator, "generate_random_params", key[None], shapes)
+                params = operator.generate_random_params(key[None], shapes)
                 params = jax.tree.map(lambda leaf: leaf[0], params)
-            stats = self.get_statistics()
-            data, state, _ = _call(operator, "apply", data, state, {}, params, stats)
+            data, state, _ = operator.apply(data, state, {}, params, self.get_statistics())
             return data, jax.tree.map(lambda _: None, state)
 
         # On a copy, which keeps what is traced.
-        spec: tuple[Any, Any] = jax.eval_shape(run, self, data, arrays, seed_key(0))
-        return spec
+        return jax.eval_shape(run, self, data, arrays, seed_key(0))
 
     def _store(self, new_state: OperatorState, method: str, *, drew: bool) -> None:
         """Keeps a new state, unless that would leave a tracer in a concrete operator."""
@@ -341,35 +300,19 @@ class ModalityOperator:
         self._state = new_state
 
     def get_operation_stats(self) -> dict[str, int]:
-        """Returns how many records were worked on and how many were left alone, outside of jit.
-
-        Returns:
-          `{"applied_count": ..., "skipped_count": ...}`.
-        """
+        """Returns how many records were worked on, and how many left alone, outside of jit."""
         if is_traced(self._state):
             raise ValueError("get_operation_stats must be called outside of jit.")
-        return {
-            "applied_count": word_count(self._state.applied_count),
-            "skipped_count": word_count(self._state.skipped_count),
-        }
+        return {name: word_count(getattr(self._state, name)) for name in _COUNTS}
 
     @atomic
     def reset_operation_stats(self) -> None:
         """Sets both counts to zero."""
-        zeros = jnp.zeros_like
-        applied, skipped = self._state.applied_count, self._state.skipped_count
-        self._state = self._state.replace(
-            applied_count=zeros(applied), skipped_count=zeros(skipped)
-        )
+        zeros = {name: jnp.zeros_like(getattr(self._state, name)) for name in _COUNTS}
+        self._state = self._state.replace(**zeros)
 
     def compute_statistics(self, data: Any) -> dict[str, Any] | None:
-        """Computes statistics of data with the config's `batch_stats_fn`, and keeps them.
-
-        Args:
-          data: what that function takes.
-
-        Returns:
-          The statistics, or None if there is no such function.
+        """Returns what the config's `batch_stats_fn` computes of data, if there is one; keeps it.
 
         Raises:
           TypeError: if the function returns no dict.
@@ -389,10 +332,7 @@ class ModalityOperator:
         return copy_tree(self._state.statistics)
 
     def set_statistics(self, stats: dict[str, Any]) -> None:
-        """Sets the statistics, also after a reset.
-
-        Args:
-          stats: a dict, which is copied.
+        """Sets the statistics, also after a reset: a dict, which is copied.
 
         Raises:
           TypeError: if it is no dict.
@@ -428,9 +368,6 @@ class ModalityOperator:
           rngs: where to draw a new key from; None keeps the key, the step and the counts.
           name: another name, or None for this one.
 
-        Returns:
-          A new operator that shares no state with this one.
-
         Raises:
           TypeError: if an argument is of the wrong type.
           ValueError: if a key is needed and there are no `rngs` to draw it from.
@@ -463,12 +400,9 @@ class ModalityOperator:
 
     @atomic
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores a state, also one of an operator made with another seed.
+        """Restores what `get_state` returned, also of an operator made with another seed.
 
         Strict: if anything does not fit, the operator stays as it was.
-
-        Args:
-          state: what `get_state` returned.
 
         Raises:
           TypeError: if `state` is no dict.
@@ -483,18 +417,11 @@ class ModalityOperator:
         return [self.stream_name or "default"] if self.stochastic else None
 
     def ensure_rng_streams(self, stream_names: Iterable[str]) -> None:
-        """Checks that the streams the operator draws from are there.
-
-        Args:
-          stream_names: the names that are there. "default" stands in for any other.
+        """Checks that the streams it draws from are among these; "default" stands in for any.
 
         Raises:
-          TypeError: if it is no list of strings.
           ValueError: if a required stream is missing.
         """
-        if isinstance(stream_names, str) or not isinstance(stream_names, Iterable):
-            name = f"{type(self).__name__}.ensure_rng_streams.stream_names"
-            raise TypeError(must(name, "be a list of strings", stream_names))
         there = list(stream_names)
         for stream in self.requires_rng_streams() or ():
             if stream not in there and "default" not in there:
@@ -513,23 +440,17 @@ class ModalityOperator:
         return f"{type(self).__name__}({self.config!r}{name}{kind}, state={self._state!r})"
 
 
-def _call(operator: ModalityOperator, method: str, *arguments: Any) -> Any:
-    """Calls a method of the copy that a compiled step has of an operator."""
-    _mark_copy(operator)
-    return getattr(operator, method)(*arguments)
-
-
-def _mark_copy(operator: ModalityOperator) -> None:
-    """Says of an operator, and of those that it holds, that what they keep is lost."""
-    operator._is_copy, kind = True, ModalityOperator
-    for part in jax.tree.leaves(_own(operator), is_leaf=lambda part: isinstance(part, kind)):
-        if isinstance(part, kind):
-            _mark_copy(part)
+def _lost(part: Any) -> Any:
+    """Says of an operator in a compiled step, and of those in it, that what they keep is lost."""
+    if isinstance(part, ModalityOperator):
+        part._is_copy = True
+        jax.tree.map(_lost, _own(part), is_leaf=lambda own: isinstance(own, ModalityOperator))
+    return part
 
 
 _ENGINE = engine_of(
-    lambda operator, *given: _call(operator, "generate_random_params", *given),
-    lambda operator, *given: _call(operator, "apply", *given),
+    lambda operator, *given: _lost(operator).generate_random_params(*given),
+    lambda operator, *given: _lost(operator).apply(*given),
 )
 """Runs the methods of any operator, which takes the place of the config."""
 
@@ -546,47 +467,39 @@ def _is_dynamic(part: Any) -> bool:
     return isinstance(part, float | complex | np.inexact | jax.Array | jax.ShapeDtypeStruct)
 
 
-def _is_static(part: Any) -> bool:
-    """Says whether a part of an attribute is hashed and compared by value."""
-    kind: Any = type(part)
-    # Functions, classes and members of an Enum are what they are, whatever happens.
-    fixed = isinstance(part, enum.Enum | None) or (callable(part) and hasattr(part, "__name__"))
-    return isinstance(part, Hashable) and (fixed or kind.__eq__ is not object.__eq__)
-
-
 def _flatten(operator: ModalityOperator) -> Any:
     """Returns the children of an operator by key, and its static part."""
     # None counts as a part: it may be the axis of an array in a tree of axes.
     found, structure = tree_flatten_with_path(_own(operator), is_leaf=lambda part: part is None)
-    known, dynamic = operator._layout
-    if structure != known:
-        dynamic = tuple(_is_dynamic(part) for _, part in found)
+    # A tree of axes or shapes has other leaves in the places that are dynamic.
+    known = operator._layout.get(structure) or [_is_dynamic(part) for _, part in found]
     # Donating an operator must not delete an array that the caller, or another one, holds, and what
     # a dispatched call reads must not be changed in place.
-    children = [("config", copy_tree(operator.config)), ("state", operator._state)]
-    static = []
-    for is_leaf, (path, part) in zip(dynamic, found, strict=True):
+    children = [
+        (GetAttrKey("config"), copy_tree(operator.config)),
+        (GetAttrKey("state"), operator._state),
+    ]
+    static: list[Any] = []
+    for is_leaf, (path, part) in zip(known, found, strict=True):
         name = keystr(path, simple=True, separator=".")
         if is_leaf:
-            children.append((name, copy_tree(part)))
-        elif not _is_static(part):
+            children.append((GetAttrKey(name), copy_tree(part)))
+        elif not is_by_value(part):
             constraint = "be an array, a number, or hashable by value"
             cure = "Put it into the config or on the class, or make its class a frozen dataclass."
             raise TypeError(must(f"{type(operator).__name__}.{name}", constraint, part, cure))
         static.append(None if is_leaf else (type(part), part))  # 1 and True are equal
-    keyed = [(GetAttrKey(name), child) for name, child in children]
-    return keyed, (operator.name, structure, dynamic, tuple(static))
+    return children, (operator.name, structure, tuple(static))
 
 
 def _unflatten(cls: type[ModalityOperator], rest: Any, children: Any) -> ModalityOperator:
     operator = object.__new__(cls)
     operator.config, operator._state, *leaves = children
-    operator.name, structure, dynamic, static = rest
+    operator.name, structure, static = rest
     rest = iter(leaves)
-    parts = [next(rest) if one else part[1] for one, part in zip(dynamic, static, strict=True)]
+    parts = [next(rest) if part is None else part[1] for part in static]
     vars(operator).update(jax.tree.unflatten(structure, parts))
     operator.rngs, operator._process = None, os.getpid()
     operator._reset()
-    # A tree of axes or shapes has other leaves in the places that are dynamic.
-    operator._layout = structure, dynamic
+    operator._layout[structure] = [part is None for part in static]
     return operator

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from dropax.kit.errors import is_array, leaks, must, require_kind
-from dropax.kit.keys import as_key, fold_in, seed_key
+from dropax.kit.keys import as_key, seed_key
+from dropax.kit.process import atomic
 
 
 class Rngs:
@@ -73,16 +74,15 @@ class Rngs:
     def __contains__(self, stream: str) -> bool:
         return stream in self._keys or "default" in self._keys
 
+    @atomic
     def _draw(self, name: str) -> jax.Array:
-        with self._lock:
-            key = fold_in(self._keys[name], self._counts[name])
-            if leaks(key, self._keys[name]):
-                raise ValueError(
-                    "Rngs must be drawn from outside of jit, scan and the like: the key would be "
-                    "drawn once and be the same in every run. Draw it outside and pass it as an "
-                    "argument."
-                )
-            self._counts[name] += 1
+        key = jax.random.fold_in(self._keys[name], self._counts[name])
+        if leaks(key, self._keys[name]):
+            raise ValueError(
+                "Rngs must be drawn from outside of jit, scan and the like: the key would be drawn "
+                "once and be the same in every run. Draw it outside and pass it as an argument."
+            )
+        self._counts[name] += 1
         return key
 
     def __getstate__(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def draw_key(rngs: Any, stream: str | None, name: str) -> jax.Array:
     if isinstance(rngs, Rngs):
         return rngs[stream or "default"]()
     if isinstance(rngs, int) or is_array(rngs):
-        return fold_in(_seed_key(rngs, name), 0)
+        return jax.random.fold_in(_seed_key(rngs, name), 0)
     draw = getattr(rngs, stream or "", rngs)
     if callable(draw):
         return as_key(draw(), f"{name} when called")
@@ -114,7 +114,9 @@ def draw_key(rngs: Any, stream: str | None, name: str) -> jax.Array:
 
 def _stream_key(name: str, seed: Any) -> jax.Array:
     key = _seed_key(seed, f"Rngs.{name}")
-    return key if name == "default" else fold_in(key, np.uint32(zlib.crc32(name.encode())))
+    if name == "default":
+        return key
+    return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
 
 
 def _seed_key(seed: Any, name: str) -> jax.Array:

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
 import jax.numpy as jnp
@@ -82,13 +82,19 @@ def static_number(number: Any) -> Any:
     return _NaN(number) if is_nan else number + 0
 
 
-def is_default(value: Any, default: Any) -> bool:
-    """Says whether a field's value is its default, and of the same type."""
-    return value is default or (type(value) is type(default) and bool(value == default))
+def changed_fields(instance: Any) -> Iterator[tuple[str, Any]]:
+    """Yields (name, value) of each field of a dataclass that has not its default, type included."""
+    for field in dataclasses.fields(instance):
+        value, default = getattr(instance, field.name), field.default
+        is_default = value is default or (type(value) is type(default) and bool(value == default))
+        if field.init and not is_default:
+            yield field.name, value
 
 
 def shortest(value: Any, names: Mapping[str, Any]) -> Any:
-    """Returns the name that stands for an object, or the object itself if none does."""
+    """Returns the name that stands for an object, or the object itself; of a tuple, of each."""
+    if isinstance(value, tuple):
+        return tuple(shortest(part, names) for part in value)
     named = (name for name, one in names.items() if type(one) is type(value) and one == value)
     return next(named, value)
 
@@ -110,11 +116,11 @@ def write_text(value: Any, name: str) -> str:
         parts = [write_text(part, f"{name}[{n}]") for n, part in enumerate(value)]
         return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind, options = type(value).__name__, []
-        for field in dataclasses.fields(value):
-            part = getattr(value, field.name)
-            if field.init and not is_default(part, field.default):
-                options.append(f"{field.name}={write_text(part, f'{kind}.{field.name}')}")
+        kind = type(value).__name__
+        options = [
+            f"{option}={write_text(part, f'{kind}.{option}')}"
+            for option, part in changed_fields(value)
+        ]
         return f"{kind}({', '.join(options)})"
     raise TypeError(must(name, "be plain values", value, _CURE))
 
@@ -124,13 +130,9 @@ def read_text(
 ) -> Any:
     """Returns what a text stands for, or raises a ValueError that says what is wrong, and where.
 
-    Args:
-      text: one of the names; or a call of a class, a number, or a tuple or list of these, whose
-        arguments are such values, strings, bools and None.
-      names: what each name stands for.
-      types: the dataclasses that may be called, by name.
-      name: the argument's, for the error.
-      example: a text that would do, for the error.
+    The text is one of `names`, which stand for objects, or a call of one of `types`, a number, or a
+    tuple or list of these, whose arguments are such values, strings, bools and None. An error says
+    the `name` of the argument and an `example` of a text that would do.
 
     Example:
       >>> from dropax import Box
@@ -194,20 +196,24 @@ def read_text(
     return value_of(tree.body)
 
 
+def _is_json(value: Any) -> bool:
+    is_exact = value is None or isinstance(value, bool | int | str)
+    return is_exact or (isinstance(value, float) and math.isfinite(value))
+
+
 def write_value(value: Any, name: str) -> Any:
     """Writes a config's value: what JSON has no form for, as text; tuples as lists."""
     if is_array(value) and value.shape == () and not is_traced(value):
         value = np.asarray(value).item()
     if isinstance(value, list | tuple):
         return [write_value(part, f"{name}[{n}]") for n, part in enumerate(value)]
-    is_json = value is None or isinstance(value, bool | int | str)
-    if is_json or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    return write_text(value, name)
+    return value if _is_json(value) else write_text(value, name)
 
 
 def write_statistics(value: Any, name: str) -> Any:
     """Writes nested dicts and lists of plain values and of arrays: `{dtype, shape, values}`."""
+    if _is_json(value):
+        return value
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value) or value.keys() == set(_ARRAY):
             constraint = f"be named by strings, which are not just {', '.join(_ARRAY)}"
@@ -220,11 +226,8 @@ def write_statistics(value: Any, name: str) -> Any:
         wide = array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
         values = [write_value(number, name) for number in wide.ravel().tolist()]
         return {"dtype": str(array.dtype), "shape": list(array.shape), "values": values}
-    is_json = value is None or isinstance(value, bool | int | str)
-    if not is_json and not (isinstance(value, float) and math.isfinite(value)):
-        cure = "A tuple would come back as a list, and NaN as text: pass arrays."
-        raise TypeError(must(name, "be finite numbers, text, lists or arrays", value, cure))
-    return value
+    cure = "A tuple would come back as a list, and NaN as text: pass arrays."
+    raise TypeError(must(name, "be finite numbers, text, lists or arrays", value, cure))
 
 
 def read_statistics(value: Any, name: str) -> Any:

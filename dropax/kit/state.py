@@ -4,6 +4,7 @@
 other tree of arrays.
 """
 
+import contextlib
 import dataclasses
 import warnings
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import is_array, is_traced, must, names, require_kind
-from dropax.kit.keys import as_key, fold_in, seed_key
+from dropax.kit.keys import as_key, seed_key, threefry_key
 from dropax.kit.process import Process
 from dropax.kit.trees import copy_tree, register_pytree, summarize
 
@@ -45,7 +46,7 @@ class OperatorState:
 
     def next_key(self) -> jax.Array:
         """Returns the key of the current step: `fold_in(key, step)`."""
-        return fold_in(self.key, self.step)
+        return jax.random.fold_in(threefry_key(self.key), self.step)
 
     def advance(self) -> "OperatorState":
         """Returns the state of the next step."""
@@ -53,14 +54,10 @@ class OperatorState:
 
     def __repr__(self) -> str:
         parts = {name: getattr(self, name) for name in _FIELDS}
-        words = (self.key, self.step, self.applied_count, self.skipped_count)
-        if all(map(_is_readable, words)) and not self.step.shape:
-            parts["key"] = (
-                f"{jax.random.key_impl(self.key)}{np.array(jax.random.key_data(self.key))}"
-            )
-            parts["step"] = int(self.step)
-            parts["applied_count"] = word_count(self.applied_count)
-            parts["skipped_count"] = word_count(self.skipped_count)
+        with contextlib.suppress(Exception):  # traced, mapped over, donated, or without arrays
+            saved = save_state(self.replace(statistics=None))
+            saved["key"] = f"{saved['key_impl']}{saved['key_data']}"
+            parts |= {name: saved[name] for name in _FIELDS if name in saved}
         shown = ", ".join(f"{name}={summarize(part)}" for name, part in parts.items())
         return f"OperatorState({shown})"
 
@@ -198,10 +195,6 @@ def load_state(saved: Any) -> OperatorState:
     )
 
 
-def _is_readable(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and not is_traced(leaf) and not leaf.is_deleted()
-
-
 def _words(number: int) -> jax.Array:
     return jnp.asarray([number >> 32, number & 0xFFFFFFFF], jnp.uint32)
 
@@ -218,13 +211,10 @@ def _saved_int(saved: dict[str, Any], name: str, bits: int = 32) -> int:
 
 def _saved_key(saved: dict[str, Any]) -> jax.Array:
     impl, data = saved["key_impl"], saved["key_data"]
-    impl = str(impl) if isinstance(impl, str) or getattr(impl, "shape", None) == () else impl
     if getattr(data, "dtype", None) != np.uint32:
         raise ValueError(must("state entry 'key_data'", "be an array of dtype uint32", data))
     try:
-        if not isinstance(impl, str):
-            raise TypeError("An implementation is named by a string.")
-        key = jax.random.wrap_key_data(jnp.array(data, copy=True), impl=impl)
+        key = jax.random.wrap_key_data(jnp.array(data, copy=True), impl=str(np.asarray(impl)))
         return as_key(key, "state entry 'key_data'")
     except (TypeError, ValueError) as error:
         message = must("state entries 'key_impl' and 'key_data'", "make one key", (impl, data))

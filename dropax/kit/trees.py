@@ -1,12 +1,13 @@
 """Arrays, and trees of them: how they are registered, stacked, copied, broadcast and shown."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import GetAttrKey, keystr, register_pytree_with_keys, tree_flatten_with_path
+from jax.tree_util import GetAttrKey, keystr, register_pytree_with_keys, tree_map_with_path
 
 from dropax.kit.arrays import as_array
 from dropax.kit.errors import is_array, must
@@ -14,26 +15,19 @@ from dropax.kit.errors import is_array, must
 
 def summarize(tree: Any) -> Any:
     """Shows a tree with `dtype[shape]` in place of its arrays, for a repr."""
-    shown = jax.tree.map(
-        lambda leaf: (
-            _Text(f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]") if is_array(leaf) else leaf
-        ),
-        tree,
-    )
-    return repr(shown)
+
+    def shown(leaf: Any) -> Any:
+        return _Text(f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]") if is_array(leaf) else leaf
+
+    return repr(jax.tree.map(shown, tree))
 
 
 def register_pytree(cls: type, leaves: tuple[str, ...], *, static: bool = False) -> None:
-    """Registers a dataclass as a pytree, which is rebuilt without its constructor.
+    """Registers a dataclass as a pytree of the fields `leaves`, rebuilt without its constructor.
 
-    So `tree.map`, `vmap` axes and `device_get` may put anything into a leaf.
-
-    Args:
-      cls: a dataclass, or a class that is about to become one.
-      leaves: the fields that hold its children.
-      static: whether its other fields are static: its `static_part` is a tuple of (name, value),
-        hashed and compared by value. Otherwise they are no part of the tree and fall back to their
-        defaults, and `jax.export` can write the class.
+    So `tree.map`, `vmap` axes and `device_get` may put anything into a leaf. If `static`, its other
+    fields are its `static_part`, a tuple of (name, value), hashed and compared by value. Else they
+    are no part of the tree and fall back to their defaults, and `jax.export` can write the class.
     """
     keys = [GetAttrKey(name) for name in leaves]
 
@@ -68,43 +62,39 @@ class _Text(str):
     __repr__ = str.__str__
 
 
-def _kind(leaf: Any) -> str:
-    return str(leaf.dtype) if is_array(leaf) else type(leaf).__name__
-
-
 def stack_trees(trees: list[Any], part: str) -> Any:
     """Stacks the leaves of trees of one structure, arrays or numbers; returns {} for no trees.
 
     `part` says which part of a record they are, for the error if they differ.
     """
-    if not trees:
-        return {}
-    paths = tree_flatten_with_path(trees[0])[0]
-    structure: Any = jax.tree.structure(trees[0])
-    columns: list[list[Any]] = [[] for _ in paths]
-    for position, tree in enumerate(trees):
-        leaves, other = jax.tree.flatten(tree)
-        if other != structure:
+    first: Any = jax.tree.structure(trees[0]) if trees else None
+    for position, other in enumerate(map(jax.tree.structure, trees)):
+        if other != first:
             name = f"Batch.elements[{position}].{part}"
-            raise ValueError(must(name, f"have the structure of the first, {structure}", other))
-        for column, leaf, (path, first) in zip(columns, leaves, paths, strict=True):
-            name = f"Batch.elements[{position}].{part}{keystr(path)}"
-            if not is_array(leaf) and not isinstance(leaf, (bool, int, float, complex)):
-                raise TypeError(must(name, "be an array or a number", leaf))
-            if np.shape(leaf) != np.shape(first):
-                constraint = f"have the first's shape {np.shape(first)}"
-                raise ValueError(must(name, constraint, leaf))
-            if _kind(leaf) != _kind(first):
-                raise ValueError(must(name, f"have the first's dtype {_kind(first)}", leaf))
-            column.append(as_array(leaf, name))
-    stacked = []
-    for column, (path, _) in zip(columns, paths, strict=True):
-        try:
-            stacked.append(jnp.stack(column))
-        except (TypeError, ValueError, OverflowError):
-            name = f"Batch.elements: {part}{keystr(path)}"
-            raise TypeError(must(name, "be of a dtype that JAX takes", column[0])) from None
-    return jax.tree.unflatten(structure, stacked)
+            raise ValueError(must(name, f"have the structure of the first, {first}", other))
+    return tree_map_with_path(functools.partial(_stack, part), *trees) if trees else {}
+
+
+def _stack(part: str, path: Any, *leaves: Any) -> jax.Array:
+    first, arrays = leaves[0], []
+    for position, leaf in enumerate(leaves):
+        name = f"Batch.elements[{position}].{part}{keystr(path)}"
+        if not is_array(leaf) and not isinstance(leaf, bool | int | float | complex):
+            raise TypeError(must(name, "be an array or a number", leaf))
+        if np.shape(leaf) != np.shape(first):
+            raise ValueError(must(name, f"have the first's shape {np.shape(first)}", leaf))
+        if _kind(leaf) != _kind(first):
+            raise ValueError(must(name, f"have the first's dtype {_kind(first)}", leaf))
+        arrays.append(as_array(leaf, name))
+    try:
+        return jnp.stack(arrays)
+    except (TypeError, ValueError, OverflowError):
+        name = f"Batch.elements: {part}{keystr(path)}"
+        raise TypeError(must(name, "be of a dtype that JAX takes", arrays[0])) from None
+
+
+def _kind(leaf: Any) -> str:
+    return str(leaf.dtype) if is_array(leaf) else type(leaf).__name__
 
 
 def copy_tree(tree: Any) -> Any:
@@ -113,13 +103,9 @@ def copy_tree(tree: Any) -> Any:
 
 
 def _copy_leaf(leaf: Any) -> Any:
-    if not is_array(leaf) or not hasattr(leaf, "copy"):
-        return leaf
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        # A key's own `copy` fails if the key is concrete while something else is traced.
-        data = jnp.array(jax.random.key_data(leaf), copy=True)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    return leaf.copy()
+    if isinstance(leaf, jax.Array):
+        return jnp.copy(leaf)  # its own `copy` fails for a key while something else is traced
+    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
 
 
 def copy_containers(tree: Any) -> Any:
