@@ -26,8 +26,11 @@ logger = logging.getLogger(__name__)  # part of the documented interface, for op
 class DropoutOperator(ModalityOperator):
     """Drops pixels, channels or regions of images.
 
-    Its arguments, attributes and errors are those of `ModalityOperator`, with a config that says
-    what is dropped, how much of it, and what takes its place.
+    Args:
+      config: what is dropped, how much of it, and what takes its place.
+      rngs: where a stochastic operator gets its key from; see `ModalityOperator`, which also says
+        what is raised.
+      name: for people to read.
 
     Example:
       >>> import jax.numpy as jnp

@@ -420,8 +420,12 @@ class ModalityOperator:
         """Checks that the streams it draws from are among these; "default" stands in for any.
 
         Raises:
+          TypeError: if it is no list of strings.
           ValueError: if a required stream is missing.
         """
+        if isinstance(stream_names, str) or not isinstance(stream_names, Iterable):
+            name = f"{type(self).__name__}.ensure_rng_streams.stream_names"
+            raise TypeError(must(name, "be a list of strings", stream_names))
         there = list(stream_names)
         for stream in self.requires_rng_streams() or ():
             if stream not in there and "default" not in there:
