@@ -86,7 +86,7 @@ class Chain:
             out, new = ENGINE.apply_batch(config, state, whole, record_ids, epoch, stats)
             warn_if_baked(config, state, new, whole, record_ids)
             name = config.mask_key
-            if name is not None and name in written:
+            if name is not None and name in written and out is not whole:  # not if it is empty
                 kept = get_field(_data(whole), name) & get_field(_data(out), name)
                 data = set_field(_data(out), name, kept)
                 out = out.with_parts(data, out.states) if isinstance(out, Batch) else data

@@ -114,3 +114,9 @@ def test_what_is_no_config_and_states_of_others_are_refused(key):
     for states in (BOTH.init_state(key)[:1], BOTH.init_state(key)[0], None):
         given = {"states": states, "batch": IMAGES}
         assert_refused(BOTH.apply_batch, given, ValueError, "states must hold the states of 2 conf")
+
+
+def test_an_empty_batch_has_no_masks_to_join(key):
+    both = chain(BOX.replace(mask_key="kept"), PIXEL.replace(mask_key="kept"))
+    batch, _ = both.apply_batch(both.init_state(key), Batch([]))
+    assert len(batch) == 0
