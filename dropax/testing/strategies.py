@@ -26,7 +26,22 @@ from dropax.kit.errors import must, require_choice, require_kind
 from dropax.kit.fields import set_field
 from dropax.kit.state import OperatorState
 from dropax.layout import Layout
-from dropax.modes import MODES, TYPES, Mode
+from dropax.modes import (
+    MODES,
+    TYPES,
+    Band,
+    Block,
+    Blocks,
+    Box,
+    Channel,
+    Grid,
+    Inverted,
+    Mode,
+    OneOf,
+    Patch,
+    Pixel,
+    Record,
+)
 from dropax.moments import integer_range
 
 IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")
@@ -382,13 +397,29 @@ def _takes(config: Any, dtype: Any) -> bool:
     return fits and (is_float or (whole and not config.rescale))
 
 
+def _fits_any(mode: Any) -> bool:
+    """Says whether its options alone show that a mode fits all elements with a spatial axis."""
+    if type(mode) not in TYPES.values():  # a user's own mode may need anything
+        return False
+    match mode:
+        case Pixel() | Record() | Box() | Band(axis=0 | -1) | Channel(min_kept=0, groups=None):
+            return True
+        case Block(size=int()) | Patch(size=int()) | Blocks(size=1) | Grid(rotate=0):
+            return True
+        case OneOf(modes=modes):
+            return all(map(_fits_any, modes))
+        case Inverted(mode=inner):
+            return _fits_any(inner)
+    return False
+
+
 @functools.cache
 def _fits(mode: Any, axis: Any, channels: int, rank: int) -> bool:
     """Says whether elements of a rank have the axes that a mode, and its channels, need."""
     try:
         layout = Layout.of((4,) * rank, axis)
         *spatial, _ = layout.channel_last_shape
-        if mode is not None and spatial:
+        if mode is not None and spatial and not _fits_any(mode):
             shape = (*spatial, channels)
             jax.eval_shape(lambda key: mode.sample(key, shape, 0.5), jax.random.key(0))
     except ValueError:
