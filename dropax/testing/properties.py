@@ -19,7 +19,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from dropax.kit.batch import Batch
 from dropax.kit.fields import get_field
 from dropax.kit.state import new_state
-from dropax.testing.drops import Reference, is_near, same_bits, show, value_fault
+from dropax.testing.drops import Reference, show, value_fault
 from dropax.testing.masks import (
     FLIPS,
     count_different,
@@ -51,13 +51,9 @@ def _require_same(one: Any, other: Any, what: str, tolerance: float | None = Non
     if structures[0] != structures[1]:
         raise BrokenError(f"{what} differ in structure: {structures[0]} and {structures[1]}")
     for (path, a), b in zip(tree_flatten_with_path(one)[0], jax.tree.leaves(other), strict=True):
-        a, b, name = _words_of(a), _words_of(b), keystr(path) or "the result"
-        if show(a) != show(b):
-            raise BrokenError(f"{what} differ in {name}: {show(a)} and {show(b)}")
-        off = ~(same_bits(a, b) if tolerance is None else is_near(a, b, tolerance))
-        if off.any():
-            at = tuple(int(index) for index in np.argwhere(off)[0])
-            raise BrokenError(f"{what} differ in {name} at {list(at)}: {a[at]} and {b[at]}")
+        reference = Reference(_words_of(a), exact=tolerance is None)
+        if fault := value_fault(_words_of(b), reference, tolerance or 0.0):
+            raise BrokenError(f"{what} differ in {keystr(path) or 'the result'}: {fault}")
 
 
 def _words_of(leaf: Any) -> np.ndarray:
@@ -88,7 +84,6 @@ def calls_agree(trial: Trial) -> None:
     time, random numbers of Python or NumPy, Python branches on values, or NumPy calls on arrays.
     """
     trial, subject, config = trial.moderate, trial.subject, trial.config
-    tolerance = subject.tolerance
     if config.stochastic:
         shapes: Any = jax.tree.map(np.shape, trial.data)
         given: Any = copy.deepcopy(shapes)
@@ -110,13 +105,13 @@ def calls_agree(trial: Trial) -> None:
         if metadata != before[3]:
             raise BrokenError(f"apply returned metadata {metadata!r} for {before[3]!r}")
     _require_same(results[0], results[2], "two results of the same arguments")
-    compiled = row(trial.output, 0)
-    _require_same(results[0], compiled, "the results with and without jit", tolerance)
+    what = "the results with and without jit"
+    _require_same(results[0], row(trial.output, 0), what, subject.tolerance)
     batch, state = _batch_of(trial)
     run = jax.jit(lambda config, state: subject.apply_batch(config, state, batch)[0])
-    vmap, scan = (run(config.replace(batch_strategy=name), state) for name in ("vmap", "scan"))
-    what = "the results under vmap and scan"
-    _require_same((vmap.data, vmap.states), (scan.data, scan.states), what, tolerance)
+    outs = (run(config.replace(batch_strategy=name), state) for name in ("vmap", "scan"))
+    one, two = ((out.data, out.states) for out in outs)
+    _require_same(one, two, "the results under vmap and scan", subject.tolerance)
 
 
 def other_fields_stay(trial: Trial) -> None:
@@ -190,31 +185,30 @@ def result_is_as_the_reference(trial: Trial) -> None:
 
 def _variants(trial: Trial) -> Iterator[Trial]:
     """Yields a trial, and others of other images, fills and draws."""
-    moderate, dtype, masks = trial.moderate, trial.images.dtype, trial.masks
+    moderate, dtype, fill = trial.moderate, trial.images.dtype, getattr(trial.config, "fill", None)
     is_float = jnp.issubdtype(dtype, jnp.floating)
-    yield from (trial, moderate, trial.replace("draw", seed=(trial.seed + 1) % 2**32))
-    fill = getattr(trial.config, "fill", None)
+    yield from (trial, moderate, trial.drawn_anew(seed=(trial.seed + 1) % 2**32))
     if trial.subject.fill is None and type(fill) in (int, float) and fill in (0, 1):
         with contextlib.suppress(TypeError, ValueError):  # if it takes no other
             # 0 and 1 hide that a fill is scaled.
             other = moderate.with_config(fill=type(fill)(0.5 if is_float else 1 - fill))
             yield from [other] if other.output else []
-    if masks is not None and trial.fill_reads == "nothing":
-        trial = moderate
+    if trial.masks is not None and trial.fill_reads == "nothing":
         if is_float:  # whatever is under what drops, NaN and infinities too, must leave no trace
-            odd = np.resize(np.array([np.nan, np.inf, -np.inf, -1.0], dtype), masks.shape)
-            trial = moderate.with_field(trial.field, np.where(masks, moderate.images, odd))
-            yield trial
+            odd = np.resize(np.array([np.nan, np.inf, -np.inf, -1.0], dtype), trial.images.shape)
+            images = np.where(trial.masks, moderate.images, odd)
+            moderate = moderate.with_field(trial.field, images)
+            yield moderate
         # XLA may turn a product with a mask into a select, and x / 255 * 255 into x, here and now,
         # but promises no such thing. Compiling each operation by itself takes a second.
         if dtype in COMMON:
-            yield trial.replace("draws", eager=True)
+            yield moderate.replace(eager=True)
 
 
 def _require_same_fills(trial: Trial) -> None:
     """Compares fills that are not known with those of other images, as far as `fill_reads` says."""
     rng = np.random.default_rng(trial.seed + 1)
-    for path, reference in trial.references()[0].items():
+    for path, reference in next(trial.references()).items():
         if np.all(reference.known) or reference.masks is None:
             continue
         name, tolerance = trial.field if path == trial.target else path, None
@@ -245,26 +239,28 @@ def gradient_is_that_of_the_reference(trial: Trial) -> None:
 
 
 def _gradient_fault(trial: Trial) -> str | None:
-    masks, images, reads = trial.masks, trial.images, trial.fill_reads
+    masks, images, clip = trial.masks, trial.images, getattr(trial.config, "clip_range", None)
     rng, names = np.random.default_rng(trial.seed), (trial.field, trial.target)
     weights = rng.integers(1, 4, masks.shape).astype(np.float32)
-    odd = [np.where(masks, images, np.asarray(np.nan, images.dtype))] * (reads == "nothing")
-    for shown in (*odd, images):
-        parts = (trial.with_field(trial.field, shown).data, trial.states, trial.params)
-        got = np.asarray(trial.subject.gradient(shown, names, weights, trial.config, *parts))
-        under = ~masks & (got != 0) & (reads != "image")
-        for what, off in (("finite", ~np.isfinite(got)), ("0 under a dropped value", under)):
-            if off.any():
-                at = tuple(np.argwhere(off)[0].tolist())
-                return f"the gradient must be {what}; at {list(at)} it is {got[at]}"
-    wanted = trial.wanted_gradient(weights) if reads != "image" else None
-    known, clip = masks, getattr(trial.config, "clip_range", None)
+    wanted = trial.wanted_gradient(weights)
+    known = ~masks | (wanted is not None)
     if clip is not None:
         out = get_field(trial.output[0], trial.target)
-        known = known & (out > clip[0]) & (out < clip[1])
-    reference = Reference(got if wanted is None else wanted, False, known)
-    fault = value_fault(got, reference, 4 * trial.subject.tolerance)
-    return f"in the gradient, {fault}" if fault else None
+        known &= ~masks | ((out > clip[0]) & (out < clip[1]))
+    known &= trial.fill_reads != "image"
+    wanted = np.zeros_like(images) if wanted is None else wanted
+    reference = Reference(wanted, ~masks, known, masks, images)
+    odd = np.where(masks, images, np.asarray(np.nan, images.dtype))
+    for shown in (odd, images) if trial.fill_reads == "nothing" else (images,):
+        parts = (trial.with_field(trial.field, shown).data, trial.states, trial.params)
+        got = np.asarray(trial.subject.gradient(shown, names, weights, trial.config, *parts))
+        if not np.isfinite(got).all():
+            at = tuple(np.argwhere(~np.isfinite(got))[0].tolist())
+            return f"the gradient must be finite; at {list(at)} it is {got[at]}"
+        got = np.where(got == 0, np.zeros_like(got), got)  # -0.0 too
+        if fault := value_fault(got, reference, 4 * trial.subject.tolerance):
+            return f"in the gradient, {fault}"
+    return None
 
 
 def record_depends_on_its_key_alone(trial: Trial) -> None:
@@ -276,12 +272,14 @@ def record_depends_on_its_key_alone(trial: Trial) -> None:
     _require_draw(trial)
     if is_shared(trial.config):
         raise NotRunError("the records share a draw (share_mask)")
-    keys, whole = trial.many_keys, jax.tree.map(_words_of, trial.many[0])
-    turned, _ = trial.draw(trial.config, jnp.roll(keys, 7))
+    subject, config, (keys, whole, _) = trial.subject, trial.config, trial.many
+    whole = jax.tree.map(_words_of, whole)
+    turned, _ = subject.draw(config, jnp.roll(keys, 7), trial.data)
     back = jax.tree.map(lambda leaf: np.roll(_words_of(leaf), -7, axis=0), turned)
     _require_same(whole, back, "what a record draws at two places of a batch", 4)
     some = np.unique(np.r_[0:8, 120:136, 250:266, 296:300, len(keys) - 8 : len(keys)])
-    alone = jax.lax.map(jax.jit(lambda key: row(trial.draw_eagerly(key[None]), 0)), keys[some])
+    draw_alone = jax.jit(lambda key: row(subject.draw_eagerly(config, key[None], trial.data), 0))
+    alone = jax.lax.map(draw_alone, keys[some])
     chosen = jax.tree.map(lambda leaf: leaf[some], whole)
     _require_same(chosen, alone, f"what a record draws in a batch of {len(keys)} and alone", 4)
 
@@ -293,10 +291,10 @@ def draws_matter(trial: Trial) -> None:
     two things that should be independent, or params that apply does not read.
     """
     _require_draw(trial)
-    fault = entries_fault(trial.many[0])
-    if fault is not None:
+    many = trial.many[1]
+    if fault := entries_fault(many):
         raise BrokenError(fault)
-    leaves = [_words_of(leaf) for leaf in jax.tree.leaves(trial.many[0])]
+    leaves = [_words_of(leaf) for leaf in jax.tree.leaves(many)]
     leaves = [leaf.reshape(len(leaf), -1) for leaf in leaves]
     differ = np.any([(leaf[::2] != leaf[1::2]).any(axis=1) for leaf in leaves], axis=0)
     expected = None if trial.masks is None else trial.expected_fraction()
@@ -325,7 +323,7 @@ def draws_matter(trial: Trial) -> None:
     if trial.masks is None and differ.any():
         one, some = (trial.moderate.data, trial.states), range(64)
         one = jax.tree.map(lambda leaf: np.stack([leaf[0] for _ in some]), one)
-        params = jax.tree.map(lambda leaf: leaf[:64], trial.many[0])
+        params = jax.tree.map(lambda leaf: leaf[:64], many)
         out = trial.subject.apply_compiled(trial.config, *one, params)[0]
         if not any((leaf != leaf[:1]).any() for leaf in map(_words_of, jax.tree.leaves(out))):
             raise BrokenError("64 different draws of one record all gave the same result")
@@ -339,7 +337,8 @@ def keys_are_used_once(trial: Trial) -> None:
     _require_draw(trial)
     try:
         with jax.debug_key_reuse(True):
-            params = row(trial.draw_eagerly(trial.keys[:1]), 0)
+            params = trial.subject.draw_eagerly(trial.config, trial.keys[:1], trial.data)
+            params = row(params, 0)
             data, state = row((trial.data, trial.states), 0)
             trial.subject.apply_one(trial.config, data, state, params)
     except jax.errors.KeyReuseError as error:
@@ -390,13 +389,9 @@ def masks_are_random(trial: Trial) -> None:
     """
     _require_masks(trial)
     trials, fault = [*trial.at_rates(0.3, 0.5, 0.0, 0.05, 0.8, 0.95, 1.0)], None
+    alarm, free = trial.false_alarm / len(trials), trial.subject.independent
     for number, each in enumerate(trials):
-        expected, masks, free = (
-            each.expected_fraction(),
-            np.asarray(each.many[1]),
-            each.subject.independent,
-        )
-        alarm = each.false_alarm / len(trials)
+        expected, masks = each.expected_fraction(), np.asarray(each.many[2])
         if number < 3:
             fault = mask_fault(masks, expected, free, alarm)
         elif expected is not None:

@@ -56,14 +56,33 @@ class Subject(types.SimpleNamespace):
         """Returns what `apply` gets as stats."""
         return getattr(config, "precomputed_stats", None) if self.stats is None else self.stats
 
+    @functools.cached_property
+    def apply_batch(self) -> Callable[..., Any]:
+        """The `apply_batch` of the two functions."""
+        return batched(self.generate_random_params, self.apply, is_shared=is_shared)
+
+    def draw_eagerly(self, config: Any, keys: jax.Array, data: Any) -> Any:
+        """Draws for as many records like those of a batch as there are keys."""
+        shapes = jax.tree.map(lambda leaf: (*keys.shape, *np.shape(leaf)[1:]), data)
+        return self.generate_random_params(config, keys, shapes)
+
+    @functools.cached_property
+    def draw(self) -> Any:
+        """`(config, keys, data) -> (params, masks)` of records in one batch, compiled."""
+
+        def draw(config: Any, keys: jax.Array, data: Any) -> Any:
+            params, masks = self.draw_eagerly(config, keys, data), None
+            if self.keep_mask is not None:
+                masks = jax.vmap(functools.partial(self.keep_mask, config))(params)
+            elif isinstance(params, dict):
+                masks = params.get("keep_mask")
+            return params, None if masks is None else jnp.asarray(masks, jnp.bool_)
+
+        return jax.jit(draw)
+
     def apply_one(self, config: Any, data: Any, state: Any, params: Any) -> Any:
         """Applies to one record, as `dropax.batched` does."""
         return self.apply(config, data, state, {}, params, self.stats_of(config))[:2]
-
-    def apply_batch(self, *arguments: Any, **options: Any) -> Any:
-        """The `apply_batch` of the two functions."""
-        run = batched(self.generate_random_params, self.apply, is_shared=is_shared)
-        return run(*arguments, **options)
 
     def apply_eagerly(self, config: Any, *trees: Any) -> Any:
         """`(config, data, states, params) -> (data, states)`, one operation after the other."""
@@ -96,7 +115,10 @@ class Subject(types.SimpleNamespace):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class Trial:
-    """A subject on one example: a config, data of shape (B, ...), states, and a seed."""
+    """A subject on one example: a config, data of shape (B, ...), states, and a seed.
+
+    Its draws are those of `drawn_by`, if that is given.
+    """
 
     subject: Subject
     config: Any
@@ -105,6 +127,7 @@ class Trial:
     seed: int
     false_alarm: float
     eager: bool = False
+    drawn_by: "Trial | None" = None
 
     def __post_init__(self) -> None:
         config, subject = self.config, self.subject
@@ -122,23 +145,25 @@ class Trial:
         self.is_dropout = isinstance(config, DropoutOperatorConfig)
         self.layout = Layout.of(self.shape, getattr(config, "channel_axis", subject.channel_axis))
 
-    def replace(self, *shared: str, **changes: Any) -> "Trial":
-        """Returns another trial of the same subject, which shares what this one has computed."""
-        other = dataclasses.replace(self, **changes)
-        vars(other).update({name: getattr(self, name) for name in shared})
-        return other
+    def replace(self, **changes: Any) -> "Trial":
+        """Returns another trial of the same draws."""
+        return dataclasses.replace(self, drawn_by=self, **changes)
+
+    def drawn_anew(self, **changes: Any) -> "Trial":
+        """Returns another trial of its own draws."""
+        return dataclasses.replace(self, drawn_by=None, **changes)
 
     def with_config(self, **changes: Any) -> "Trial":
-        """Returns a trial of a changed config and the same draw."""
-        return self.replace("draws", config=self.config.replace(**changes))
+        """Returns a trial of a changed config and the same draws."""
+        return self.replace(config=self.config.replace(**changes))
 
     def with_field(self, name: str, values: Any) -> "Trial":
-        """Returns a trial of a changed field and the same draw."""
-        return self.replace("draws", data=set_field(self.data, name, values))
+        """Returns a trial of a changed field and the same draws."""
+        return self.replace(data=set_field(self.data, name, values))
 
     @functools.cached_property
     def moderate(self) -> "Trial":
-        """The same draw, on finite images of the same range with full mantissas."""
+        """The same draws, on finite images of the same range with full mantissas."""
         return self.with_field(self.field, varied(self.images, np.random.default_rng(self.seed)))
 
     def at_rates(self, *rates: float) -> "Iterator[Trial]":
@@ -154,36 +179,21 @@ class Trial:
                 config = self.config.replace(**changes)
             except (TypeError, ValueError):
                 continue  # it takes no such rate
-            yield self.replace("draw", "many_keys", config=config)
+            yield self.drawn_anew(config=config)
 
     @functools.cached_property
     def keys(self) -> jax.Array:
         """Threefry keys of the records."""
         return jax.random.split(jax.random.key(self.seed, impl="threefry2x32"), self.size)
 
-    def draw_eagerly(self, keys: jax.Array, config: Any = None) -> Any:
-        """Draws for as many records as there are keys."""
-        shapes = jax.tree.map(lambda leaf: (*keys.shape, *np.shape(leaf)[1:]), self.data)
-        return self.subject.generate_random_params(config or self.config, keys, shapes)
-
-    @functools.cached_property
-    def draw(self) -> Callable[..., Any]:
-        """`(config, keys) -> (params, masks)` of records in one batch, compiled."""
-
-        def draw(config: Any, keys: jax.Array) -> Any:
-            params, masks = self.draw_eagerly(keys, config), None
-            if self.subject.keep_mask is not None:
-                masks = jax.vmap(functools.partial(self.subject.keep_mask, config))(params)
-            elif isinstance(params, dict):
-                masks = params.get("keep_mask")
-            return params, None if masks is None else jnp.asarray(masks, jnp.bool_)
-
-        return jax.jit(draw)
-
     @functools.cached_property
     def draws(self) -> tuple[Any, Any]:
         """What the records of the batch drew, and their masks; None of a deterministic config."""
-        return self.draw(self.config, self.keys) if self.config.stochastic else (None, None)
+        if self.drawn_by is not None:
+            return self.drawn_by.draws
+        if not self.config.stochastic:
+            return None, None
+        return self.subject.draw(self.config, self.keys, self.data)
 
     @property
     def params(self) -> Any:
@@ -191,17 +201,17 @@ class Trial:
         return self.draws[0]
 
     @functools.cached_property
-    def many_keys(self) -> jax.Array:
-        """Many keys, of which 2 i and 2 i + 1 differ in one bit of one word or of both."""
-        specs = jax.tree.leaves(jax.eval_shape(self.draw, self.config, self.keys[:1]))
-        records = _BYTES // max(1, sum(4 * spec.size for spec in specs))
-        return flipped_keys(min(_MOST, max(_FEWEST, records)) // 2, self.seed)
+    def many(self) -> tuple[jax.Array, Any, Any]:
+        """Many keys, what they draw in one batch, and the masks; each its own, if one is shared.
 
-    @functools.cached_property
-    def many(self) -> tuple[Any, Any]:
-        """What many records draw in one batch, and their masks; each its own, if they share one."""
-        config = self.config.replace(share_mask=False) if is_shared(self.config) else self.config
-        return self.draw(config, self.many_keys)
+        The keys 2 i and 2 i + 1 differ in one bit of one word or of both.
+        """
+        draw, config = self.subject.draw, self.config
+        config = config.replace(share_mask=False) if is_shared(config) else config
+        specs = jax.tree.leaves(draw.eval_shape(config, self.keys[:1], self.data))
+        records = _BYTES // max(1, sum(4 * spec.size for spec in specs))
+        keys = flipped_keys(min(_MOST, max(_FEWEST, records)) // 2, self.seed)
+        return keys, *draw(config, keys, self.data)
 
     @functools.cached_property
     def masks(self) -> Any:
@@ -210,14 +220,14 @@ class Trial:
             return None
         if self.is_dropout and self.subject.keep_mask is None:
             return np.asarray(get_field(self.by_dropax, self.config.mask_key or _MASK))
-        masks, shape, axis = np.asarray(self.draws[1]), self.shape, self.layout.channel_axis
-        own, missing = masks.shape[1:], (1,) * (len(shape) + 1 - masks.ndim)
+        masks, axis = np.asarray(self.draws[1]), self.layout.channel_axis
+        own, missing = masks.shape[1:], (1,) * (self.images.ndim - masks.ndim)
         # (H, W) of an image (H, W, C), or one number a channel; else as NumPy broadcasts.
-        fits = (size in (1, full) for size, full in zip(own, shape, strict=False))
-        if own != shape[len(missing) :] and all(fits):
+        fits = (size in (1, full) for size, full in zip(own, self.shape, strict=False))
+        if own != self.shape[len(missing) :] and all(fits):
             own = (*own, *missing)
         elif len(own) == 1 and axis is not None:
-            own = tuple(-1 if at == axis else 1 for at in range(len(shape)))
+            own = tuple(-1 if at == axis else 1 for at in range(len(self.shape)))
         else:
             own = (*missing, *own)
         return np.broadcast_to(masks.reshape(self.size, *own), self.images.shape)
@@ -234,45 +244,51 @@ class Trial:
     def by_dropax(self) -> Any:
         """The data that `dropax.apply` makes of these draws, and the masks."""
         config = self.config.replace(mask_key=self.config.mask_key or _MASK)
-        return self.subject.drop(config, self.data, self.params)
+        return jax.tree.map(np.asarray, self.subject.drop(config, self.data, self.params))
 
-    def references(self) -> list[dict[str, Reference]]:
-        """Returns what should come, by path: what the config says, and what the caller says."""
+    def references(self) -> Iterator[dict[str, Reference]]:
+        """Yields what should come, by path: what the config says, and what the caller says."""
         config, subject = self.config, self.subject
-        by_config: dict[str, Reference] = {}
+        drops = {"masks": self.masks, "before": self.images}
         if self.is_dropout and subject.kept_value is None and subject.keep_mask is None:
             exact = not config.rescale and self.fill_reads == "nothing"
-            by_config = {
-                path: Reference(np.asarray(values), exact)
-                for path, values in by_path(self.by_dropax).items()
-                if path != _MASK
-            }
-            drops = {"masks": self.masks, "before": self.images}
-            by_config[self.target] = by_config[self.target]._replace(**drops)
+            fields = by_path(self.by_dropax)
+            fields.pop(_MASK, None)
+            wanted = {path: Reference(values, exact) for path, values in fields.items()}
+            yield wanted | {self.target: wanted[self.target]._replace(**drops)}
         elif self.masks is not None:
             kept, clip = self.kept(self.images), getattr(config, "clip_range", None)
             given = (self.images, self.masks, kept, self._fill(), clip, not callable(subject.fill))
-            by_config[self.target] = reference_of(*given)
+            wanted = {self.target: reference_of(*given)}
             for name in getattr(config, "auxiliary_fields", None) or ():
-                field, masks = get_field(self.data, name), self._followed(name)
+                masks, fill = self._followed(name), getattr(config, "auxiliary_fill", None)
                 if masks is not None and getattr(config, "preserve_auxiliary", True):
-                    fill = getattr(config, "auxiliary_fill", None)
-                    by_config[name] = reference_of(field, masks, None, fill, None)
-        return [by_config] if subject.reference is None else [by_config, self._by_caller()]
+                    wanted[name] = reference_of(get_field(self.data, name), masks, None, fill, None)
+            yield wanted
+        else:
+            yield {}
+        if subject.reference is not None:
+            yield self._by_caller()
 
     def _by_caller(self) -> dict[str, Reference]:
         """Returns what the caller's own `reference` computes for each record."""
-        each = []
-        for at in range(self.size):
-            wanted = self.subject.reference(self.config, row(self.data, at), row(self.params, at))
+
+        def fields_of(config: Any, data: Any, params: Any) -> Any:
+            wanted = self.subject.reference(config, data, params)
             wanted = wanted[0] if isinstance(wanted, tuple) else wanted
-            each.append(wanted if isinstance(wanted, dict) else set_field({}, self.target, wanted))
-        out = by_path(self.output[0])
-        fields = by_path(jax.tree.map(lambda *values: np.stack(values), *each))
+            return wanted if isinstance(wanted, dict) else set_field({}, self.target, wanted)
+
+        out, fields = by_path(self.output[0]), by_path(self._each(fields_of, self.data))
         return {
             path: Reference(values.astype(out[path].dtype) if path in out else values, exact=False)
             for path, values in fields.items()
         }
+
+    def _each(self, function: Callable[..., Any], values: Any, stack: Any = np.stack) -> Any:
+        """Stacks what `function(config, values, params)` returns for each record."""
+        rows = (row((values, self.params), at) for at in range(self.size))
+        each = [function(self.config, *record) for record in rows]
+        return jax.tree.map(lambda *leaves: stack(leaves), *each)
 
     @property
     def fill_reads(self) -> str:
@@ -283,17 +299,15 @@ class Trial:
 
     def _fill(self) -> Any:
         """Returns what dropped values become; None if it is unknown."""
-        subject, layout = self.subject, self.layout
-        fill = getattr(self.config, "fill", None) if subject.fill_reads is None else None
-        fill = fill if subject.fill is None else subject.fill
+        fill, axis = self.subject.fill, self.layout.channel_axis
+        if fill is None and self.subject.fill_reads is None:
+            fill = getattr(self.config, "fill", None)
         if callable(fill):
-            records = [(row(self.data, at), row(self.params, at)) for at in range(self.size)]
-            each = [fill(self.config, *record) for record in records]
-            return np.stack([np.broadcast_to(one, self.shape) for one in each])
+            return self._each(lambda *given: np.broadcast_to(fill(*given), self.shape), self.data)
         if not isinstance(fill, int | float | tuple | np.ndarray | jax.Array):
             return None
-        if np.ndim(fill) == 1 and layout.channel_axis is not None:
-            return spread_channels(np.asarray(fill), layout.shape, layout.channel_axis, "fill")
+        if np.ndim(fill) == 1 and axis is not None:
+            return spread_channels(np.asarray(fill), self.shape, axis, "fill")
         return fill
 
     def _followed(self, name: str) -> np.ndarray | None:
@@ -311,9 +325,8 @@ class Trial:
         """Returns what kept values become, before they are clipped; None if they stay."""
         if self.subject.kept_value is None:
             return None
-        rows = ((images[at], row(self.params, at)) for at in range(self.size))
-        each = [self.subject.kept_value(self.config, *record) for record in rows]
-        return np.stack(each) if isinstance(images, np.ndarray) else jnp.stack(each)
+        stack = np.stack if isinstance(images, np.ndarray) else jnp.stack
+        return self._each(self.subject.kept_value, images, stack)
 
     def wanted_gradient(self, weights: np.ndarray) -> Any:
         """Returns the gradient of the weighted kept values; None if JAX cannot differentiate."""
