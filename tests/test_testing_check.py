@@ -6,7 +6,6 @@ import faulty
 import jax
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cases import MODES, config_of
@@ -168,16 +167,6 @@ def test_assert_drops_says_what_is_off(shown, text):
         assert_drops(image, shown(image, keep).astype(np.float32), keep)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(batches(size=3, max_side=3, dtypes=("float32", "uint8"), special=True, ranks=(3,)))
-def test_assert_drops_reads_as_a_hypothesis_test(batch):
-    config = config_of("pixel", mask_key="kept")
-    shapes = jax.tree.map(np.shape, batch)
-    params = generate_random_params(config, jax.random.key(0), shapes)
-    out = jax.vmap(lambda data, params: apply(config, data, {}, {}, params)[0])(batch, params)
-    assert_drops(batch["image"], out["image"], out["kept"])
-
-
 class Dims(ModalityOperator):
     """A sound operator, as the README's."""
 
@@ -203,8 +192,8 @@ def ignores_ids(self, batch, stats=None, *arguments, record_ids=None, epoch=None
 
 
 OVERRIDES = {
-    same_every_time: "in call 1, with|in call 2, with|left a step of",
-    loses_metadata: "call 1 of apply_batch left metadata",
+    same_every_time: "in call 1, with .* differ in count",
+    loses_metadata: r"in call 1, with .* 'metadata': \[None",
     ignores_ids: r"in call 3, with \['record_ids', 'epoch'\]",
 }
 

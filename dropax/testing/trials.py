@@ -4,6 +4,7 @@ A `Subject` is what is under test, with all that the caller said about it. A `Tr
 with a config and a batch; it holds what came out, compiled once, and computes what should come.
 """
 
+import contextlib
 import dataclasses
 import functools
 import types
@@ -13,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
 
 from dropax import functional
 from dropax.config import DropoutOperatorConfig
@@ -24,7 +24,7 @@ from dropax.kit.fields import get_field, set_field
 from dropax.kit.trees import summarize
 from dropax.layout import Layout
 from dropax.measures import expected_dropped_fraction
-from dropax.testing.drops import Reference, reference_of
+from dropax.testing.drops import Reference, by_path, reference_of
 from dropax.testing.masks import flipped_keys
 
 _BYTES, _FEWEST, _MOST = 2**23, 512, 2**14  # of the params of many records, and their number
@@ -43,10 +43,9 @@ def row(tree: Any, at: int) -> Any:
     )
 
 
-def by_path(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of nested dicts by their dotted paths."""
-    leaves = tree_flatten_with_path(tree)[0]
-    return {keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+def _compiled(method: Callable[..., Any]) -> Any:
+    """Compiles a method, anew for each object."""
+    return functools.cached_property(lambda self: jax.jit(functools.partial(method, self)))
 
 
 class Subject(types.SimpleNamespace):
@@ -56,29 +55,35 @@ class Subject(types.SimpleNamespace):
         """Returns what `apply` gets as stats."""
         return getattr(config, "precomputed_stats", None) if self.stats is None else self.stats
 
-    @functools.cached_property
-    def apply_batch(self) -> Callable[..., Any]:
+    def fields_of(self, config: Any, data: Any) -> tuple[str, str]:
+        """Returns the names of the field that is worked on and of that of the result."""
+        field = self.field or getattr(config, "field_key", None)
+        if field is None and len(data) > 1:
+            constraint = "be given if the config has no field_key and the batch several fields"
+            cure = f"Pass one of {', '.join(map(repr, data))}."
+            raise ValueError(must("check_transform.field", constraint, None, cure))
+        field = field or next(iter(data))
+        return field, getattr(config, "target_key", None) or field
+
+    def apply_batch(self, *arguments: Any, **options: Any) -> Any:
         """The `apply_batch` of the two functions."""
-        return batched(self.generate_random_params, self.apply, is_shared=is_shared)
+        run = batched(self.generate_random_params, self.apply, is_shared=is_shared)
+        return run(*arguments, **options)
 
     def draw_eagerly(self, config: Any, keys: jax.Array, data: Any) -> Any:
         """Draws for as many records like those of a batch as there are keys."""
         shapes = jax.tree.map(lambda leaf: (*keys.shape, *np.shape(leaf)[1:]), data)
         return self.generate_random_params(config, keys, shapes)
 
-    @functools.cached_property
-    def draw(self) -> Any:
-        """`(config, keys, data) -> (params, masks)` of records in one batch, compiled."""
-
-        def draw(config: Any, keys: jax.Array, data: Any) -> Any:
-            params, masks = self.draw_eagerly(config, keys, data), None
-            if self.keep_mask is not None:
-                masks = jax.vmap(functools.partial(self.keep_mask, config))(params)
-            elif isinstance(params, dict):
-                masks = params.get("keep_mask")
-            return params, None if masks is None else jnp.asarray(masks, jnp.bool_)
-
-        return jax.jit(draw)
+    @_compiled
+    def draw(self, config: Any, keys: jax.Array, data: Any) -> tuple[Any, Any]:
+        """Does so, and returns the keep masks too; None if nothing says what is kept."""
+        params, masks = self.draw_eagerly(config, keys, data), None
+        if self.keep_mask is not None:
+            masks = jax.vmap(functools.partial(self.keep_mask, config))(params)
+        elif isinstance(params, dict):
+            masks = params.get("keep_mask")
+        return params, None if masks is None else jnp.asarray(masks, jnp.bool_)
 
     def apply_one(self, config: Any, data: Any, state: Any, params: Any) -> Any:
         """Applies to one record, as `dropax.batched` does."""
@@ -88,29 +93,27 @@ class Subject(types.SimpleNamespace):
         """`(config, data, states, params) -> (data, states)`, one operation after the other."""
         return jax.vmap(functools.partial(self.apply_one, config))(*trees)
 
-    @functools.cached_property
-    def apply_compiled(self) -> Callable[..., Any]:
-        """The same, compiled."""
-        return jax.jit(self.apply_eagerly)
+    apply_compiled = _compiled(apply_eagerly)
 
-    @functools.cached_property
-    def drop(self) -> Callable[..., Any]:
-        """`(config, data, params) -> data` by `dropax.apply`, compiled."""
+    @_compiled
+    def drop(self, config: Any, data: Any, params: Any) -> Any:
+        """Returns the data that `dropax.apply` returns."""
 
-        def drop(config: Any, data: Any, params: Any) -> Any:
+        def drop(data: Any, params: Any) -> Any:
             return functional.apply(config, data, {}, {}, params, self.stats_of(config))[0]
 
-        return jax.jit(jax.vmap(drop, (None, 0, 0)))
+        return jax.vmap(drop)(data, params)
 
-    @functools.cached_property
-    def gradient(self) -> Callable[..., Any]:
-        """The gradient of the weighted sum of the results, compiled."""
+    @_compiled
+    def gradient(self, images: Any, weights: Any, config: Any, data: Any, *rest: Any) -> Any:
+        """Returns the gradient of the weighted sum of the results."""
+        field, target = self.fields_of(config, data)
 
-        def total(image: Any, names: Any, weights: Any, config: Any, data: Any, *rest: Any) -> Any:
-            out, _ = self.apply_eagerly(config, set_field(data, names[0], image), *rest)
-            return (get_field(out, names[1]).astype(jnp.float32) * weights).sum()
+        def total(images: Any) -> Any:
+            out, _ = self.apply_eagerly(config, set_field(data, field, images), *rest)
+            return (get_field(out, target).astype(jnp.float32) * weights).sum()
 
-        return jax.jit(jax.grad(total), static_argnums=1)
+        return jax.grad(total)(images)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -131,13 +134,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         config, subject = self.config, self.subject
-        field = subject.field or getattr(config, "field_key", None)
-        if field is None and len(self.data) > 1:
-            constraint = "be given if the config has no field_key and the batch several fields"
-            cure = f"Pass one of {', '.join(map(repr, self.data))}."
-            raise ValueError(must("check_transform.field", constraint, None, cure))
-        self.field = field or next(iter(self.data))
-        self.target = getattr(config, "target_key", None) or self.field
+        self.field, self.target = subject.fields_of(config, self.data)
         self.images: np.ndarray = get_field(self.data, self.field)
         if not self.images.size or not self.images.ndim:
             raise ValueError(must("check_transform.batch", "hold a record", summarize(self.data)))
@@ -146,16 +143,8 @@ class Trial:
         self.layout = Layout.of(self.shape, getattr(config, "channel_axis", subject.channel_axis))
 
     def replace(self, **changes: Any) -> "Trial":
-        """Returns another trial of the same draws."""
-        return dataclasses.replace(self, drawn_by=self, **changes)
-
-    def drawn_anew(self, **changes: Any) -> "Trial":
-        """Returns another trial of its own draws."""
-        return dataclasses.replace(self, drawn_by=None, **changes)
-
-    def with_config(self, **changes: Any) -> "Trial":
-        """Returns a trial of a changed config and the same draws."""
-        return self.replace(config=self.config.replace(**changes))
+        """Returns another trial, of the same draws if `drawn_by` is not among the changes."""
+        return dataclasses.replace(self, **{"drawn_by": self, **changes})
 
     def with_field(self, name: str, values: Any) -> "Trial":
         """Returns a trial of a changed field and the same draws."""
@@ -179,7 +168,7 @@ class Trial:
                 config = self.config.replace(**changes)
             except (TypeError, ValueError):
                 continue  # it takes no such rate
-            yield self.drawn_anew(config=config)
+            yield self.replace(config=config, drawn_by=None)
 
     @functools.cached_property
     def keys(self) -> jax.Array:
@@ -235,10 +224,11 @@ class Trial:
     @functools.cached_property
     def output(self) -> tuple[Any, Any]:
         """The data and the states that come back."""
-        apply = self.subject.apply_eagerly if self.eager else self.subject.apply_compiled
-        with jax.disable_jit(self.eager):
-            out = apply(self.config, self.data, self.states, self.params)
-        return jax.tree.map(np.asarray, out)
+        given = (self.config, self.data, self.states, self.params)
+        if self.eager:  # loops then count in Python's ints, on which not every function works
+            with contextlib.suppress(Exception), jax.disable_jit():
+                return jax.tree.map(np.asarray, self.subject.apply_eagerly(*given))
+        return jax.tree.map(np.asarray, self.subject.apply_compiled(*given))
 
     @functools.cached_property
     def by_dropax(self) -> Any:
