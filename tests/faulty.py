@@ -149,11 +149,6 @@ def erase(config, data, params):
 # Dropout of channels and values.
 
 
-def keep_one(config, key, shape):
-    uniform = jax.random.uniform(key, shape[-1:])
-    return (uniform >= config.rate) | (uniform == uniform.max())
-
-
 def inverted(config, image, mask):
     kept = 1 - jnp.asarray(config.rate, image.dtype)
     return select(config, image / jnp.where(kept > 0, kept, 1), mask)
@@ -165,10 +160,6 @@ def inverted_value(config, image, params):
 
 def pixel_mask(config, key, shape):
     return uniform_mask(config, key, (*shape[:2], 1))
-
-
-def token_mask(config, key, shape):
-    return jnp.broadcast_to(uniform_mask(config, key, (shape[0], 1)), shape)
 
 
 def with_depth(change):
@@ -209,6 +200,11 @@ def flip(config, image, params):
     return jnp.where(params["flip"], image[:, ::-1], image)
 
 
+def pair_draw(config, key, shape, tags=(0, 1)):
+    one, two = (jax.random.fold_in(key, tag) for tag in tags)
+    return {**gain(config, one, shape), **coin(config, two, shape)}
+
+
 def flip_reference(config, data, params):
     return data["image"][:, ::-1] if params["flip"] else data["image"]
 
@@ -217,17 +213,9 @@ def flip_both(config, data, params):
     return {name: flip(config, data[name], params) for name in ("image", "depth")}
 
 
-def pair_draw(config, key, shape):
-    return {**gain(config, key, shape), **coin(config, jax.random.fold_in(key, 1), shape)}
-
-
 def crop(config, image, params):
     start = (params["top"], params["left"], 0)
     return jax.lax.dynamic_slice(image, start, (5, 5, image.shape[2]))
-
-
-def resized_crop(config, image, params):
-    return jax.image.resize(crop(config, image, params), image.shape, "bilinear")
 
 
 def blur(config, image, params):
@@ -263,17 +251,13 @@ RIGHT = {
         square, lambda c, x, m: jnp.where(m, x, jax.lax.stop_gradient(x.mean(axis=(0, 1)))),
         config=PLAIN, fill_reads="statistics", **SQUARES),
     "erasing with soft labels": drop(erase_draw, erase, batch=SOFT, new_fields=["soft"], **SQUARES),
-    "channel dropout that keeps one": drop(
-        keep_one, expected_fraction=lambda c, s: c.rate - c.rate ** s[-1] / s[-1]),
     "drop path": drop(lambda c, k, s: uniform_mask(c, k, (1,) * len(s))),
-    "token masking": drop(token_mask, batch={"image": images(4, 12, 8)}),
     "several fields": drop(pixel_mask, with_depth(lambda m: m), **DEPTHS, **FREE),
     "flip": other(coin, flip, reference=flip_reference),
     "flip never": other(coin, flip, config=Config(stochastic=True, rate=0.0)),
     "flip of image and depth": other(coin, flip_both, DEPTH, new_fields=["depth"]),
     "flip and gain": other(pair_draw, lambda c, x, p: brighten(c, flip(c, x, p), p)),
     "crop": other(corners, crop, **CROP),
-    "resized crop": other(corners, resized_crop),
     "brightness": other(gain, brighten),
     "brightness of bytes": other(gain, brighten_bytes, BYTES, reference=brightened),
     "blur": other(gain, blur),
@@ -302,11 +286,6 @@ def neighbors(config, key, shape):
     uniform = jax.random.uniform(key, shape)
     one = jax.random.bernoulli(jax.random.fold_in(key, 1), 0.3, shape)
     return jnp.where(one, jnp.roll(uniform, 1, 1), uniform) >= config.rate
-
-
-def folded_twice(config, key, shape):
-    one, two = (jax.random.fold_in(key, 1) for _ in range(2))
-    return {**gain(config, one, shape), **coin(config, two, shape)}
 
 
 def beside(**changes):
@@ -366,7 +345,8 @@ WRONG = {
     "words of the key combined": (DRAWS, drop(words(
         lambda w: jnp.stack([0 * w[:, 0], w[:, 0] ^ w[:, 1]], axis=1)))),
     "a bit of the key": (DRAWS, drop(words(lambda w: w | np.uint32(1 << 30)))),
-    "folded twice": (DRAWS, other(folded_twice, lambda c, x, p: flip(c, x * p["gain"], p))),
+    "folded twice": (DRAWS, other(
+        lambda *given: pair_draw(*given, tags=(1, 1)), lambda c, x, p: flip(c, x * p["gain"], p))),
     "draw not used": (DRAWS, other(gain, lambda c, x, p: jnp.clip(x * 1.1, 0, 1))),
     "key used twice": ("keys_are_used_once", other(
         lambda c, k, s: {**gain(c, k, s), **coin(c, k, s)},

@@ -116,36 +116,24 @@ def test_a_report_says_what_was_not_run_and_why():
 
 
 def test_a_mask_or_a_rate_that_nothing_declares_is_a_warning():
-    def draw(config, keys, data_shapes):
-        return {"hidden": SOUND.draw(config, keys, data_shapes)["keep_mask"]}
-
-    def select(config, data, state, metadata, random_params=None, stats=None):
-        params = {"keep_mask": random_params["hidden"]}
-        return SOUND.apply(config, data, state, metadata, params, stats)
-
-    options = {"batch": faulty.RGB, "max_examples": 1}
+    hidden = faulty.drop(
+        lambda c, k, s: {"hidden": faulty.uniform_mask(c, k, s)},
+        lambda c, x, p: faulty.select(c, x, p["hidden"]),
+    )
     with pytest.warns(UserWarning, match=r"random_params\['hidden'\] looks like a mask"):
-        report = check_transform(draw, select, faulty.DROP, **options)
+        report = check(hidden)
     assert len(report.warnings) == 1
     with pytest.warns(UserWarning, match=r"DropConfig\.rate looks like a rate, and nothing says"):
-        check_transform(SOUND.draw, SOUND.apply, faulty.DROP, **options)
+        check(SOUND, rate_field="none", independent=False)
 
 
 def test_a_seed_draws_the_same_example_again():
-    seen = []
+    def shown(seed):
+        with pytest.raises(PropertyError) as caught:
+            check(faulty.WRONG["label lost"][1], seed=seed, batch=batches(ranks=(3,)))
+        return str(caught.value)
 
-    def note(config, data, state, metadata, random_params=None, stats=None):
-        seen.append(data["image"].shape)
-        return data, state, metadata
-
-    options = {"batch": batches(ranks=(3,)), "field": "image", "only": ["other_fields_stay"]}
-    shapes, draw = [], faulty.each(faulty.gain)
-    for seed in (3, 3, 4):
-        seen.clear()
-        config = OperatorConfig(stochastic=True)
-        check_transform(draw, note, config, seed=seed, max_examples=1, **options)
-        shapes.append(list(seen))
-    assert shapes[0] == shapes[1] != shapes[2]
+    assert shown(3) == shown(3) != shown(4)
 
 
 @pytest.mark.parametrize(
