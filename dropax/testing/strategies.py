@@ -339,10 +339,8 @@ def images(
     least, most = max(low, least), min(high, most)
     if not is_float:
         least, most = math.ceil(least), math.floor(most)
-    start = min(max(least, -9.0), most)
-    values = rng.uniform(start, max(min(most, 99.0), start), size)
-    if not seed:
-        values = np.full(size, min(max(0.0, least), most))
+    start, end = np.clip((-9.0, 99.0), least, most)
+    values = rng.uniform(start, end, size) if seed else np.full(size, np.clip(0.0, least, most))
     if odd:
         tiny = float(jnp.finfo(dtype).smallest_subnormal) if is_float else 0.0
         floats = [math.nan, math.inf, -math.inf, -0.0, tiny, -tiny] if is_float else []
