@@ -12,7 +12,7 @@ import pytest
 from hypothesis import find
 
 import dropax
-from cases import CLASSES, MODES
+from cases import CLASSES, MODES, every_class
 from dropax import Band, Block, Blocks, Box, Channel, Grid, Mode, OneOf, Patch, Pixel, Record, modes
 from dropax.modes import as_mode
 from dropax.modes.base import BuiltIn
@@ -46,6 +46,14 @@ def test_pixels_and_channels_drop_by_the_stream_of_jax(mode, shape, drawn, key):
         assert mask.dtype == np.bool_
         assert mask.shape == drawn
         np.testing.assert_array_equal(mask, jax_mask(key, rate, drawn))
+
+
+@every_class
+def test_a_mode_draws_the_same_without_jit(mode, key):
+    mode = as_mode(mode, "a")
+    mask = mode.sample(key, (40, 30, 3), 0.4)
+    with jax.disable_jit():
+        np.testing.assert_array_equal(mode.sample(key, (40, 30, 3), 0.4), mask)
 
 
 EVERY = [Pixel(), Pixel(per_channel=False), Channel(), Channel(min_kept=1)]

@@ -108,8 +108,8 @@ def _lowest_by_bisection(words: jax.Array, count: jax.Array) -> jax.Array:
         word, place = bound
         return (words < word) | ((words == word) & (position < place))
 
-    def set_bit(step: jax.Array, bound: tuple[jax.Array, jax.Array]) -> Any:
-        at = np.uint32(31 + bits) - step.astype(jnp.uint32)
+    def set_bit(step: Any, bound: tuple[jax.Array, jax.Array]) -> Any:
+        at = np.uint32(31 + bits) - jnp.asarray(step, jnp.uint32)
         is_word = at >= bits
         bit = np.uint32(1) << jnp.where(is_word, at - np.uint32(bits), at)
         word, place = bound

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path
 
 from dropax.kit.arrays import as_numbers
 from dropax.moments import integer_range
@@ -58,6 +59,12 @@ def assert_drops(
         raise AssertionError(fault)
 
 
+def by_path(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of nested dicts by their dotted paths."""
+    leaves = tree_flatten_with_path(tree)[0]
+    return {keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
 class Reference(NamedTuple):
     """What a result should be: its values, and where they must agree bit for bit, or at all.
 
@@ -87,8 +94,8 @@ def reference_of(
             if not jnp.issubdtype(dtype, jnp.floating):
                 least, most = integer_range(dtype)
                 low, high = math.ceil(max(low, least)), math.floor(min(high, most))
-            bounds = [np.asarray(bound).astype(dtype) for bound in (low, high)]
-            out = np.where(out < bounds[0], bounds[0], np.where(out > bounds[1], bounds[1], out))
+            low, high = (np.asarray(bound).astype(dtype) for bound in (low, high))
+            out = np.where(out < low, low, np.where(out > high, high, out))
     exact = np.where(masks, kept is None, exact_fill)
     return Reference(out, exact, masks | (fill is not None), masks, before)
 
@@ -124,12 +131,14 @@ def is_near(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
         return np.asarray(same | (np.abs(a - b) <= tolerance * unit * scale) | (a == b))
 
 
-def value_fault(got: Any, reference: Reference, tolerance: float) -> str | None:
+def value_fault(got: np.ndarray, reference: Reference, tolerance: float = 0.0) -> str | None:
     """Says which value is not what it should be, and why that may be; or returns None."""
-    got, (wanted, exact, known, masks, before) = np.asarray(got), reference
+    wanted, exact, known, masks, before = reference
     if show(got) != show(wanted):
         return f"the result must be {show(wanted)}; got {show(got)}"
-    near = np.where(exact, same_bits(got, wanted), is_near(got, wanted, tolerance))
+    near = same_bits(wanted, got)
+    if not np.all(exact):
+        near = np.where(exact, near, is_near(wanted, got, tolerance))
     if jnp.issubdtype(got.dtype, jnp.floating):
         # XLA on CPU flushes subnormal numbers to 0 in arithmetic and in clips.
         tiny = np.abs(wanted.astype(np.float64)) < float(jnp.finfo(got.dtype).tiny)
@@ -137,21 +146,21 @@ def value_fault(got: Any, reference: Reference, tolerance: float) -> str | None:
     off = np.asarray(known) & ~near
     if not off.any():
         return None
-    at = tuple(int(index) for index in np.argwhere(off)[0])
-    kind, given, shown = "", None, ""
-    if masks is not None and before is not None:
-        kind, given = "kept " if masks[at] else "dropped ", before[at]
-        shown = f", of an input of {given}"
+    at = tuple(np.argwhere(off)[0].tolist())
+    many = f"{int(off.sum())} of {off.size} values are off."
+    if masks is None or before is None:
+        return f"the value at {list(at)} must be {wanted[at]}; got {got[at]}. {many}"
+    kind = "kept" if masks[at] else "dropped"
     cause = "a wrong formula, or a rounding that the reference does not have"
-    if kind == "dropped " and (got[at] != got[at] or got[at] == wanted[at] == 0):
+    if not masks[at] and (got[at] != got[at] or got[at] == wanted[at] == 0):
         cause = "a product with the mask, which keeps NaN and signs: use jnp.where"
-    elif kind and given in (got[at], wanted[at]):
+    elif before[at] in (got[at], wanted[at]):
         cause = "another mask than the one drawn, a mask along the wrong axis, or arithmetic"
-    elif kind == "dropped ":
+    elif not masks[at]:
         cause = "a fill that is scaled, clipped or read from the image"
     return (
-        f"the {kind}value at {list(at)} must be {wanted[at]}; got {got[at]}{shown}. "
-        f"{int(off.sum())} of {off.size} values are off. Likely {cause}."
+        f"the {kind} value at {list(at)} must be {wanted[at]}; got {got[at]}, of an input of "
+        f"{before[at]}. {many} Likely {cause}."
     )
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
 
 from dropax.kit.arrays import as_numbers
 from dropax.kit.errors import is_array, must, require_kind, require_number, require_whole
+from dropax.testing.drops import by_path
 
 FLIPS = 96
 """How many ways two keys of a pair differ: in one bit of 64, or in one bit of both words."""
@@ -142,10 +142,7 @@ def mean_bound(draws: np.ndarray, false_alarm: float) -> float:
 def count_bound(draws: int, probability: Any, false_alarm: float) -> np.ndarray:
     """Returns how far counts of independent events may be off, by Bernstein's inequality.
 
-    Args:
-      draws: how many there are, any number.
-      probability: of each event, an array. Sums of draws in [0, 1] of that mean vary no more.
-      false_alarm: the probability that a count is further off.
+    Sums of `draws` numbers in [0, 1] of the mean `probability` vary no more.
     """
     share, probability = math.log(2 / false_alarm), np.asarray(probability, np.float64)
     variance = draws * probability * (1 - probability)
@@ -260,16 +257,16 @@ def entries_fault(params: Any) -> str | None:
     follow from a threshold; integers, of which one may be the opposite corner, only if equal.
     """
     columns: dict[str, np.ndarray] = {}
-    for path, leaf in tree_flatten_with_path(params)[0]:
+    for name, leaf in by_path(params).items():
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or not leaf.size:
             continue
-        name, column = keystr(path), np.asarray(leaf).reshape(len(leaf), -1)[:, 0]
+        column = np.asarray(leaf).reshape(len(leaf), -1)[:, 0]
         counts = np.unique(column, return_counts=True)[1]
         if len(counts) < 2 or (counts.min() < 30 if column.dtype == np.bool_ else len(counts) < 4):
             continue  # equal by chance
         for other, before in columns.items():
             if _is_one_draw(before, column):
-                return f"random_params{other} and random_params{name} come from one draw"
+                return f"{other!r} and {name!r} of random_params come from one draw"
         columns[name] = column
     return None
 

@@ -18,14 +18,13 @@ from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import must, require_choice, require_kind, require_number, require_whole
 from dropax.kit.operator import ModalityOperator
 from dropax.kit.trees import summarize
-from dropax.testing.drops import TOLERANCE
+from dropax.testing.drops import TOLERANCE, by_path
 from dropax.testing.masks import require_probability
 from dropax.testing.properties import COMMON, PROPERTIES, BrokenError, NotRunError
 from dropax.testing.strategies import batches
-from dropax.testing.trials import Subject, Trial, by_path
+from dropax.testing.trials import Subject, Trial
 
 _EVERY_BATCH = "result_is_as_the_reference"  # the others are checked on one
-_SHOWN = 24  # values of a batch that is shown whole
 _RUNS, _BATCHES = 24, 7  # how often batches of an example are drawn, and how many are used
 
 
@@ -142,16 +141,12 @@ def check_transform(
         property that was not run, or there is no batch to draw.
 
     Example:
-      >>> import dropax
-      >>> config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True)
-      >>> def multiply(config, data, state, metadata, random_params=None, stats=None):
-      ...     mask = random_params["keep_mask"].astype(np.float32)
-      ...     return {"image": data["image"] * mask}, state, metadata
+      >>> from dropax import DropoutOperatorConfig, apply, generate_random_params
+      >>> config = DropoutOperatorConfig(field_key="image", stochastic=True)
       >>> batch = {"image": np.ones((8, 6, 6, 1), np.float32)}
-      >>> draw = dropax.generate_random_params
-      >>> check_transform(draw, multiply, config, batch=batch)  # doctest: +ELLIPSIS
-      Traceback (most recent call last):
-      dropax.testing.transforms.PropertyError: result_is_as_the_reference does not hold: ...
+      >>> options = {"batch": batch, "only": ["other_fields_stay"]}
+      >>> check_transform(generate_random_params, apply, config, **options).held
+      ('other_fields_stay',)
     """
     given = {**locals(), "only": PROPERTIES if only is None else only}
     owner = "check_transform"
@@ -165,12 +160,11 @@ def check_transform(
     require_whole(f"{owner}.max_examples", max_examples, 1)
     require_whole(f"{owner}.seed", seed, 0, 2**32)
     require_probability(f"{owner}.false_alarm", false_alarm)
-    for name in ("new_fields", "only", "skip"):
-        if isinstance(given[name], str) or not isinstance(given[name], Iterable):
-            raise TypeError(must(f"{owner}.{name}", "be a list of names", given[name]))
-        given[name] = tuple(given[name])
-    for argument in ("only", "skip"):
-        for name in given[argument]:
+    for argument, known in (("new_fields", None), ("only", PROPERTIES), ("skip", PROPERTIES)):
+        if isinstance(given[argument], str) or not isinstance(given[argument], Iterable):
+            raise TypeError(must(f"{owner}.{argument}", "be a list of names", given[argument]))
+        given[argument] = tuple(given[argument])
+        for name in given[argument] if known else ():
             require_choice(f"{owner}.{argument}", name, PROPERTIES)
     names = [name for name in PROPERTIES if name in given["only"] and name not in given["skip"]]
     not_run = {name: "skipped by the caller" for name in PROPERTIES if name not in names}
@@ -181,7 +175,8 @@ def check_transform(
         trials = _example(subject, config, batch, number, each)
         for name in names:
             try:
-                _run(name, trials if name == _EVERY_BATCH else trials[:1], number)
+                for trial in trials if name == _EVERY_BATCH else trials[:1]:
+                    _run(name, trial)
                 held.add(name)
             except NotRunError as not_applicable:
                 not_run[name] = str(not_applicable)
@@ -237,11 +232,14 @@ def _draw(strategy: Any, seed: int, count: int) -> list[Any]:
     if not isinstance(strategy, st.SearchStrategy):
         return [strategy]
     drawn: list[Any] = []
-    slow = list(hypothesis.HealthCheck)
-    options: dict[str, Any] = {"database": None, "deadline": None, "suppress_health_check": slow}
     run = hypothesis.seed(seed)(hypothesis.given(strategy)(lambda value: drawn.append(value)))
-    phases = [hypothesis.Phase.generate]
-    hypothesis.settings(max_examples=count, phases=phases, **options)(run)()
+    hypothesis.settings(
+        max_examples=count,
+        phases=[hypothesis.Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )(run)()
     return drawn
 
 
@@ -265,9 +263,6 @@ def _example(
         is_unfit = 1 in trial.shape[:2] or trial.size > 99
         return not jnp.issubdtype(dtype, jnp.floating), dtype not in COMMON, is_unfit, size
 
-    def is_odd(trial: Trial) -> bool:  # holds NaN or infinities
-        return not np.isfinite(trial.images.astype(np.float32)).all()
-
     trials = []
     # What one run draws is much alike.
     runs = range(_RUNS if isinstance(batch, st.SearchStrategy) else 1)
@@ -275,45 +270,44 @@ def _example(
         data, states = jax.tree.map(as_jax_holds, records_of(drawn) or ({}, {}))
         trials.append(Trial(subject, config, data, states, seed, false_alarm))
     trials.sort(key=usefulness)
-    best = {trial.images.dtype: trial for trial in sorted(trials[::-1], key=is_odd)}
-    others = sorted(best.values(), key=usefulness)
+    # Of each dtype the most useful batch, of those with NaN or infinities if there are any.
+    odd = sorted(trials, key=lambda trial: np.isfinite(trial.images.astype(np.float32)).all())
+    first = {trial.images.dtype: trial for trial in odd[::-1]}
+    others = sorted(first.values(), key=usefulness)
     return [trials[0], *(trial for trial in others if trial is not trials[0])][:_BATCHES]
 
 
-def _run(name: str, trials: list[Trial], seed: int) -> None:
-    """Runs a property on trials; raises `PropertyError` or `NotRunError`."""
-    for trial in trials:
-        try:
-            PROPERTIES[name](trial)
-            continue
-        except NotRunError:
-            raise
-        except BrokenError as broken:
-            text, cause = f"{name} does not hold: {broken}", broken.__cause__
-            _, _, look_for = (PROPERTIES[name].__doc__ or "").partition("\n\n")
-            advice = f"\nLook for: {inspect.cleandoc(look_for)}"
-        except Exception as error:
-            text, cause, advice = f"{type(error).__name__}: {error}".partition("\n")[0], error, ""
-            text += f"\n  was raised while {name} was checked."
-        parts = {"data": trial.data, "states": trial.states} if trial.states else trial.data
-        batch, again = summarize(parts), f"seed={seed}, max_examples=1, only=[{name!r}]"
-        if sum(np.size(leaf) for leaf in jax.tree.leaves(parts)) <= _SHOWN:
-            batch = f"{batch} = {jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), parts)}"
-        with np.printoptions(threshold=8, edgeitems=2):
-            shown = f"  config: {trial.config!r}\n  batch: {batch}\n  run again: {again}"
-        raise PropertyError(name, f"{text}\n{shown}{advice}") from cause
+def _run(name: str, trial: Trial) -> None:
+    """Runs a property on a trial; raises `PropertyError` or `NotRunError`."""
+    try:
+        return PROPERTIES[name](trial)
+    except NotRunError:
+        raise
+    except BrokenError as broken:
+        text, cause = f"{name} does not hold: {broken}", broken.__cause__
+        _, _, look_for = (PROPERTIES[name].__doc__ or "").partition("\n\n")
+        advice = f"\nLook for: {inspect.cleandoc(look_for)}"
+    except Exception as error:
+        text, cause, advice = f"{type(error).__name__}: {error}".partition("\n")[0], error, ""
+        text += f"\n  was raised while {name} was checked."
+    batch = summarize({"data": trial.data, "states": trial.states} if trial.states else trial.data)
+    again = f"seed={trial.seed}, max_examples=1, only=[{name!r}]"
+    with np.printoptions(threshold=8, edgeitems=2):
+        shown = f"  config: {trial.config!r}\n  batch: {batch}\n  run again: {again}"
+    raise PropertyError(name, f"{text}\n{shown}{advice}") from cause
 
 
 def _suspicions(trial: Trial) -> Iterator[str]:
     """Yields what looks like a mask or a rate and is not declared."""
-    cure, kind = "looks like a {}, and nothing says so: {} not checked. Pass {}", trial.config
+    text = "{} looks like a {}, and nothing says so: {} not checked. Pass {}"
     if trial.masks is None:
         for path, leaf in by_path(trial.params).items():
             if leaf.dtype == np.bool_ and leaf.ndim > 1 and leaf[0].size > 1:
                 how = "keep_mask=lambda config, params: ..."
-                yield f"random_params[{path!r}] {cure.format('mask', 'what it drops is', how)}"
+                what = f"random_params[{path!r}]"
+                yield text.format(what, "mask", "what it drops is", how)
     elif trial.expected_fraction() is None:
         names = {field.name for field in dataclasses.fields(trial.config)}
         for name in names & {"p", "rate", "prob", "drop_rate", "probability"}:
-            how = f"rate_field={name!r}."
-            yield f"{type(kind).__name__}.{name} {cure.format('rate', 'fractions are', how)}"
+            what, how = f"{type(trial.config).__name__}.{name}", f"rate_field={name!r}."
+            yield text.format(what, "rate", "fractions are", how)

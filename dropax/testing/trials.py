@@ -4,6 +4,7 @@ A `Subject` is what is under test, with all that the caller said about it. A `Tr
 with a config and a batch; it holds what came out, compiled once, and computes what should come.
 """
 
+import contextlib
 import dataclasses
 import functools
 import types
@@ -13,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
 
 from dropax import functional
 from dropax.config import DropoutOperatorConfig
@@ -24,7 +24,7 @@ from dropax.kit.fields import get_field, set_field
 from dropax.kit.trees import summarize
 from dropax.layout import Layout
 from dropax.measures import expected_dropped_fraction
-from dropax.testing.drops import Reference, reference_of
+from dropax.testing.drops import Reference, by_path, reference_of
 from dropax.testing.masks import flipped_keys
 
 _BYTES, _FEWEST, _MOST = 2**23, 512, 2**14  # of the params of many records, and their number
@@ -43,10 +43,9 @@ def row(tree: Any, at: int) -> Any:
     )
 
 
-def by_path(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of nested dicts by their dotted paths."""
-    leaves = tree_flatten_with_path(tree)[0]
-    return {keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+def _compiled(method: Callable[..., Any]) -> Any:
+    """Compiles a method, anew for each object."""
+    return functools.cached_property(lambda self: jax.jit(functools.partial(method, self)))
 
 
 class Subject(types.SimpleNamespace):
@@ -56,47 +55,73 @@ class Subject(types.SimpleNamespace):
         """Returns what `apply` gets as stats."""
         return getattr(config, "precomputed_stats", None) if self.stats is None else self.stats
 
-    def apply_one(self, config: Any, data: Any, state: Any, params: Any) -> Any:
-        """Applies to one record, as `dropax.batched` does."""
-        return self.apply(config, data, state, {}, params, self.stats_of(config))[:2]
+    def fields_of(self, config: Any, data: Any) -> tuple[str, str]:
+        """Returns the names of the field that is worked on and of that of the result."""
+        field = self.field or getattr(config, "field_key", None)
+        if field is None and len(data) > 1:
+            constraint = "be given if the config has no field_key and the batch several fields"
+            cure = f"Pass one of {', '.join(map(repr, data))}."
+            raise ValueError(must("check_transform.field", constraint, None, cure))
+        field = field or next(iter(data))
+        return field, getattr(config, "target_key", None) or field
 
     def apply_batch(self, *arguments: Any, **options: Any) -> Any:
         """The `apply_batch` of the two functions."""
         run = batched(self.generate_random_params, self.apply, is_shared=is_shared)
         return run(*arguments, **options)
 
+    def draw_eagerly(self, config: Any, keys: jax.Array, data: Any) -> Any:
+        """Draws for as many records like those of a batch as there are keys."""
+        shapes = jax.tree.map(lambda leaf: (*keys.shape, *np.shape(leaf)[1:]), data)
+        return self.generate_random_params(config, keys, shapes)
+
+    @_compiled
+    def draw(self, config: Any, keys: jax.Array, data: Any) -> tuple[Any, Any]:
+        """Does so, and returns the keep masks too; None if nothing says what is kept."""
+        params, masks = self.draw_eagerly(config, keys, data), None
+        if self.keep_mask is not None:
+            masks = jax.vmap(functools.partial(self.keep_mask, config))(params)
+        elif isinstance(params, dict):
+            masks = params.get("keep_mask")
+        return params, None if masks is None else jnp.asarray(masks, jnp.bool_)
+
+    def apply_one(self, config: Any, data: Any, state: Any, params: Any) -> Any:
+        """Applies to one record, as `dropax.batched` does."""
+        return self.apply(config, data, state, {}, params, self.stats_of(config))[:2]
+
     def apply_eagerly(self, config: Any, *trees: Any) -> Any:
         """`(config, data, states, params) -> (data, states)`, one operation after the other."""
         return jax.vmap(functools.partial(self.apply_one, config))(*trees)
 
-    @functools.cached_property
-    def apply_compiled(self) -> Callable[..., Any]:
-        """The same, compiled."""
-        return jax.jit(self.apply_eagerly)
+    apply_compiled = _compiled(apply_eagerly)
 
-    @functools.cached_property
-    def drop(self) -> Callable[..., Any]:
-        """`(config, data, params) -> data` by `dropax.apply`, compiled."""
+    @_compiled
+    def drop(self, config: Any, data: Any, params: Any) -> Any:
+        """Returns the data that `dropax.apply` returns."""
 
-        def drop(config: Any, data: Any, params: Any) -> Any:
+        def drop(data: Any, params: Any) -> Any:
             return functional.apply(config, data, {}, {}, params, self.stats_of(config))[0]
 
-        return jax.jit(jax.vmap(drop, (None, 0, 0)))
+        return jax.vmap(drop)(data, params)
 
-    @functools.cached_property
-    def gradient(self) -> Callable[..., Any]:
-        """The gradient of the weighted sum of the results, compiled."""
+    @_compiled
+    def gradient(self, images: Any, weights: Any, config: Any, data: Any, *rest: Any) -> Any:
+        """Returns the gradient of the weighted sum of the results."""
+        field, target = self.fields_of(config, data)
 
-        def total(image: Any, names: Any, weights: Any, config: Any, data: Any, *rest: Any) -> Any:
-            out, _ = self.apply_eagerly(config, set_field(data, names[0], image), *rest)
-            return (get_field(out, names[1]).astype(jnp.float32) * weights).sum()
+        def total(images: Any) -> Any:
+            out, _ = self.apply_eagerly(config, set_field(data, field, images), *rest)
+            return (get_field(out, target).astype(jnp.float32) * weights).sum()
 
-        return jax.jit(jax.grad(total), static_argnums=1)
+        return jax.grad(total)(images)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
 class Trial:
-    """A subject on one example: a config, data of shape (B, ...), states, and a seed."""
+    """A subject on one example: a config, data of shape (B, ...), states, and a seed.
+
+    Its draws are those of `drawn_by`, if that is given.
+    """
 
     subject: Subject
     config: Any
@@ -105,16 +130,11 @@ class Trial:
     seed: int
     false_alarm: float
     eager: bool = False
+    drawn_by: "Trial | None" = None
 
     def __post_init__(self) -> None:
         config, subject = self.config, self.subject
-        field = subject.field or getattr(config, "field_key", None)
-        if field is None and len(self.data) > 1:
-            constraint = "be given if the config has no field_key and the batch several fields"
-            cure = f"Pass one of {', '.join(map(repr, self.data))}."
-            raise ValueError(must("check_transform.field", constraint, None, cure))
-        self.field = field or next(iter(self.data))
-        self.target = getattr(config, "target_key", None) or self.field
+        self.field, self.target = subject.fields_of(config, self.data)
         self.images: np.ndarray = get_field(self.data, self.field)
         if not self.images.size or not self.images.ndim:
             raise ValueError(must("check_transform.batch", "hold a record", summarize(self.data)))
@@ -122,23 +142,17 @@ class Trial:
         self.is_dropout = isinstance(config, DropoutOperatorConfig)
         self.layout = Layout.of(self.shape, getattr(config, "channel_axis", subject.channel_axis))
 
-    def replace(self, *shared: str, **changes: Any) -> "Trial":
-        """Returns another trial of the same subject, which shares what this one has computed."""
-        other = dataclasses.replace(self, **changes)
-        vars(other).update({name: getattr(self, name) for name in shared})
-        return other
-
-    def with_config(self, **changes: Any) -> "Trial":
-        """Returns a trial of a changed config and the same draw."""
-        return self.replace("draws", config=self.config.replace(**changes))
+    def replace(self, **changes: Any) -> "Trial":
+        """Returns another trial, of the same draws if `drawn_by` is not among the changes."""
+        return dataclasses.replace(self, **{"drawn_by": self, **changes})
 
     def with_field(self, name: str, values: Any) -> "Trial":
-        """Returns a trial of a changed field and the same draw."""
-        return self.replace("draws", data=set_field(self.data, name, values))
+        """Returns a trial of a changed field and the same draws."""
+        return self.replace(data=set_field(self.data, name, values))
 
     @functools.cached_property
     def moderate(self) -> "Trial":
-        """The same draw, on finite images of the same range with full mantissas."""
+        """The same draws, on finite images of the same range with full mantissas."""
         return self.with_field(self.field, varied(self.images, np.random.default_rng(self.seed)))
 
     def at_rates(self, *rates: float) -> "Iterator[Trial]":
@@ -154,36 +168,21 @@ class Trial:
                 config = self.config.replace(**changes)
             except (TypeError, ValueError):
                 continue  # it takes no such rate
-            yield self.replace("draw", "many_keys", config=config)
+            yield self.replace(config=config, drawn_by=None)
 
     @functools.cached_property
     def keys(self) -> jax.Array:
         """Threefry keys of the records."""
         return jax.random.split(jax.random.key(self.seed, impl="threefry2x32"), self.size)
 
-    def draw_eagerly(self, keys: jax.Array, config: Any = None) -> Any:
-        """Draws for as many records as there are keys."""
-        shapes = jax.tree.map(lambda leaf: (*keys.shape, *np.shape(leaf)[1:]), self.data)
-        return self.subject.generate_random_params(config or self.config, keys, shapes)
-
-    @functools.cached_property
-    def draw(self) -> Callable[..., Any]:
-        """`(config, keys) -> (params, masks)` of records in one batch, compiled."""
-
-        def draw(config: Any, keys: jax.Array) -> Any:
-            params, masks = self.draw_eagerly(keys, config), None
-            if self.subject.keep_mask is not None:
-                masks = jax.vmap(functools.partial(self.subject.keep_mask, config))(params)
-            elif isinstance(params, dict):
-                masks = params.get("keep_mask")
-            return params, None if masks is None else jnp.asarray(masks, jnp.bool_)
-
-        return jax.jit(draw)
-
     @functools.cached_property
     def draws(self) -> tuple[Any, Any]:
         """What the records of the batch drew, and their masks; None of a deterministic config."""
-        return self.draw(self.config, self.keys) if self.config.stochastic else (None, None)
+        if self.drawn_by is not None:
+            return self.drawn_by.draws
+        if not self.config.stochastic:
+            return None, None
+        return self.subject.draw(self.config, self.keys, self.data)
 
     @property
     def params(self) -> Any:
@@ -191,17 +190,17 @@ class Trial:
         return self.draws[0]
 
     @functools.cached_property
-    def many_keys(self) -> jax.Array:
-        """Many keys, of which 2 i and 2 i + 1 differ in one bit of one word or of both."""
-        specs = jax.tree.leaves(jax.eval_shape(self.draw, self.config, self.keys[:1]))
-        records = _BYTES // max(1, sum(4 * spec.size for spec in specs))
-        return flipped_keys(min(_MOST, max(_FEWEST, records)) // 2, self.seed)
+    def many(self) -> tuple[jax.Array, Any, Any]:
+        """Many keys, what they draw in one batch, and the masks; each its own, if one is shared.
 
-    @functools.cached_property
-    def many(self) -> tuple[Any, Any]:
-        """What many records draw in one batch, and their masks; each its own, if they share one."""
-        config = self.config.replace(share_mask=False) if is_shared(self.config) else self.config
-        return self.draw(config, self.many_keys)
+        The keys 2 i and 2 i + 1 differ in one bit of one word or of both.
+        """
+        draw, config = self.subject.draw, self.config
+        config = config.replace(share_mask=False) if is_shared(config) else config
+        specs = jax.tree.leaves(draw.eval_shape(config, self.keys[:1], self.data))
+        records = _BYTES // max(1, sum(4 * spec.size for spec in specs))
+        keys = flipped_keys(min(_MOST, max(_FEWEST, records)) // 2, self.seed)
+        return keys, *draw(config, keys, self.data)
 
     @functools.cached_property
     def masks(self) -> Any:
@@ -210,14 +209,14 @@ class Trial:
             return None
         if self.is_dropout and self.subject.keep_mask is None:
             return np.asarray(get_field(self.by_dropax, self.config.mask_key or _MASK))
-        masks, shape, axis = np.asarray(self.draws[1]), self.shape, self.layout.channel_axis
-        own, missing = masks.shape[1:], (1,) * (len(shape) + 1 - masks.ndim)
+        masks, axis = np.asarray(self.draws[1]), self.layout.channel_axis
+        own, missing = masks.shape[1:], (1,) * (self.images.ndim - masks.ndim)
         # (H, W) of an image (H, W, C), or one number a channel; else as NumPy broadcasts.
-        fits = (size in (1, full) for size, full in zip(own, shape, strict=False))
-        if own != shape[len(missing) :] and all(fits):
+        fits = (size in (1, full) for size, full in zip(own, self.shape, strict=False))
+        if own != self.shape[len(missing) :] and all(fits):
             own = (*own, *missing)
         elif len(own) == 1 and axis is not None:
-            own = tuple(-1 if at == axis else 1 for at in range(len(shape)))
+            own = tuple(-1 if at == axis else 1 for at in range(len(self.shape)))
         else:
             own = (*missing, *own)
         return np.broadcast_to(masks.reshape(self.size, *own), self.images.shape)
@@ -225,54 +224,61 @@ class Trial:
     @functools.cached_property
     def output(self) -> tuple[Any, Any]:
         """The data and the states that come back."""
-        apply = self.subject.apply_eagerly if self.eager else self.subject.apply_compiled
-        with jax.disable_jit(self.eager):
-            out = apply(self.config, self.data, self.states, self.params)
-        return jax.tree.map(np.asarray, out)
+        given = (self.config, self.data, self.states, self.params)
+        if self.eager:  # loops then count in Python's ints, on which not every function works
+            with contextlib.suppress(Exception), jax.disable_jit():
+                return jax.tree.map(np.asarray, self.subject.apply_eagerly(*given))
+        return jax.tree.map(np.asarray, self.subject.apply_compiled(*given))
 
     @functools.cached_property
     def by_dropax(self) -> Any:
         """The data that `dropax.apply` makes of these draws, and the masks."""
         config = self.config.replace(mask_key=self.config.mask_key or _MASK)
-        return self.subject.drop(config, self.data, self.params)
+        return jax.tree.map(np.asarray, self.subject.drop(config, self.data, self.params))
 
-    def references(self) -> list[dict[str, Reference]]:
-        """Returns what should come, by path: what the config says, and what the caller says."""
+    def references(self) -> Iterator[dict[str, Reference]]:
+        """Yields what should come, by path: what the config says, and what the caller says."""
         config, subject = self.config, self.subject
-        by_config: dict[str, Reference] = {}
+        drops = {"masks": self.masks, "before": self.images}
         if self.is_dropout and subject.kept_value is None and subject.keep_mask is None:
             exact = not config.rescale and self.fill_reads == "nothing"
-            by_config = {
-                path: Reference(np.asarray(values), exact)
-                for path, values in by_path(self.by_dropax).items()
-                if path != _MASK
-            }
-            drops = {"masks": self.masks, "before": self.images}
-            by_config[self.target] = by_config[self.target]._replace(**drops)
+            fields = by_path(self.by_dropax)
+            fields.pop(_MASK, None)
+            wanted = {path: Reference(values, exact) for path, values in fields.items()}
+            yield wanted | {self.target: wanted[self.target]._replace(**drops)}
         elif self.masks is not None:
             kept, clip = self.kept(self.images), getattr(config, "clip_range", None)
             given = (self.images, self.masks, kept, self._fill(), clip, not callable(subject.fill))
-            by_config[self.target] = reference_of(*given)
+            wanted = {self.target: reference_of(*given)}
             for name in getattr(config, "auxiliary_fields", None) or ():
-                field, masks = get_field(self.data, name), self._followed(name)
+                masks, fill = self._followed(name), getattr(config, "auxiliary_fill", None)
                 if masks is not None and getattr(config, "preserve_auxiliary", True):
-                    fill = getattr(config, "auxiliary_fill", None)
-                    by_config[name] = reference_of(field, masks, None, fill, None)
-        return [by_config] if subject.reference is None else [by_config, self._by_caller()]
+                    wanted[name] = reference_of(get_field(self.data, name), masks, None, fill, None)
+            yield wanted
+        else:
+            yield {}
+        if subject.reference is not None:
+            yield self._by_caller()
 
     def _by_caller(self) -> dict[str, Reference]:
         """Returns what the caller's own `reference` computes for each record."""
-        each = []
-        for at in range(self.size):
-            wanted = self.subject.reference(self.config, row(self.data, at), row(self.params, at))
+
+        def fields_of(config: Any, data: Any, params: Any) -> Any:
+            wanted = self.subject.reference(config, data, params)
             wanted = wanted[0] if isinstance(wanted, tuple) else wanted
-            each.append(wanted if isinstance(wanted, dict) else set_field({}, self.target, wanted))
-        out = by_path(self.output[0])
-        fields = by_path(jax.tree.map(lambda *values: np.stack(values), *each))
+            return wanted if isinstance(wanted, dict) else set_field({}, self.target, wanted)
+
+        out, fields = by_path(self.output[0]), by_path(self._each(fields_of, self.data))
         return {
             path: Reference(values.astype(out[path].dtype) if path in out else values, exact=False)
             for path, values in fields.items()
         }
+
+    def _each(self, function: Callable[..., Any], values: Any, stack: Any = np.stack) -> Any:
+        """Stacks what `function(config, values, params)` returns for each record."""
+        rows = (row((values, self.params), at) for at in range(self.size))
+        each = [function(self.config, *record) for record in rows]
+        return jax.tree.map(lambda *leaves: stack(leaves), *each)
 
     @property
     def fill_reads(self) -> str:
@@ -283,17 +289,15 @@ class Trial:
 
     def _fill(self) -> Any:
         """Returns what dropped values become; None if it is unknown."""
-        subject, layout = self.subject, self.layout
-        fill = getattr(self.config, "fill", None) if subject.fill_reads is None else None
-        fill = fill if subject.fill is None else subject.fill
+        fill, axis = self.subject.fill, self.layout.channel_axis
+        if fill is None and self.subject.fill_reads is None:
+            fill = getattr(self.config, "fill", None)
         if callable(fill):
-            records = [(row(self.data, at), row(self.params, at)) for at in range(self.size)]
-            each = [fill(self.config, *record) for record in records]
-            return np.stack([np.broadcast_to(one, self.shape) for one in each])
+            return self._each(lambda *given: np.broadcast_to(fill(*given), self.shape), self.data)
         if not isinstance(fill, int | float | tuple | np.ndarray | jax.Array):
             return None
-        if np.ndim(fill) == 1 and layout.channel_axis is not None:
-            return spread_channels(np.asarray(fill), layout.shape, layout.channel_axis, "fill")
+        if np.ndim(fill) == 1 and axis is not None:
+            return spread_channels(np.asarray(fill), self.shape, axis, "fill")
         return fill
 
     def _followed(self, name: str) -> np.ndarray | None:
@@ -311,9 +315,8 @@ class Trial:
         """Returns what kept values become, before they are clipped; None if they stay."""
         if self.subject.kept_value is None:
             return None
-        rows = ((images[at], row(self.params, at)) for at in range(self.size))
-        each = [self.subject.kept_value(self.config, *record) for record in rows]
-        return np.stack(each) if isinstance(images, np.ndarray) else jnp.stack(each)
+        stack = np.stack if isinstance(images, np.ndarray) else jnp.stack
+        return self._each(self.subject.kept_value, images, stack)
 
     def wanted_gradient(self, weights: np.ndarray) -> Any:
         """Returns the gradient of the weighted kept values; None if JAX cannot differentiate."""
