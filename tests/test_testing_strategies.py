@@ -43,7 +43,7 @@ def drawn(strategy, count=200):
     """Returns what a strategy draws."""
     found = []
     slow = [HealthCheck.too_slow]
-    options = {"database": None, "deadline": None, "suppress_health_check": slow}
+    options = {"derandomize": True, "deadline": None, "suppress_health_check": slow}
     run = given(strategy)(lambda value: found.append(value))
     settings(max_examples=count, phases=[Phase.generate], **options)(run)()
     return found

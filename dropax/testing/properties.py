@@ -406,13 +406,19 @@ def operator_runs_its_methods(trial: Trial) -> None:
     for number, call in enumerate(calls, 1):
         wanted, state = subject.apply_batch(config, state, batch, stats, **call)
         got = operator.apply_batch(batch, stats, **call)
-        one: dict[str, Any] = {"data": wanted.data, "states": wanted.states, "metadata": names}
-        one |= {"step": int(state.step), "count": number * trial.size}
-        two = {"data": got.data, "states": got.states, "metadata": got.metadata_list}
-        counts = operator.get_operation_stats().values()
-        two |= {"step": int(operator.state.step), "count": sum(counts)}
         what = f"in call {number}, with {[*call]}, the results of the methods and of apply_batch"
+        one, two = ((each.data, each.states) for each in (wanted, got))
         _require_same(one, two, what, subject.tolerance)
+        counted = sum(operator.get_operation_stats().values())
+        for what, left, right in (
+            ("metadata", got.metadata_list, names),
+            ("a step", int(operator.state.step), int(state.step)),
+            ("a count", counted, number * trial.size),
+        ):
+            if left != right:
+                raise BrokenError(
+                    f"call {number} of apply_batch left {what} of {left}, not {right}"
+                )
     plain = operator.apply_batch(trial.data, stats)
     if not isinstance(plain, dict):
         raise BrokenError(f"apply_batch of a dict returned a {type(plain).__name__}")

@@ -25,6 +25,7 @@ from dropax.testing.strategies import batches
 from dropax.testing.trials import Subject, Trial
 
 _EVERY_BATCH = "result_is_as_the_reference"  # the others are checked on one
+_SHOWN = 24  # values of a batch that is shown whole
 _RUNS, _BATCHES = 24, 7  # how often batches of an example are drawn, and how many are used
 
 
@@ -141,12 +142,16 @@ def check_transform(
         property that was not run, or there is no batch to draw.
 
     Example:
-      >>> from dropax import DropoutOperatorConfig, apply, generate_random_params
-      >>> config = DropoutOperatorConfig(field_key="image", stochastic=True)
+      >>> import dropax
+      >>> config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True)
+      >>> def multiply(config, data, state, metadata, random_params=None, stats=None):
+      ...     mask = random_params["keep_mask"].astype(np.float32)
+      ...     return {"image": data["image"] * mask}, state, metadata
       >>> batch = {"image": np.ones((8, 6, 6, 1), np.float32)}
-      >>> options = {"batch": batch, "only": ["other_fields_stay"]}
-      >>> check_transform(generate_random_params, apply, config, **options).held
-      ('other_fields_stay',)
+      >>> draw = dropax.generate_random_params
+      >>> check_transform(draw, multiply, config, batch=batch)  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+      dropax.testing.transforms.PropertyError: result_is_as_the_reference does not hold: ...
     """
     given = {**locals(), "only": PROPERTIES if only is None else only}
     owner = "check_transform"
@@ -290,7 +295,10 @@ def _run(name: str, trial: Trial) -> None:
     except Exception as error:
         text, cause, advice = f"{type(error).__name__}: {error}".partition("\n")[0], error, ""
         text += f"\n  was raised while {name} was checked."
-    batch = summarize({"data": trial.data, "states": trial.states} if trial.states else trial.data)
+    parts = {"data": trial.data, "states": trial.states} if trial.states else trial.data
+    batch = summarize(parts)
+    if sum(np.size(leaf) for leaf in jax.tree.leaves(parts)) <= _SHOWN:
+        batch = f"{batch} = {jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), parts)}"
     again = f"seed={trial.seed}, max_examples=1, only=[{name!r}]"
     with np.printoptions(threshold=8, edgeitems=2):
         shown = f"  config: {trial.config!r}\n  batch: {batch}\n  run again: {again}"
