@@ -245,7 +245,14 @@ _select_floats = jax.custom_jvp(_select_words)
 
 @_select_floats.defjvp
 def _select_floats_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    tangent = jnp.where(primals[0], tangents[1], tangents[2])
-    # Off the CPU in the same form as the tangent: else a TPU draws the mask for each.
-    out = jax.lax.platform_dependent(*primals, cpu=_select_floats, default=jnp.where)
+    # JAX forgets this rule where it differentiates a loop again, so that the results must come from
+    # operations whose own derivatives are right; and a TPU would draw the mask for each of two
+    # forms. On CPU the mask is stored in full: `where` is slow only if it is shared.
+    mask, shape = primals[0], primals[1].shape
+    mask = jax.lax.platform_dependent(
+        mask,
+        cpu=lambda mask: jax.lax.optimization_barrier(jnp.broadcast_to(mask, shape)),
+        default=lambda mask: jnp.broadcast_to(mask, shape),
+    )
+    out, tangent = (jnp.where(mask, array, fill) for _, array, fill in (primals, tangents))
     return out, tangent

@@ -83,6 +83,8 @@ def generate_random_params(
         raise TypeError(must(name, "be a shape", shape))
     if not sizes:
         raise ValueError(must(name, "have a leading batch axis", shape))
+    if any(isinstance(size, int) and size < 0 for size in sizes):
+        raise ValueError(must(name, "have no negative size", shape))
     key = as_keys(key, "generate_random_params.key")
     return _sample_batch(config, key, sizes[0], sizes[1:])
 

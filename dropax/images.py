@@ -221,6 +221,7 @@ def sample_picture(size: int = 128) -> np.ndarray:
       >>> sample_picture(64).shape
       (64, 64, 3)
     """
+    require_whole("sample_picture.size", plain(size), 1)
     y, x = np.mgrid[0:size, 0:size] / size
     shore = 0.74
     # Below the shore lies a lake: it shows what is above, mirrored, rippled and a little darker.

@@ -27,8 +27,8 @@ def expected_dropped_fraction(
 
     That is the rate, with two exceptions: if `Channel(min_kept=...)` keeps more channels than
     the rate would, it is less (`Inverted` of it, more), and if `apply_probability` leaves records
-    alone, these count. Of a range of rates it is the mean. With a `where_key` or
-    an `extent_key` it is the fraction of what may drop.
+    alone, these count. Of a range of rates it is the mean. With a `where_key` or an `extent_key` it
+    is the fraction of what may drop; but `min_kept` then counts as if all channels might.
 
     Args:
       config: static fields used: `mode`, `channel_axis`. Dynamic: `dropout_rate`,
@@ -85,8 +85,8 @@ def dropped_fraction(
       per_channel: whether each channel is counted on its own.
       channel_axis: which axis of the mask the channels are; a mask in channel mode has no other.
       extents: how much of each record is real, as the field of an `extent_key`: integers, (B,) for
-        the axis behind the batch axis, or (B, n) for the first n of them. Only that counts; 0 drops
-        of nothing. None for all.
+        the first axis behind the batch axis that is not `channel_axis`, or (B, n) for the first n
+        of them. Only that counts; 0 drops of nothing. None for all.
 
     Returns:
       float32, shape (B,), or (B, C).
@@ -118,7 +118,9 @@ def dropped_fraction(
         constraint = f"have shape (B,) or (B, n) for masks of shape {mask.shape}"
         raise ValueError(must("dropped_fraction.extents", constraint, extents))
     real = jnp.ones((1,) * rank, jnp.bool_)
-    for axis, lengths in enumerate(jnp.asarray(extents).reshape(given[0], -1).T, 1):
+    # The channels come last: a mask may have none.
+    along = sorted(range(1, rank), key=lambda axis: axis == channel_axis % rank)
+    for axis, lengths in zip(along, jnp.asarray(extents).reshape(given[0], -1).T, strict=False):
         inside = length_mask(lengths, mask.shape[axis])
         if mask.shape[axis] == 1:  # holds for every position
             inside = (lengths > 0)[:, None]

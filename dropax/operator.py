@@ -4,6 +4,7 @@ Each method is the pure function of the same name with the operator's config and
 stores the state that comes back.
 """
 
+import dataclasses
 import logging
 import warnings
 from typing import Any
@@ -18,7 +19,7 @@ from dropax.kit.errors import is_traced, require_kind
 from dropax.kit.operator import ModalityOperator
 from dropax.kit.process import atomic
 from dropax.kit.state import OperatorState
-from dropax.sampling import sample_constant
+from dropax.sampling import is_active, sample_constant
 
 logger = logging.getLogger(__name__)  # part of the documented interface, for operators' own use
 
@@ -44,6 +45,13 @@ class DropoutOperator(ModalityOperator):
 
     config_type = DropoutOperatorConfig
     config: DropoutOperatorConfig
+
+    # Of a subclass with methods of its own.
+    _engine = dataclasses.replace(
+        ModalityOperator._engine,
+        is_active=lambda operator, params: is_active(operator.config, params or {}),
+        is_shared=lambda operator: operator.config.share_mask,
+    )
 
     def __init__(
         self, config: DropoutOperatorConfig, *, rngs: Any, name: str | None = None

@@ -152,7 +152,8 @@ class Batch:
             raise ValueError(must("Batch.from_parts.valid_mask", constraint, valid_mask))
         marks = {"metadata_list": metadata_list, "record_ids": record_ids, "valid_mask": valid_mask}
         for name, part in marks.items():
-            if part is not None and len(part) != size:
+            # A size may be symbolic, which `len` cannot return.
+            if part is not None and (part.shape[0] if is_array(part) else len(part)) != size:
                 constraint = f"have {size} entries, one per record"
                 raise ValueError(must(f"Batch.from_parts.{name}", constraint, part))
         return cls.unchecked(
@@ -182,7 +183,8 @@ class Batch:
         leaves = jax.tree.leaves((self.data, self.states))
         if not leaves:
             return len(self._metadata or ())
-        return int(leaves[0].shape[0])
+        size: int = leaves[0].shape[0]
+        return size
 
     @property
     def metadata_list(self) -> list[Any]:

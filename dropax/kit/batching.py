@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path
 
 from dropax.kit.arrays import as_array, as_numbers
 from dropax.kit.batch import Batch
@@ -130,7 +131,7 @@ def engine_of(
         return data, state
 
     return RecordEngine(
-        select=lambda config, parts, stats: (parts, jax.tree.map(_checked, stats)),
+        select=lambda config, parts, stats: (_taken(parts), jax.tree.map(_checked, stats)),
         merge=lambda config, parts, records: records,
         draw=draw,
         work=work,
@@ -138,6 +139,19 @@ def engine_of(
         is_active=is_active or (lambda config, params: True),
         is_shared=is_shared or (lambda config: False),
     )
+
+
+def _taken(parts: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Returns the data and states of a batch; refuses what does not go through `jit`, as text."""
+    for path, leaf in tree_flatten_with_path({"data": parts[0], "states": parts[1]})[0]:
+        try:
+            jax.typeof(leaf)
+        except TypeError:
+            name, cure = keystr(path, simple=True, separator="."), "Put it into the metadata."
+            raise TypeError(
+                must(f"leaf {name!r}", "be an array that JAX takes", leaf, cure)
+            ) from None
+    return parts
 
 
 def _checked(leaf: Any) -> Any:

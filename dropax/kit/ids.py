@@ -55,7 +55,7 @@ def as_record_ids(ids: Any) -> Any:
             raise TypeError(must("record_ids", "be integers of up to 64 bits", ids)) from None
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(must("record_ids", "be integers of up to 64 bits", ids))
-    on_host = isinstance(ids, np.ndarray)
+    on_host = isinstance(ids, np.ndarray | np.generic)
     if jnp.issubdtype(ids.dtype, jnp.signedinteger):
         if not on_host:
             cure = "What is traced cannot be looked at; if none is negative: ids.astype('uint32')."

@@ -67,6 +67,12 @@ class ModalityOperator:
 
     config_type: type[OperatorConfig] = OperatorConfig
 
+    # Runs the two methods of an operator, which takes the place of the config.
+    _engine = engine_of(
+        lambda operator, *given: _lost(operator).generate_random_params(*given),
+        lambda operator, *given: _lost(operator).apply(*given),
+    )
+
     config: Any
     rngs: Any
     name: str | None
@@ -165,7 +171,7 @@ class ModalityOperator:
         self, batch: Any, record_ids: Any, epoch: Any, stats: dict[str, Any] | None
     ) -> tuple[Any, OperatorState]:
         """The pure `apply_batch` of this operator's two methods."""
-        return _ENGINE.apply_batch(self, self._state, batch, record_ids, epoch, stats)
+        return self._engine.apply_batch(self, self._state, batch, record_ids, epoch, stats)
 
     @overload
     def apply_batch(
@@ -450,13 +456,6 @@ def _lost(part: Any) -> Any:
         part._is_copy = True
         jax.tree.map(_lost, _own(part), is_leaf=lambda own: isinstance(own, ModalityOperator))
     return part
-
-
-_ENGINE = engine_of(
-    lambda operator, *given: _lost(operator).generate_random_params(*given),
-    lambda operator, *given: _lost(operator).apply(*given),
-)
-"""Runs the methods of any operator, which takes the place of the config."""
 
 
 def _own(operator: ModalityOperator) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def sample_mask(
 
 def counts_units(mode: Any) -> bool:
     """Says whether a mode drops a number of units that depends on how many may drop."""
-    return bool(getattr(mode, "counts", False))
+    return isinstance(mode, BuiltIn) and bool(getattr(mode, "counts", False))
 
 
 def expected_fraction(mode: Mode, element_shape: Shape, rate: Any) -> jax.Array:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -20,7 +22,7 @@ from dropax.modes.base import (
     spatial_shape,
 )
 from dropax.modes.calibration import ratios_between
-from dropax.modes.counts import choose_lowest, draw_count
+from dropax.modes.counts import choose_by_size, choose_lowest, draw_count
 
 _RECTANGLES = 32  # of a record, each a bit of a word
 _ROUNDS = 4  # of rectangles, each round with areas of its own
@@ -93,16 +95,17 @@ class Blocks(BuiltIn):
         cells = [size // side for size, side in zip(grid, sides, strict=True)]
         rows, columns = cells if len(cells) == 2 else (1, *cells)
 
-        of_cells = None
+        of_cells, sizes = None, None
         if within is not None:
             lead = len(spatial) - len(grid)  # axes along which the same cells drop
             where = within.where.any(axis=tuple(range(lead)))
-            of_cells = Within(where, within.extents[lead:]).of_cells(sides)
+            within = Within(where, within.extents[lead:])
+            of_cells, sizes = within.of_cells(sides), _real_sizes(within, cells, sides)
             if len(cells) == 1:
                 of_cells = Within(of_cells.where[None], (None, *of_cells.extents))
 
         def draw(key: jax.Array) -> jax.Array:
-            return self._sample_cells(key, rate, rows, columns, of_cells)
+            return self._sample_cells(key, rate, rows, columns, of_cells, sizes)
 
         mask = materialize(draw, key)
         mask = mask.reshape((1,) * (len(spatial) - len(grid)) + tuple(cells))
@@ -111,16 +114,22 @@ class Blocks(BuiltIn):
         return mask[..., None]
 
     def _sample_cells(
-        self, key: jax.Array, rate: Any, rows: int, columns: int, within: Within | None
+        self,
+        key: jax.Array,
+        rate: Any,
+        rows: int,
+        columns: int,
+        within: Within | None,
+        sizes: jax.Array | None,
     ) -> jax.Array:
         """Draws which cells are kept, bool of shape (rows, columns)."""
         count = rows * columns
         if count == 0:
             return jnp.ones((rows, columns), jnp.bool_)
-        words = sample_words(key, (1 + 4 * _RECTANGLES + count,))
+        words = sample_words(key, (2 + 4 * _RECTANGLES + count,))
         dropped = draw_count(words[0], rate, count)
         of_rectangle = words[1 : 1 + 4 * _RECTANGLES].reshape(_RECTANGLES, 4)
-        of_cell = words[1 + 4 * _RECTANGLES :]
+        of_cell = words[1 + 4 * _RECTANGLES : -1]
         area = self._draw_areas(of_rectangle[:, 0], dropped, count)
         # As high as the ratio says, but neither higher than the grid nor so low that the area needs
         # more than all columns; and as wide as the area then asks.
@@ -147,9 +156,13 @@ class Blocks(BuiltIn):
         order = ranks << _RANK_SHIFT | jnp.where(is_covered, place, at_random)
         if within is not None:
             may_drop = jnp.broadcast_to(within.where, (rows, columns)).reshape(count)
-            dropped = draw_count(words[0], rate, may_drop.sum(dtype=jnp.uint32))
             order = within.read(order.reshape(rows, columns)).reshape(count)
             order = jnp.where(may_drop, order, np.uint32(2**32 - 1))
+            each = may_drop.astype(jnp.uint32)
+            each = each if sizes is None else each * sizes.reshape(count)
+            dropped = draw_count(words[0], rate, each.sum(dtype=jnp.uint32))
+            if sizes is not None:
+                return ~choose_by_size(order, each, dropped, words[-1]).reshape(rows, columns)
         return ~choose_lowest(order, dropped).reshape(rows, columns)
 
     def _draw_areas(self, words: jax.Array, dropped: jax.Array, count: int) -> jax.Array:
@@ -174,6 +187,26 @@ class Blocks(BuiltIn):
             missing = missing - jnp.minimum(missing, whole_below(share, area))
             areas.append(area)
         return jnp.stack(areas, axis=1).reshape(-1)
+
+
+def _real_sizes(within: Within, cells: Sequence[int], sides: Sequence[int]) -> Any:
+    """Returns how many positions of each cell are real, uint32; 1 for each if none is cut.
+
+    Cells at the edges drop less often than others, so that those that are cut off count by size.
+    None without extents.
+    """
+    if not any(within.extents):
+        return None
+    sizes: Any = np.uint32(1)
+    for axis, (count, side) in enumerate(zip(cells, sides, strict=True)):
+        extent = within.extents[axis]
+        along = jnp.full(count, side, jnp.uint32)
+        if extent is not None:
+            start = jnp.arange(count, dtype=jnp.uint32) * np.uint32(side)
+            along = jnp.minimum(jnp.maximum(extent[0], start) - start, along)
+        sizes = sizes * along.reshape([-1 if at == axis else 1 for at in range(len(cells))])
+    is_cut = ((sizes > 0) & (sizes < np.uint32(math.prod(sides)))).any()
+    return jnp.where(is_cut, sizes, (sizes > 0).astype(jnp.uint32))
 
 
 def _bits_of(position: jax.Array, first: jax.Array, length: jax.Array) -> jax.Array:

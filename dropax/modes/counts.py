@@ -77,13 +77,37 @@ def choose_lowest(words: jax.Array, count: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(words, count, cpu=_lowest_by_bisection, default=off_cpu)
 
 
+def choose_by_size(
+    words: jax.Array, sizes: jax.Array, total: jax.Array, word: jax.Array
+) -> jax.Array:
+    """Returns True for the units with the lowest words, so many that their sizes make up a total.
+
+    The last of them is chosen as often as makes that exact in expectation; `word` draws it. Sizes
+    are uint32; if all are 1, it is `choose_lowest`.
+    """
+    if words.shape[0] <= _SEVERAL:
+        before = jnp.where(_pairs_in_order(words), sizes, np.uint32(0)).sum(
+            axis=1, dtype=jnp.uint32
+        )
+        return before + whole_below(word, sizes) < total
+    position = jnp.arange(words.shape[0], dtype=jnp.uint32)
+    _, places, ordered = jax.lax.sort((words, position, sizes), num_keys=2)
+    before = jnp.cumsum(ordered, dtype=jnp.uint32) - ordered
+    chosen = before + whole_below(word, ordered) < total
+    return jax.lax.sort((places, chosen), num_keys=1)[1]
+
+
 # Units are ordered by (word, position), which no two have in common.
 def _lowest_of_pairs(words: jax.Array, count: jax.Array) -> jax.Array:
     """`choose_lowest` by counting for each unit the units before it."""
+    return _pairs_in_order(words).sum(axis=1, dtype=jnp.uint32) < count
+
+
+def _pairs_in_order(words: jax.Array) -> jax.Array:
+    """Says for each unit which units are before it."""
     position = jnp.arange(words.shape[0], dtype=jnp.uint32)
     is_tie = (words[None] == words[:, None]) & (position[None] < position[:, None])
-    ranks = ((words[None] < words[:, None]) | is_tie).sum(axis=1, dtype=jnp.uint32)
-    return ranks < count
+    return (words[None] < words[:, None]) | is_tie
 
 
 def _lowest_by_sorting(words: jax.Array, count: jax.Array) -> jax.Array:
