@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import AS_USERS, MODES, collectives, config_of, every_class
+from cases import AS_USERS, MODES, collectives, config_of, every_class, mesh_of
 from dropax import Pixel, apply_batch, init_state
 
 SHAPES = [(1, 255, 33, 3), (16, 4, 16, 16, 3), (8, 4001)]
@@ -124,8 +124,7 @@ def draws(text):
 @functools.cache
 def sharded(mode):
     """The program of a batch of images of bytes, of which each of eight devices has 32."""
-    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
-    over = jax.NamedSharding(mesh, jax.P("batch"))
+    over = jax.NamedSharding(mesh_of(8), jax.P("x"))
     config, state, images = arguments_of(mode, (8 * 32, 64, 64, 3), jnp.uint8)
     program = jax.jit(drop).lower(config, state, images.update(sharding=over)).compile(AS_USERS)
     assert program.output_shardings[0]["image"].is_equivalent_to(over, 4)

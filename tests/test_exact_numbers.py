@@ -138,12 +138,12 @@ def test_so_many_groups_are_kept(exact):
 
 WRONG = [
     ((0, 1), TypeError, "groups must be a tuple of tuples of channels; got (0, 1). Pass"),
-    (((0,), 1), TypeError, "groups must be a tuple of tuples of channels; got ((0,), 1)."),
+    (((0,), 1), TypeError, "groups must be a tuple of tuples of channels; got ((0,), 1)"),
     (((0, 1), ()), ValueError, "groups[1] must hold a channel; got ()."),
     (((0, -1),), ValueError, "groups[0][1] must be at least 0; got -1."),
     (((0, 1.0),), TypeError, "groups[0][1] must be an int; got 1.0."),
-    ((), ValueError, "groups must hold each channel from 0 on once; got ()."),
-    (((0, 2),), ValueError, "groups must hold each channel from 0 on once; got ((0, 2),)."),
+    ((), ValueError, "groups must hold each channel from 0 on once; got ()"),
+    (((0, 2),), ValueError, "groups must hold each channel from 0 on once; got ((0, 2),)"),
     (((0, 1), (1, 2)), ValueError, "groups must hold each channel from 0 on once; got ((0"),
 ]
 

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType
 
 from bounds import assert_counts
-from cases import MODES, assert_refused, collectives, config_of
+from cases import MODES, assert_refused, collectives, config_of, mesh_of
 from dropax import (
     Block,
     Blocks,
@@ -187,8 +187,7 @@ def test_masks_are_the_same_in_a_scan_by_the_operator_and_record_by_record(mode)
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
 def test_masks_are_the_same_over_devices_which_exchange_nothing(mode, kind):
     config = config_of(mode, extent_key="size", mask_key="kept")
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
-    laid = jax.device_put(BATCH, jax.NamedSharding(mesh, jax.P("x")))
+    laid = jax.device_put(BATCH, jax.NamedSharding(mesh_of(8, kind), jax.P("x")))
     step = jax.jit(lambda state, batch: apply_batch(config, state, batch)[0])
     compiled = step.lower(init_state(config, jax.random.key(0)), laid).compile()
     assert collectives(compiled) == []

@@ -244,7 +244,7 @@ def refused_rows():
             ({"images": 3}, TypeError, "images must be an array of numbers or bools; got 3."),
             ({"rate": 2.0}, ValueError, "rate must be in [0.0, 1.0]; got 2.0."),
             ({"element_ndim": -1}, ValueError, "element_ndim must be at least 0; got -1."),
-            ({"key": 0}, TypeError, "key must be a PRNG key; got 0."),
+            ({"key": 0}, TypeError, "key must be a PRNG key; got 0. Make one"),
         ],
     }
     for function, rows in wrong.items():
