@@ -224,7 +224,7 @@ def test_a_fill_past_the_range_of_the_dtype_is_a_domain_constraint():
 @both_modes
 def test_auxiliary_fields_of_the_images_shape_follow_it_and_others_are_left_alone(mode, key):
     config = config_of(mode, auxiliary_fields=["twin"])
-    data = {"image": image_of(SHAPE), "twin": image_of(SHAPE), "other": np.arange(4)}
+    data = {"image": image_of(SHAPE), "twin": image_of(SHAPE), "other": np.array([*"abcd"])}
     out, _ = apply_batch(config, init_state(config, key), data)
     np.testing.assert_array_equal(out["twin"], out["image"])
     assert out["other"] is data["other"]
