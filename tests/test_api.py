@@ -268,6 +268,7 @@ def test_the_stochastic_example_drops_channels_record_by_record():
 
 
 DEPTH, STREAM = {"depth": np.ones(2)}, sto(stream_name="augment").config
+NO_STATS = det(batch_stats_fn=lambda data: 3)
 
 
 def set_state_with(**changes):
@@ -292,18 +293,11 @@ def draw(shapes):
         (lambda: det().set_state({}), ValueError, "'version' not found"),
         (lambda: set_state_with(rngs={}), ValueError, "'rngs' is unknown"),
         (lambda: set_state_with(step=-1), ValueError, "'step' must be an int"),
+        (lambda: NO_STATS.compute_statistics({}), TypeError, "batch_stats_fn returns must be a di"),
         (lambda: ensure("params"), ValueError, "RNG stream 'augment' is required; got ['params']."),
         (lambda: DropoutOperator(STREAM, rngs=None), ValueError, "DropoutOperator.rngs must be"),
-        (
-            lambda: DropoutOperator(STREAM, rngs=Rngs(params=0)),
-            KeyError,
-            "'augment' not found, nor",
-        ),
-        (
-            lambda: DropoutOperator(OperatorConfig(), rngs=0),
-            TypeError,
-            "DropoutOperator.config must",
-        ),
+        (lambda: DropoutOperator(STREAM, rngs=Rngs(params=0)), KeyError, "'augment' not found, n"),
+        (lambda: DropoutOperator(OperatorConfig(), rngs=0), TypeError, "DropoutOperator.config"),
     ],
 )
 def test_an_error_is_of_its_kind_and_names_what_is_wrong(call, kind, text):

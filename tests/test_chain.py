@@ -1,9 +1,9 @@
 """Several configs, one after the other: `chain`."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from chex import assert_trees_all_equal as assert_same
 
 from cases import SHAPE, assert_refused, config_of, image_of
 from dropax import Batch, apply_batch, chain, init_state, load_state, save_state
@@ -21,14 +21,6 @@ def by_hand(key, batch=IMAGES, **given):
     for n, config in enumerate(BOTH.configs):
         batch, states[n] = apply_batch(config, states[n], batch, **given)
     return batch, tuple(states)
-
-
-def assert_same(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        np.testing.assert_array_equal(a, b)
 
 
 def test_it_is_its_configs_one_after_the_other_with_keys_of_their_own(key):

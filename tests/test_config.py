@@ -6,7 +6,6 @@ import inspect
 import re
 import types
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,18 +98,8 @@ REFUSED = [
     ("dropout_rate", True, TypeError, f"{RATE} True."),
     ("dropout_rate", np.array(True), TypeError, f"{RATE} True."),
     ("dropout_rate", 0.1j, TypeError, f"{RATE} 0.1j."),
-    (
-        "dropout_rate",
-        np.ones(2),
-        TypeError,
-        f"{RATE} {SEVERAL}float64. {EACH}",
-    ),
-    (
-        "dropout_rate",
-        jnp.ones(1),
-        TypeError,
-        f"{RATE} an array of shape (1,) and dtype float32. {EACH}",
-    ),
+    ("dropout_rate", np.ones(2), TypeError, f"{RATE} {SEVERAL}float64. {EACH}"),
+    ("dropout_rate", jnp.ones(2), TypeError, f"{RATE} {SEVERAL}float32. {EACH}"),
     ("dropout_rate", jnp.array(True), TypeError, f"{RATE} an array of shape () and dtype bool."),
     (
         "fill",
@@ -238,21 +227,3 @@ WORDS = {
 def test_an_error_is_in_the_words_of_the_call_and_says_what_to_write_instead(call, error, text):
     with pytest.raises(error, match=re.escape(text)):
         call()
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ({"mode": "box"}, {"mode": dropax.Box()}),
-        ({"mode": "box"}, {"mode": "Box()"}),
-        ({"fill": "mean"}, {"fill": dropax.Mean()}),
-        ({"auxiliary_fields": ["a"], "auxiliary_fill": ["mean"]}, {"auxiliary_fields": ["a"]}),
-    ],
-    ids=str,
-)
-def test_equal_configs_are_trees_of_one_structure(one, other):
-    if "auxiliary_fill" in one:
-        other = {**other, "auxiliary_fill": (dropax.Mean(),)}
-    one, other = (DropoutOperatorConfig(field_key="image", **options) for options in (one, other))
-    assert one == other
-    assert jax.tree.structure(one) == jax.tree.structure(other)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from chex import assert_trees_all_equal as same
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.tree_util import keystr
@@ -21,11 +22,6 @@ def records(count, **data):
         Element({"image": np.full((2, 3), n, np.float32), **data}, {"n": np.int32(n)}, f"r{n}")
         for n in range(count)
     ]
-
-
-def same(first, second):
-    assert jax.tree.structure(first) == jax.tree.structure(second)
-    jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
 # Element.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -145,14 +146,6 @@ def test_positions_are_divided_as_by_integers_of_any_size(size, extent):
             np.testing.assert_array_equal(found, np.arange(size))
 
 
-def test_every_position_of_the_whole_mask_is_read_equally_often():
-    for size, extent in ((9, 4), (9, 9), (8, 1), (12, 7)):
-        read = [
-            positions_within(size, jnp.uint32(extent), jnp.uint32(r))[:extent] for r in range(size)
-        ]
-        assert set(np.bincount(np.ravel(read), minlength=size)) == {extent}
-
-
 # The ways in.
 
 SOME = {
@@ -256,16 +249,6 @@ def test_an_exact_number_of_the_tokens_that_may_drop_does():
     assert_counts(pairs, 4096, 6 * 5 / (8 * 7))
 
 
-def test_class_tokens_are_spared_and_the_others_counted():
-    config = config_of(Patch(size=1, exact=True), dropout_rate=0.5, where_key="patches")
-    patches = np.broadcast_to(np.arange(17) > 0, (64, 17))[..., None]
-    dropped = (
-        drop(config, image=images_of(64, (17, 1, 4)), patches=patches)["image"][..., 0, 0] == 0
-    )
-    assert set(dropped.sum(axis=1)) == {8}
-    assert not dropped[:, 0].any()
-
-
 @pytest.mark.parametrize(
     ("mode", "axes"),
     [
@@ -346,22 +329,11 @@ def test_a_dropped_fraction_is_that_within_extents():
     np.testing.assert_allclose(rows, expected, rtol=1e-6)
 
 
+EXTENT = "field 'size', the extent_key, must "
 WRONG = [
-    (
-        {"size": np.ones(16)},
-        TypeError,
-        "field 'size', the extent_key, must be an array of integers",
-    ),
-    (
-        {"size": np.ones((16, 3), int)},
-        ValueError,
-        r"must have shape \(\) or \(n,\), for the first n",
-    ),
-    (
-        {"size": np.ones((16, 0), int)},
-        ValueError,
-        r"the extent_key, must have shape \(\) or \(n,\)",
-    ),
+    ({"size": np.ones(16)}, TypeError, EXTENT + "be an array of integers"),
+    ({"size": np.ones((16, 3), int)}, ValueError, EXTENT + "have shape () or (n,), for"),
+    ({"size": np.ones((16, 0), int)}, ValueError, EXTENT + "have shape () or (n,)"),
     ({"size": np.ones((16, 1, 1), int)}, ValueError, "of 2 spatial axes; got an array of shape"),
     ({"size": np.ones((15, 2), int)}, ValueError, "must have 16 records along its leading axis"),
     ({}, KeyError, "field 'size' not found"),
@@ -370,7 +342,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("field", "error", "text"), WRONG)
 def test_a_field_that_is_no_extent_is_refused_by_name(field, error, text):
-    with pytest.raises(error, match=text):
+    with pytest.raises(error, match=re.escape(text)):
         drop(config_of("box", extent_key="size"), image=images_of(16), **field)
 
 

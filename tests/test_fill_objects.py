@@ -58,14 +58,15 @@ def run(config, key, **fields):
 @pytest.mark.parametrize("kind", [Mean, Noise, StatsMean])
 def test_a_name_stands_for_its_object(kind, key):
     name = {Mean: "mean", Noise: "noise", StatsMean: "stats_mean"}[kind]
+    options = {"precomputed_stats": {"mean": 0.5}, "auxiliary_fields": ["a"]}
     configs = [
-        config_of(WHOLE, fill=fill, precomputed_stats={"mean": 0.5})
-        for fill in (name, kind(), f"{kind.__name__}()")
+        config_of(WHOLE, fill=fill, auxiliary_fill=each, **options)
+        for fill, each in ((name, [name]), (kind(), (kind(),)), (f"{kind.__name__}()", (name,)))
     ]
     assert isinstance(kind(), Fill)
     assert [config.fill for config in configs] == [name, kind(), kind()]
-    assert len(set(configs)) == 1
-    outs = [run(config, key)["image"] for config in configs]
+    assert len(set(configs)) == len({jax.tree.structure(config) for config in configs}) == 1
+    outs = [run(config, key, a=IMAGES)["image"] for config in configs]
     for config, out in zip(configs, outs, strict=True):
         np.testing.assert_array_equal(out, outs[0])
         assert config.to_dict()["fill"] == name

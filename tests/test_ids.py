@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from bounds import assert_counts
 from cases import config_of, image_of, mesh_of, refuses, representatives
 from dropax import (
     Batch,
@@ -114,23 +113,6 @@ def test_a_deterministic_operator_draws_for_no_id():
     np.testing.assert_array_equal(operator.apply_batch(batch)["image"], plain["image"])
     out, _ = apply_batch(operator.config, operator.state, batch)
     np.testing.assert_array_equal(out["image"], plain["image"])
-
-
-def test_epochs_keys_and_ids_are_independent(key):
-    rate, records = 0.3, 2048
-    config = config_of("pixel", dropout_rate=rate)
-    images, ids = jnp.ones((records, 4, 4, 3)), np.arange(records, dtype=np.uint32)
-    first = run(config, key, images, ids, epoch=0) == 0
-    position = apply_batch(config, init_state(config, key), {"image": images})[0]["image"]
-    for other in (
-        run(config, key, images, ids, epoch=1),
-        run(config, jax.random.fold_in(key, 1), images, ids, epoch=0),
-        run(config, key, images, ids + np.uint32(records), epoch=0),
-        run(config, key, images, np.stack([ids, np.ones_like(ids)], axis=1), epoch=0),
-        position,
-    ):
-        both = first & (np.asarray(other) == 0)
-        assert_counts(both.sum(axis=0), records, rate * rate)
 
 
 # Keys of records, for layers.

@@ -219,7 +219,7 @@ def test_an_image_without_values_shows_nothing():
 
 
 MASK = np.ones((2, 5, 7, 3), bool)
-BOXES, DOTS = np.ones((2, 4, 4)), np.ones((2, 4, 2))
+BOXES, DOTS, ONE = np.ones((2, 4, 4)), np.ones((2, 4, 2)), np.asarray(True)
 BOOLS, REAL = "keep_mask must be an array of bools", "points must be an array of real numbers"
 HAS, AXIS = "keep_mask must have a batch axis, ", "keep_mask must have a channel axis "
 FRACTION = [
@@ -242,7 +242,17 @@ POINT = [
     ({"channel_axis": 4}, ValueError, AXIS + "4; got"),
     ({"channel_axis": "auto"}, TypeError, "channel_axis must be an int or None; got"),
 ]
+DROPPED = [
+    ({"keep_mask": np.ones((2, 3))}, TypeError, BOOLS + "; got an array of shape"),
+    (
+        {"keep_mask": np.asarray(True), "per_channel": False},
+        ValueError,
+        "keep_mask must have a batch axis; got an array",
+    ),
+    *(({"channel_axis": axis}, ValueError, f"{AXIS}{axis}; got an array") for axis in (0, -4, 4)),
+]
 WRONG = [
+    *((dropped_fraction, {"keep_mask": MASK, "per_channel": True}, *row) for row in DROPPED),
     *((visible_fraction, {"keep_mask": MASK, "boxes": BOXES}, *row) for row in FRACTION),
     *((visible_points, {"keep_mask": MASK, "points": DOTS}, *row) for row in POINT),
 ]
@@ -353,15 +363,7 @@ def test_what_came_is_counted_for_each_record_and_each_channel(key):
     np.testing.assert_allclose(dropped_fraction(first, per_channel=True, channel_axis=1), flat)
 
 
-def test_what_is_no_mask_is_refused():
-    owner = "dropped_fraction.keep_mask must"
-    with pytest.raises(TypeError, match=f"{owner} be an array of bools; got an array of shape"):
-        dropped_fraction(jnp.ones((2, 3)))
-    with pytest.raises(ValueError, match=rf"{owner} have a batch axis; got an array of shape \(\)"):
-        dropped_fraction(jnp.asarray(True))
-    for axis in (0, -2, 2, -3):
-        with pytest.raises(ValueError, match=rf"{owner} have a channel axis {axis}; got an array"):
-            dropped_fraction(jnp.ones((2, 3), bool), per_channel=True, channel_axis=axis)
+def test_what_is_no_config_and_no_shape_is_refused():
     with pytest.raises(TypeError, match=r"expected_dropped_fraction\.config must be a Dropout"):
         expected_dropped_fraction({}, (4, 4, 3))
     for shape in (4, (4, 4.0, 3), None):

@@ -188,36 +188,6 @@ def test_a_copy_that_becomes_stochastic_needs_a_key():
     assert not np.array_equal(step(drawing), step(drawing))
 
 
-# Statistics.
-
-
-def test_statistics_are_the_operators_own_and_a_reset_is_saved():
-    operator = operator_of(precomputed_stats={"mean": 0.5})
-    operator.get_statistics()["mean"] = 7
-    assert operator.get_statistics() == {"mean": 0.5}
-    given = {"mean": np.zeros(3)}
-    operator.set_statistics(given)
-    given["mean"][0] = operator.get_statistics()["mean"][0] = 9
-    np.testing.assert_array_equal(operator.get_statistics()["mean"], np.zeros(3))
-    operator.reset_statistics()
-    fresh = operator_of(precomputed_stats={"mean": 0.5})
-    fresh.set_state(operator.get_state())
-    assert fresh.get_statistics() is None
-
-
-def test_statistics_are_computed_by_the_function_of_the_config_when_they_are_asked_for():
-    operator = operator_of(batch_stats_fn=lambda data: {"mean": data.mean()})
-    step(operator)
-    assert operator.get_statistics() is None
-    assert float(operator.compute_statistics(IMAGES)["mean"]) == float(IMAGES.mean())
-    operator.compute_statistics(2 * IMAGES)
-    assert float(operator.get_statistics()["mean"]) == float((2 * IMAGES).mean())
-    assert operator_of().compute_statistics(IMAGES) is None
-    wrong = operator_of(batch_stats_fn=lambda data: 3)
-    with pytest.raises(TypeError, match=r"what batch_stats_fn returns must be a dict; got 3\."):
-        wrong.compute_statistics(IMAGES)
-
-
 def test_no_traced_statistics_stay_in_an_operator():
     operator = operator_of(batch_stats_fn=lambda data: {"mean": data.mean()})
     with pytest.raises(ValueError, match=r"must not be traced; .*Compute them outside of jit"):

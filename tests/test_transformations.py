@@ -77,17 +77,6 @@ def test_eager_jit_and_apply_agree_bit_for_bit(mode, shape, dtype, key):
     assert_same(np.stack(each), expected)
 
 
-@pytest.mark.parametrize(
-    ("mode", "impl"), [*((mode, "rbg") for mode in REPRESENTATIVES), ("block", "unsafe_rbg")]
-)
-def test_keys_of_other_implementations_agree_too(mode, impl):
-    config, key = config_of(MODES[mode]), jax.random.key(3, impl=impl)
-    expected = run(config, key, IMAGES)
-    np.testing.assert_array_equal(run(config, key, IMAGES[:3]), expected[:3])
-    np.testing.assert_array_equal(run(config.replace(batch_strategy="scan"), key, IMAGES), expected)
-    assert 0 < int((expected == 0).sum()) < expected.size
-
-
 @every_mode
 def test_one_program_serves_every_rate_and_rates_saturate(mode, key):
     config = config_of(mode)
@@ -103,26 +92,6 @@ def test_one_program_serves_every_rate_and_rates_saturate(mode, key):
     kept = 1 if mode == MODES["channel, one kept"] else 0
     assert (drop(1.0) != 0).any(axis=(1, 2)).sum() == 4 * kept
     assert RecordEngine.step._cache_size() == programs
-
-
-@representatives
-@pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
-def test_what_lies_under_a_dropped_value_is_gone_in_values_and_gradients(mode, rate, key):
-    config = config_of(mode, dropout_rate=rate)
-    params = generate_random_params(config, key, {"image": SHAPE})
-    shown = params["keep_mask"]
-    mask = jnp.broadcast_to(shown[:, None, None] if shown.ndim == 2 else shown, SHAPE)
-
-    @jax.jit
-    @functools.partial(jax.value_and_grad, has_aux=True)
-    def total(images, params):
-        out = apply_each(config, images, params)
-        return (out**2).sum(), out
-
-    for bad in (np.nan, np.inf):
-        (_, out), gradient = total(jnp.where(mask, 1.5, bad), params)
-        np.testing.assert_array_equal(out, jnp.where(mask, 1.5, 0.0))
-        np.testing.assert_array_equal(gradient, jnp.where(mask, 3.0, 0.0))
 
 
 @representatives
