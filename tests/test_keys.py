@@ -31,12 +31,6 @@ def same(first, second):
 # Keys.
 
 
-@pytest.mark.parametrize("shape", [(), (2, 3)], ids=str)
-def test_threefry_keys_are_returned_as_they_are(shape):
-    typed = jax.random.split(jax.random.key(5), shape) if shape else jax.random.key(5)
-    assert keys.as_keys(typed, "a") is typed
-
-
 def hashed(words):
     """The Threefry key of another key's words: each is folded into what came before."""
     salt = np.array([0x64726F70, len(words)], np.uint32)
@@ -81,8 +75,9 @@ def test_the_key_of_a_seed_is_that_of_threefry_whatever_jax_is_set_to():
 
 @pytest.mark.parametrize("library", [np, jnp])
 @pytest.mark.parametrize("shape", [(), (2, 3)], ids=str)
-def test_legacy_keys_become_typed_ones(shape, library):
+def test_threefry_keys_stay_as_they_are_and_legacy_ones_become_typed(shape, library):
     typed = jax.random.split(jax.random.key(5), shape) if shape else jax.random.key(5)
+    assert keys.as_keys(typed, "a") is typed
     same(keys.as_keys(library.asarray(words(typed)), "a"), typed)
     same(keys.as_keys(jax.random.PRNGKey(5), "a"), jax.random.key(5))
 

@@ -115,27 +115,6 @@ def test_kept_values_are_divided_by_the_kept_fraction(dtype, key):
     np.testing.assert_allclose(out[kept], expected[kept], rtol=spacing)
 
 
-def test_rescaling_uses_the_rate_of_the_record(key):
-    config = config_of("pixel", rescale=True, dropout_rate=(0.1, 0.9))
-    out = np.asarray(drop(config, key, {"image": np.ones(SHAPE, np.float32)})[0]["image"])
-    rates = np.asarray(params_of(config, init_state(config, key).next_key())["rate"])
-    for record, rate in zip(out, rates, strict=True):
-        np.testing.assert_allclose(record[record > 0], 1 / (1 - rate), rtol=1e-6)
-
-
-def test_rescaling_at_the_extremes_is_finite_in_values_and_gradients(key):
-    config = config_of("pixel", rescale=True)
-
-    def loss(image, rate):
-        at_rate = config.replace(dropout_rate=rate)
-        return (drop(at_rate, key, {"image": image})[0]["image"] ** 2).sum()
-
-    image, slopes_at = image_of(SHAPE), jax.jit(jax.grad(loss))
-    for rate in (0.0, 1.0):
-        expected = 2 * np.asarray(image) * (1 - rate)
-        np.testing.assert_array_equal(slopes_at(image, np.float32(rate)), expected)
-
-
 def test_integers_are_not_rescaled(key):
     text = r"Config\.rescale must be False for dtype uint8; got True\. Convert the image to a float"
     with pytest.raises(TypeError, match=text):

@@ -301,7 +301,7 @@ class Operators(RuleBasedStateMachine):
     @rule(pair=pairs)
     def what_is_wrong(self, pair):
         operator, model = pair
-        with pytest.raises(ValueError, match="leading"):
+        with pytest.raises(ValueError, match=r"leaf 'data\.label' must have 4 records along"):
             operator.apply_batch({"image": IMAGES, "label": np.arange(2)})
         with pytest.raises(KeyError, match="field 'image' not found"):
             operator.apply({"picture": IMAGES[0]}, {}, {})

@@ -257,21 +257,6 @@ def test_wrong_arguments_are_refused_by_name(function, arguments, error, text):
     assert_refused(function, arguments, error, text)
 
 
-@pytest.mark.parametrize(
-    ("field", "error", "text"),
-    [
-        (jnp.ones(3), ValueError, "leaf 'data.label' must have 4 records along its leading"),
-        (jnp.ones(()), ValueError, "leaf 'data.label' must have a leading batch axis"),
-        ("cat", TypeError, "leaf 'data.label' must be an array; got 'cat'."),
-    ],
-    ids=str,
-)
-def test_a_field_that_does_not_go_with_the_image_is_refused(field, error, text, key):
-    config = config_of("pixel")
-    with pytest.raises(error, match=text):
-        apply_batch(config, init_state(config, key), {"image": image_of(SHAPE), "label": field})
-
-
 @pytest.mark.parametrize("mode", ["record", "Inverted('record')"])
 def test_what_drops_whole_records_drops_their_fields_of_any_shape(mode, key):
     batch = {
