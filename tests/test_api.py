@@ -18,9 +18,6 @@ IMAGES = {"image": np.ones((4, 8, 8, 3), np.float32)}
 IMAGE = {"image": np.ones((8, 8, 3), np.float32)}
 
 
-# Signatures, as the page shows them.
-
-
 def page_config(
     cacheable=False,
     batch_stats_fn=None,
@@ -107,9 +104,6 @@ def test_the_attributes_of_an_operator_are_what_it_was_given():
     assert (operator.name, operator.stochastic, operator.stream_name) == ("first", True, "augment")
     plain = DropoutOperator(DropoutOperatorConfig(field_key="image"), rngs=rngs)
     assert (plain.name, plain.stochastic, plain.stream_name) == (None, False, None)
-
-
-# What each method returns.
 
 
 def spec_of(tree):

@@ -24,9 +24,6 @@ def records(count, **data):
     ]
 
 
-# Element.
-
-
 CHANGES = {
     "replace": (lambda e: e.replace(metadata=5, state={}), {"a": 1, "b": 2}, {}, 5),
     "update_data": (
@@ -81,9 +78,6 @@ def test_an_element_is_a_tree_of_its_data_and_state():
         assert passed.metadata is None
     assert element.metadata == "here"
     assert jax.tree.structure(element) == jax.tree.structure(element.with_metadata("there"))
-
-
-# Batch.
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -174,9 +168,6 @@ def test_records_that_do_not_stack_are_refused_by_position_and_path(elements, er
     assert_refused(Batch, {"elements": elements}, error, f"elements{text}")
 
 
-# Parts that are stacked already.
-
-
 @pytest.mark.parametrize("library", [np, jnp])
 def test_arrays_that_are_stacked_already_are_kept_as_they_are(library):
     image, number = library.ones((2, 3), library.uint8), library.zeros(2)
@@ -220,9 +211,6 @@ def test_parts_that_do_not_fit_are_refused(parts, error, text):
     owner = "Batch.from_parts" if text.startswith(".") else ""
     with refuses(error, owner + text):
         Batch.from_parts(**{"data": {"a": TWO}, **parts})
-
-
-# A batch as a tree.
 
 
 def test_a_batch_is_a_tree_and_its_metadata_no_part_of_it():

@@ -146,8 +146,6 @@ def test_positions_are_divided_as_by_integers_of_any_size(size, extent):
             np.testing.assert_array_equal(found, np.arange(size))
 
 
-# The ways in.
-
 SOME = {
     "box": Box(count=(1, 3)),
     "block": Block(size=3),
@@ -202,9 +200,6 @@ def test_a_shared_mask_and_a_fixed_pattern_lie_within_each_record(mode):
         np.testing.assert_array_equal(operator(BATCH)["kept"], kept[:16])
 
 
-# Other options.
-
-
 def test_fills_are_computed_from_what_is_real_and_nothing_else_changes():
     image = np.full((2, *CANVAS, 1), np.nan, np.float32)
     image[:, :4, :5] = 3.0
@@ -228,9 +223,6 @@ def test_where_key_goes_beside_it():
     plain = drop(config, **BATCH)["kept"]
     found = drop(config.replace(where_key="where"), **BATCH, where=where)["kept"]
     np.testing.assert_array_equal(found, plain | ~where[..., None])
-
-
-# Exact numbers of what may drop.
 
 
 def test_an_exact_number_of_the_tokens_that_may_drop_does():
@@ -307,9 +299,6 @@ def test_blocks_lie_in_one_piece_within_the_record():
     borders = np.diff(dropped, axis=1).sum(axis=(1, 2)) + np.diff(dropped, axis=2).sum(axis=(1, 2))
     # 16 cells at random would have some 42 borders.
     assert borders.mean() < 26
-
-
-# What is measured, and what is refused.
 
 
 def test_a_dropped_fraction_is_that_within_extents():

@@ -154,9 +154,6 @@ def test_what_a_fill_of_a_users_own_needs_is_checked_when_a_config_is_made(key):
         apply_batch(config, init_state(config, key), {"image": IMAGES})
 
 
-# Auxiliary fields.
-
-
 def test_each_auxiliary_field_may_have_a_fill_of_its_own(key):
     rng = np.random.default_rng(0)
     fields = {

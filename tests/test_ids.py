@@ -115,9 +115,6 @@ def test_a_deterministic_operator_draws_for_no_id():
     np.testing.assert_array_equal(out["image"], plain["image"])
 
 
-# Keys of records, for layers.
-
-
 @pytest.mark.parametrize("mode", ["pixel", "box"])
 def test_a_layer_that_is_given_keys_of_records_drops_as_apply_batch_does(mode, key):
     expected = run(config_of(mode, dropout_rate=0.3), key, IMAGES, IDS, epoch=5)

@@ -28,9 +28,6 @@ def same(first, second):
     np.testing.assert_array_equal(words(first), words(second))
 
 
-# Keys.
-
-
 def hashed(words):
     """The Threefry key of another key's words: each is folded into what came before."""
     salt = np.array([0x64726F70, len(words)], np.uint32)
@@ -117,9 +114,6 @@ def test_one_key_is_taken_and_several_are_refused_where_one_is_due(legacy):
         keys.as_key(words(several) if legacy else several, "a")
 
 
-# One for each record.
-
-
 @pytest.mark.parametrize("shape", [(5,), (0,)], ids=str)
 def test_a_number_is_folded_into_a_key_as_a_loop_does(shape):
     key = jax.random.key(7)
@@ -150,9 +144,6 @@ def test_records_in_several_axes_get_keys_by_row_major_position():
     key = jax.random.key(9)
     same(keys.batch_keys(key, (2, 3), "a").reshape(6), keys.batch_keys(key, (6,), "a"))
     same(keys.batch_keys(key, (), "a"), key)
-
-
-# Streams.
 
 
 def named(key, name="augment"):
@@ -244,9 +235,6 @@ def test_a_copy_draws_on_where_the_streams_were_and_on_its_own(copied):
     same(other.augment(), rngs.augment())
     other()
     assert repr(rngs) == "Rngs(default: 1 drawn, augment: 3 drawn)"
-
-
-# One key, of whatever was given.
 
 
 class Foreign:

@@ -268,9 +268,6 @@ def test_a_mask_without_channels_is_refused_with_the_cure():
         visible_fraction(MASK[..., 0], BOXES)
 
 
-# Fractions: what to expect, and what came.
-
-
 RATES = [0.0, 0.02, 0.3, 0.9, 1.0]
 
 

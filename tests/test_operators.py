@@ -79,9 +79,6 @@ def test_streams_cannot_be_drawn_from_under_jit():
     assert float(inside(0)) != float(inside(1))
 
 
-# Transformations of JAX.
-
-
 def test_as_an_argument_of_jit_the_operator_comes_back_advanced_and_gradients_draw_once():
     operator, twin = sto(), sto()
     chex.clear_trace_counter()
@@ -157,9 +154,6 @@ def test_donating_an_operator_deletes_nothing_that_a_caller_or_another_operator_
     assert one.copy(config=config.replace(precomputed_stats={"mean": mean})).state is not None
 
 
-# Copies and checkpoints.
-
-
 def test_the_examples_of_copy_on_the_page_run():
     module = ModalityOperator(OperatorConfig(), name="old_name")
     new_config = OperatorConfig(cacheable=True)
@@ -187,9 +181,6 @@ def test_no_traced_statistics_stay_in_an_operator():
     assert operator.get_statistics() is None
 
 
-# The cache of fixed masks.
-
-
 def test_a_cacheable_operator_keeps_one_mask_a_shape_until_it_is_reset():
     operator = det(cacheable=True)
     plain = det()
@@ -209,9 +200,6 @@ def test_a_cacheable_operator_keeps_one_mask_a_shape_until_it_is_reset():
     expected = run(DropoutOperator(operator.config, rngs=None))
     np.testing.assert_array_equal(run(operator), expected)
     assert not np.array_equal(run(plain), expected)
-
-
-# Inside transformations inside transformations, and compiled once outside of them all.
 
 
 def drop(operator, images):

@@ -121,9 +121,6 @@ def test_integers_are_not_rescaled(key):
         drop(config_of("pixel", rescale=True), key, {"image": image_of(SHAPE, jnp.uint8)})
 
 
-# Masks in the data, and fields that go along.
-
-
 def test_the_mask_is_written_where_it_is_asked_for(key):
     config = config_of("channel", mask_key="masks.image", target_key="out")
     data = {"image": image_of(SHAPE)}
@@ -185,9 +182,6 @@ def test_the_one_liner_takes_the_same_options(key):
     means = images.mean(axis=(1, 2), keepdims=True)
     expected = np.where(params["keep_mask"], images / (1 - rates), means)
     np.testing.assert_allclose(out, expected, rtol=1e-6)
-
-
-# What a mask does to the fields of an element.
 
 
 def test_a_fill_past_the_range_of_the_dtype_is_a_domain_constraint():

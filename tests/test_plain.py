@@ -41,8 +41,6 @@ class Disc:
         return jnp.ones(element_shape, bool)
 
 
-# Text.
-
 WRITTEN = [
     ("box", "box", Box()),
     (" box ", "box", Box()),
@@ -133,9 +131,6 @@ def test_text_that_is_no_mode_is_refused_as_a_value():
         as_mode("FromField('a')", "Config.mode")
 
 
-# What YAML gives.
-
-
 def test_lists_and_numbers_of_numpy_are_taken_for_tuples_and_pythons():
     one, half = np.int64(1), np.float32(0.5)
     assert Box(count=one, aspect_ratio=[half, 2]) == Box(count=1, aspect_ratio=(0.5, 2))
@@ -150,9 +145,6 @@ def test_lists_and_numbers_of_numpy_are_taken_for_tuples_and_pythons():
     assert config == config_of(stochastic=True, channel_axis=-1, **wanted)
     assert repr({name: getattr(config, name) for name in wanted}) == repr(wanted)
     assert type(config.channel_axis) is int
-
-
-# Through JSON and back.
 
 
 @pytest.mark.parametrize("mode", [*MODES.values(), *(mode for *_, mode in WRITTEN)], ids=str)

@@ -164,9 +164,6 @@ def test_a_turned_gridmask_drops_as_much_and_everywhere():
     assert_counts(drops.sum(axis=0), RECORDS, 0.16)
 
 
-# Masked image modeling.
-
-
 def tokens(config, spatial, patch):
     """Which patches drop, bool of shape (RECORDS, patches); each drops as a whole."""
     drops = dropped(config, spatial)
@@ -258,9 +255,6 @@ def test_drop_path_is_that_of_the_paper():
     assert_counts(kept.sum(), RECORDS, 0.8)
 
 
-# SpecAugment.
-
-
 def test_spec_augment_is_that_of_the_paper():
     configs = presets.spec_augment(
         "image", spectrogram_shape=(20, 12), freq_mask_max_bins=6, time_mask_max_frames=10
@@ -341,8 +335,6 @@ def test_the_configs_of_spec_augment_work_on_one_another_and_leave_out_a_field_o
     assert masked.all(axis=1).any()
     assert masked.all(axis=2).any()
 
-
-# Sides in pixels.
 
 # How many rows or columns drop at least and at most: of one hole its side, unless it is cut off.
 SIDES = [

@@ -16,18 +16,12 @@ def dropped(config, image, mask, **fields):
     return apply(config, {"image": image, **fields}, {}, {}, {"keep_mask": jnp.asarray(mask)})[0]
 
 
-# init_state
-
-
 def test_a_state_owns_its_buffers(key):
     config = config_of("pixel", precomputed_stats={"mean": jnp.ones(3)})
     state = init_state(config, key)
     jax.tree.map(lambda leaf: leaf.delete(), state.replace(key=jax.random.key_data(state.key)))
     jax.random.uniform(key)
     np.testing.assert_array_equal(config.precomputed_stats["mean"], jnp.ones(3))
-
-
-# generate_random_params
 
 
 @pytest.mark.parametrize(
@@ -76,9 +70,6 @@ def test_shapes_are_found_by_dotted_path_nested_or_flat(key):
     nested = generate_random_params(config, key, {"camera": {"rgb": (2, 4, 4, 3)}})
     flat = generate_random_params(config, key, {"camera.rgb": (2, 4, 4, 3)})
     np.testing.assert_array_equal(nested["keep_mask"], flat["keep_mask"])
-
-
-# apply
 
 
 def test_apply_replaces_dropped_values_and_nothing_else():
@@ -153,9 +144,6 @@ def test_inputs_are_never_modified(key):
     assert out["camera"].keys() == data["camera"].keys()
 
 
-# apply_batch
-
-
 def test_a_batch_comes_back_as_the_kind_it_was(key):
     config = config_of("pixel")
     state = init_state(config, key)
@@ -192,9 +180,6 @@ def test_records_are_counted_as_applied_or_skipped(key):
         assert (int(state.applied_count[1]), int(state.skipped_count[1])) == expected
 
 
-# dropout
-
-
 def test_one_image_draws_from_the_key_itself(key):
     image = image_of((6, 5, 3))
     mask = jax.random.bernoulli(key, np.float32(1) - np.float32(0.3), (6, 5, 3))
@@ -210,9 +195,6 @@ def test_elements_can_have_other_axes_than_three(key):
     signal = dropax.dropout(key, image_of((7, 11)), rate=0.5, element_ndim=1, fill=2.0)
     assert signal.shape == (7, 11)
     assert bool((signal == 2.0).any())
-
-
-# What is refused, in the name of the function that was called.
 
 
 def refused_rows():

@@ -145,8 +145,6 @@ def test_with_channels_it_is_named_as_what_keeps_a_label_map_from_following():
         apply_batch(config, STATE, batch)
 
 
-# Masks of boxes and of lengths.
-
 NUMBERS = [-2.0, 0.0, 0.5, 1.0, 2.25, 3.0, 4.0, 7.0, np.nan, np.inf, -np.inf, 1e30, -1e30]
 WIDE = [1e-50, -1e-50, 1 + 1e-12, 2 - 1e-12, 1e300, -1e300]
 
