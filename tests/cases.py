@@ -11,21 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dropax import (
-    Band,
-    Block,
-    Blocks,
-    Box,
-    Channel,
-    DropoutOperatorConfig,
-    Grid,
-    Inverted,
-    OneOf,
-    Patch,
-    Pixel,
-    Shared,
-    modes,
-)
+import dropax
+from dropax import Band, Block, Blocks, Box, Channel, Grid, Patch, Pixel, modes
 
 MODES = {
     "pixel": "pixel",
@@ -45,9 +32,9 @@ MODES = {
     "patch, exact": Patch(size=2, exact=True),
     "blocks": Blocks(size=1, min_cells=2),
     "record": "record",
-    "one of": OneOf(("box", Channel()), weights=(2, 1)),
-    "shared": Shared(Pixel(), axes=0),
-    "inverted": Inverted(Box(count=2)),
+    "one of": dropax.OneOf(("box", Channel()), weights=(2, 1)),
+    "shared": dropax.Shared(Pixel(), axes=0),
+    "inverted": dropax.Inverted(Box(count=2)),
 }
 _NEW = {type(mode): name for name, mode in modes.MODES.items()}
 for _mode in MODES.values():
@@ -90,7 +77,7 @@ SHAPE = (4, 6, 5, 3)
 def config_of(mode, **options):
     """A stochastic config on the field "image"."""
     options = {"field_key": "image", "stochastic": True, "dropout_rate": 0.4, **options}
-    return DropoutOperatorConfig(mode=mode, **options)
+    return dropax.DropoutOperatorConfig(mode=mode, **options)
 
 
 def image_of(shape, dtype=np.float32):

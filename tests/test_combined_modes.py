@@ -10,21 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropax
 from bounds import assert_counts
 from cases import draw_masks, refuses
-from dropax import (
-    Band,
-    Box,
-    Channel,
-    DropoutOperatorConfig,
-    Inverted,
-    OneOf,
-    Patch,
-    Pixel,
-    Record,
-    Shared,
-    expected_dropped_fraction,
-)
+from dropax import Band, Box, Channel, Inverted, OneOf, Patch, Pixel, Record, Shared
 from dropax.bits import split_in_two
 
 RECORDS, SHAPE = 4096, (6, 8, 3)
@@ -145,10 +134,10 @@ CHANNELS = [  # each two of the three options
     ids=str,
 )
 def test_what_is_expected_is_what_drops(mode, shape):
-    config = DropoutOperatorConfig(field_key="image", mode=mode, channel_axis=-1)
+    config = dropax.DropoutOperatorConfig(field_key="image", mode=mode, channel_axis=-1)
     for rate in (0.3, 0.8):
         drops = np.broadcast_to(~kept(mode, rate, shape), (RECORDS, *shape))
-        expected = expected_dropped_fraction(config.replace(dropout_rate=rate), shape)
+        expected = dropax.expected_dropped_fraction(config.replace(dropout_rate=rate), shape)
         assert_counts(drops.reshape(RECORDS, -1).mean(axis=1).sum(), RECORDS, float(expected))
 
 

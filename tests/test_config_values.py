@@ -14,17 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.tree_util import keystr
 
+import dropax
 from cases import refuses, through_pickle
-from dropax import (
-    Box,
-    Channel,
-    DropoutOperator,
-    DropoutOperatorConfig,
-    FromField,
-    ModalityOperatorConfig,
-    OperatorConfig,
-    Pixel,
-)
+from dropax import Box, Channel, DropoutOperatorConfig, FromField, OperatorConfig, Pixel
 
 config_of = functools.partial(DropoutOperatorConfig, field_key="image")
 
@@ -143,7 +135,7 @@ def test_configs_are_equal_and_hashed_by_value_and_by_nothing_else():
         assert hash(twin) == hash(configs[position])
     assert len({*configs, *(config_of(**options) for options in VARIANTS)}) == len(VARIANTS)
     assert config_of(stochastic=True, stream_name="a") != config_of(stochastic=True)
-    assert ModalityOperatorConfig(field_key="image") != config_of()
+    assert dropax.ModalityOperatorConfig(field_key="image") != config_of()
     assert config_of() != "config"
 
 
@@ -278,7 +270,7 @@ def test_containers_of_other_libraries_are_taken_or_refused_with_the_cure():
         assert hash(other) == hash(config)
     assert Box(aspect_ratio=ForeignList([1, 2])) == Box(aspect_ratio=(1, 2))
     with pytest.raises(TypeError, match=r"stats must be a dict; got .* OmegaConf\.to_container"):
-        DropoutOperator(config, rngs=0).set_statistics(foreign["precomputed_stats"])
+        dropax.DropoutOperator(config, rngs=0).set_statistics(foreign["precomputed_stats"])
 
 
 def test_a_config_with_a_traced_rate_can_be_neither_hashed_nor_compared():

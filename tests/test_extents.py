@@ -10,24 +10,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
+import dropax
 from bounds import assert_counts
 from cases import MODES, assert_refused, collectives, config_of, mesh_of
-from dropax import (
-    Block,
-    Blocks,
-    Box,
-    Channel,
-    DropoutOperator,
-    OneOf,
-    Patch,
-    Shared,
-    apply,
-    apply_batch,
-    dropped_fraction,
-    expected_dropped_fraction,
-    generate_random_params,
-    init_state,
-)
+from dropax import Block, Blocks, Box, Channel, Patch, apply_batch, dropped_fraction, init_state
 from dropax.modes.base import positions_within
 
 CANVAS = (8, 9)
@@ -66,7 +52,7 @@ def inside_of(extents, shape):
 
 CASES = MODES | {
     "own": Own(),
-    "one of own": OneOf((Own(), Patch(size=3))),
+    "one of own": dropax.OneOf((Own(), Patch(size=3))),
     "blocks, cut": Blocks(1),
 }
 
@@ -79,7 +65,7 @@ def test_the_rate_is_that_of_what_is_real_and_nothing_else_drops(mode):
     assert kept[~inside_of(MANY, CANVAS)].all()
     np.testing.assert_array_equal(out["image"] == 1, kept)
     fractions = np.asarray(dropped_fraction(jnp.asarray(kept), extents=MANY))
-    expected = float(expected_dropped_fraction(config, (*CANVAS, 2)))
+    expected = float(dropax.expected_dropped_fraction(config, (*CANVAS, 2)))
     sums = fractions.reshape(RECORDS, len(EXTENTS)).sum(axis=0)
     assert_counts(sums, RECORDS, np.full(len(EXTENTS), expected))
     # A whole extent is the mask without one.
@@ -165,12 +151,14 @@ def test_masks_are_the_same_in_a_scan_by_the_operator_and_record_by_record(mode)
     scanned, _ = jax.jit(functools.partial(apply_batch, config.replace(batch_strategy="scan")))(
         state, BATCH
     )
-    operator = DropoutOperator(config, rngs=lambda: jax.random.key(0))
+    operator = dropax.DropoutOperator(config, rngs=lambda: jax.random.key(0))
     for out in (scanned, operator.apply_batch(BATCH)):
         jax.tree.map(np.testing.assert_array_equal, out, expected)
     key = jax.random.fold_in(state.key, state.step)
-    params = generate_random_params(config, key, {"image": (16, *CANVAS, 2)})
-    each = jax.vmap(lambda data, params: apply(config, data, {}, {}, params)[0])(BATCH, params)
+    params = dropax.generate_random_params(config, key, {"image": (16, *CANVAS, 2)})
+    each = jax.vmap(lambda data, params: dropax.apply(config, data, {}, {}, params)[0])(
+        BATCH, params
+    )
     jax.tree.map(np.testing.assert_array_equal, each, expected)
 
 
@@ -195,7 +183,7 @@ def test_a_shared_mask_and_a_fixed_pattern_lie_within_each_record(mode):
         np.testing.assert_array_equal(kept[:16], kept[16:])
         assert kept[~inside_of(sizes, CANVAS)].all()
         assert not kept.all()
-    operator = DropoutOperator(config.replace(cacheable=True), rngs=None)
+    operator = dropax.DropoutOperator(config.replace(cacheable=True), rngs=None)
     for _ in range(2):
         np.testing.assert_array_equal(operator(BATCH)["kept"], kept[:16])
 
@@ -246,8 +234,8 @@ def test_an_exact_number_of_the_tokens_that_may_drop_does():
     [
         (Patch(size=2, exact=True), (0, 1, 2)),
         (Blocks(size=2), (0, 1, 2)),
-        (Shared(Patch(size=2, exact=True), axes=0), (1, 2)),
-        (OneOf((Patch(size=2, exact=True), Blocks(size=2))), (0, 1, 2)),
+        (dropax.Shared(Patch(size=2, exact=True), axes=0), (1, 2)),
+        (dropax.OneOf((Patch(size=2, exact=True), Blocks(size=2))), (0, 1, 2)),
     ],
     ids=str,
 )
@@ -258,7 +246,7 @@ def test_cells_are_counted_if_any_of_their_values_may_drop(mode, axes):
     where = np.zeros((64, 1, 8, 8, 3), bool)
     where[:, :, ::2, 1::2, 2] = cells
     shape = (1, 8, 8, 3)
-    if not isinstance(mode, Shared):
+    if not isinstance(mode, dropax.Shared):
         where, shape = where[:, 0], shape[1:]
     config = config_of(mode, where_key="where", mask_key="kept", dropout_rate=0.5)
     kept = drop(config, image=images_of(64, shape), where=where)["kept"]
@@ -343,7 +331,7 @@ def test_it_is_a_field_of_its_own_and_its_key_is_asked_for():
     with pytest.raises(
         KeyError, match="must hold 'record_key' if the mask depends on an extent_key"
     ):
-        apply(config, one, {}, {}, {"keep_mask": np.ones((*CANVAS, 1), bool)})
+        dropax.apply(config, one, {}, {}, {"keep_mask": np.ones((*CANVAS, 1), bool)})
     wrong = {"keep_mask": np.ones((4, 6), bool), "extents": np.ones((4, 2), int)}
     assert_refused(
         dropped_fraction, wrong, ValueError, "extents must have shape (B,) or (B, n) for"

@@ -10,22 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropax
 from cases import MODES, SHAPE, config_of, image_of, through_json, through_pickle
-from dropax import (
-    Fill,
-    FromField,
-    Mean,
-    Noise,
-    Pixel,
-    StatsMean,
-    apply,
-    apply_batch,
-    dropout,
-    generate_random_params,
-    init_state,
-)
+from dropax import FromField, Mean, Noise, StatsMean, apply_batch, dropout, init_state
 
-WHOLE = Pixel(per_channel=False)
+WHOLE = dropax.Pixel(per_channel=False)
 IMAGES = np.asarray(image_of(SHAPE))
 
 
@@ -63,7 +52,7 @@ def test_a_name_stands_for_its_object(kind, key):
         config_of(WHOLE, fill=fill, auxiliary_fill=each, **options)
         for fill, each in ((name, [name]), (kind(), (kind(),)), (f"{kind.__name__}()", (name,)))
     ]
-    assert isinstance(kind(), Fill)
+    assert isinstance(kind(), dropax.Fill)
     assert [config.fill for config in configs] == [name, kind(), kind()]
     assert len(set(configs)) == len({jax.tree.structure(config) for config in configs}) == 1
     outs = [run(config, key, a=IMAGES)["image"] for config in configs]
@@ -75,7 +64,7 @@ def test_a_name_stands_for_its_object(kind, key):
 
 def test_a_fill_of_a_users_own_fills_and_costs_no_key(key):
     config = config_of(WHOLE, fill=Largest(0.5), mask_key="kept")
-    assert set(generate_random_params(config, key, {"image": SHAPE})) == {"keep_mask"}
+    assert set(dropax.generate_random_params(config, key, {"image": SHAPE})) == {"keep_mask"}
     out = run(config, key)
     largest = IMAGES.max(axis=(1, 2, 3), keepdims=True) / 2
     np.testing.assert_array_equal(out["image"], np.where(out["kept"], IMAGES, largest))
@@ -90,7 +79,7 @@ def test_a_fill_of_a_users_own_fills_and_costs_no_key(key):
 
 def test_a_fill_of_a_users_own_is_given_what_it_needs(key):
     config = config_of(WHOLE, fill=Random(), dropout_rate=1.0, precomputed_stats={"mean": 3.0})
-    assert "fill_key" in generate_random_params(config, key, {"image": SHAPE})
+    assert "fill_key" in dropax.generate_random_params(config, key, {"image": SHAPE})
     out = np.asarray(run(config, key)["image"])
     assert len(np.unique(out)) > out.size * 0.99
     assert 3.4 < out.mean() < 3.6
@@ -321,7 +310,7 @@ def test_it_is_read_from_nested_dicts_as_it_came_in():
         dropout_rate=1.0,
     )
     data = {"views": {"rgb": jnp.zeros((2, 2, 1)), "blurred": jnp.ones((2, 2, 1))}}
-    out = apply(config, data, {}, {})[0]["views"]
+    out = dropax.apply(config, data, {}, {})[0]["views"]
     assert out["rgb"].sum() == 4
     assert out["blurred"].sum() == 0  # dropped as an auxiliary field
 

@@ -8,17 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
+import dropax
 from cases import config_of, image_of, mesh_of, refuses, representatives
-from dropax import (
-    Batch,
-    DropoutOperator,
-    apply_batch,
-    as_record_ids,
-    dropout,
-    generate_random_params,
-    init_state,
-    record_keys,
-)
+from dropax import Batch, DropoutOperator, apply_batch, as_record_ids, dropout, init_state
 from dropax.kit.ids import as_epoch
 
 IDS = np.array([3, 2**40 + 3, 2**63, 2**32 - 1], np.uint64)
@@ -51,7 +43,7 @@ def test_a_mask_is_that_of_the_key_of_its_id(mode, key):
     words = [(2**32 - 1, 1, *divmod(int(number), 2**32)) for number in IDS]
     folds = (map(np.uint32, each) for each in words)
     keys = jnp.stack([functools.reduce(jax.random.fold_in, each, key) for each in folds])
-    drawn = generate_random_params(config, keys, {"image": IMAGES.shape})["keep_mask"]
+    drawn = dropax.generate_random_params(config, keys, {"image": IMAGES.shape})["keep_mask"]
     drawn = drawn[:, None, None] if drawn.ndim == 2 else drawn
     expected = np.broadcast_to(drawn, IMAGES.shape)
     np.testing.assert_array_equal(run(config, key, IMAGES, IDS) != 0, expected)
@@ -119,10 +111,10 @@ def test_a_deterministic_operator_draws_for_no_id():
 def test_a_layer_that_is_given_keys_of_records_drops_as_apply_batch_does(mode, key):
     expected = run(config_of(mode, dropout_rate=0.3), key, IMAGES, IDS, epoch=5)
     layer = jax.jit(lambda keys, x: dropout(keys, x, mode=mode, rate=0.3))
-    keys = record_keys(key, IDS, 5)
+    keys = dropax.record_keys(key, IDS, 5)
     assert keys.shape == (4,)
     np.testing.assert_array_equal(layer(keys, IMAGES), expected)
-    legacy = record_keys(jax.random.key_data(key), as_record_ids(IDS), jnp.uint32(5))
+    legacy = dropax.record_keys(jax.random.key_data(key), as_record_ids(IDS), jnp.uint32(5))
     np.testing.assert_array_equal(layer(jax.random.key_data(legacy), IMAGES), expected)
     # In micro-batches of another order, over more axes, and one record alone.
     for part in ([2, 0], [3, 1]):
@@ -143,7 +135,7 @@ def test_keys_of_records_are_taken_in_shards(key):
     def layer(keys, images):
         return dropout(keys, images, mode="band")
 
-    keys, over = record_keys(key, IDS, 1), jax.P("x")
+    keys, over = dropax.record_keys(key, IDS, 1), jax.P("x")
     expected = layer(keys, IMAGES)
     for kind in AxisType.Auto, AxisType.Explicit:
         laid = jax.device_put((keys, IMAGES), jax.NamedSharding(mesh_of(4, kind), over))

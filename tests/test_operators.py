@@ -7,21 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropax
 from cases import config_of
-from dropax import (
-    Block,
-    DropoutOperator,
-    Element,
-    FromField,
-    ModalityOperator,
-    OperatorConfig,
-    Rngs,
-    apply,
-    apply_batch,
-    dropout,
-    generate_random_params,
-    init_state,
-)
+from dropax import Block, DropoutOperator, Element, FromField, OperatorConfig, Rngs, apply_batch
 from small import ONES as IMAGES
 from small import both_kinds, det, equal, make, run, sto
 
@@ -155,7 +143,7 @@ def test_donating_an_operator_deletes_nothing_that_a_caller_or_another_operator_
 
 
 def test_the_examples_of_copy_on_the_page_run():
-    module = ModalityOperator(OperatorConfig(), name="old_name")
+    module = dropax.ModalityOperator(OperatorConfig(), name="old_name")
     new_config = OperatorConfig(cacheable=True)
     new_module = module.copy(config=new_config)
     renamed = module.copy(name="new_name")
@@ -279,12 +267,12 @@ def test_an_eager_call_compiles_nothing_that_it_has_compiled_before(options, imp
     def call(seed):
         key = jax.random.key(seed, impl=impl)
         operator = DropoutOperator(config.replace(dropout_rate=seed / 10), rngs=lambda: key)
-        _, state = apply_batch(config, init_state(config, key), batch)
+        _, state = apply_batch(config, dropax.init_state(config, key), batch)
         apply_batch(config, state, batch, record_ids=ids, epoch=None if ids is None else seed)
-        params = generate_random_params(config, key, {"image": IMAGES.shape})
+        params = dropax.generate_random_params(config, key, {"image": IMAGES.shape})
         first = jax.tree.map(lambda leaf: leaf[0], params)
-        apply(config, {"image": IMAGES[0]}, {}, {}, first)
-        dropout(key, IMAGES, rate=0.3, mode=config.mode)
+        dropax.apply(config, {"image": IMAGES[0]}, {}, {}, first)
+        dropax.dropout(key, IMAGES, rate=0.3, mode=config.mode)
         operator.apply_batch(batch)
         operator.apply({"image": IMAGES[0]}, {}, {})
 

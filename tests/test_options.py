@@ -5,17 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropax
 from bounds import assert_counts
 from cases import MODES, SHAPE, config_of, image_of, refuses
-from dropax import (
-    DropoutOperator,
-    Pixel,
-    apply,
-    apply_batch,
-    dropout,
-    generate_random_params,
-    init_state,
-)
+from dropax import DropoutOperator, Pixel, apply, apply_batch, dropout, init_state
 from dropax.dropping import Fields, drop_record
 from small import ONES, both_kinds, both_modes, make
 
@@ -27,7 +20,7 @@ def drop(config, key, data):
 
 
 def params_of(config, key, shape=SHAPE):
-    return generate_random_params(config, key, {"image": shape})
+    return dropax.generate_random_params(config, key, {"image": shape})
 
 
 def test_each_record_draws_its_rate_from_the_range(key):

@@ -10,21 +10,7 @@ import pytest
 
 import dropax
 from cases import MODES, refuses, through_json
-from dropax import (
-    Band,
-    Box,
-    Channel,
-    DropoutOperatorConfig,
-    FromField,
-    Grid,
-    Inverted,
-    ModalityOperatorConfig,
-    OneOf,
-    OperatorConfig,
-    Patch,
-    Pixel,
-    Shared,
-)
+from dropax import Box, Channel, DropoutOperatorConfig, Grid, Inverted, OneOf, Patch, Pixel
 from dropax.modes import as_mode
 
 config_of = functools.partial(DropoutOperatorConfig, field_key="image")
@@ -48,7 +34,7 @@ WRITTEN = [
     ("Box()", "box", Box()),
     ("Box(count=3)", "Box(count=3)", Box(count=3)),
     (" Box( 2,\n border = 'clip') ", "Box(count=2, border='clip')", Box(2, border="clip")),
-    ("Band(axis=-1)", "Band(axis=-1)", Band(axis=-1)),
+    ("Band(axis=-1)", "Band(axis=-1)", dropax.Band(axis=-1)),
     ("Patch([8, 16])", "Patch(size=(8, 16))", Patch((8, 16))),
     ("Grid((2, 9), rotate=4.5)", "Grid(unit=(2, 9), rotate=4.5)", Grid((2, 9), 4.5)),
     (
@@ -59,7 +45,7 @@ WRITTEN = [
     (
         "Inverted(Shared(mode='Patch(4)', axes=(0, -1)))",
         "Inverted(mode=Shared(mode=Patch(size=4), axes=(0, -1)))",
-        Inverted(Shared(Patch(4), axes=(0, -1))),
+        Inverted(dropax.Shared(Patch(4), axes=(0, -1))),
     ),
 ]
 
@@ -77,7 +63,7 @@ def test_a_mode_is_written_as_in_python(text, canonical, mode):
 def test_a_name_reads_back_as_the_name_and_other_text_as_the_object():
     assert config_of(mode="pixel").mode == "pixel"
     assert config_of(mode="Pixel()").mode == Pixel()
-    assert config_of(fill="FromField('a.b')").fill == FromField("a.b")
+    assert config_of(fill="FromField('a.b')").fill == dropax.FromField("a.b")
     assert (config_of(fill="-0.5").fill, config_of(fill="(1, 2.5)").fill) == (-0.5, (1, 2.5))
     assert config_of(fill="FromField('a')").to_dict()["fill"] == "FromField(field='a')"
 
@@ -170,7 +156,10 @@ OPTIONS = [
     {"dropout_rate": np.float32(0.1)},
     {"stochastic": True, "dropout_rate": (jnp.float32(0.1), 1), "apply_probability": jnp.int32(1)},
     {"fill": np.float32(0.1), "clip_range": (-1, np.float64(np.inf))},
-    {"fill": FromField("it's"), "mode": OneOf((Inverted("box"), Channel(groups=((1,), (0,)))))},
+    {
+        "fill": dropax.FromField("it's"),
+        "mode": OneOf((Inverted("box"), Channel(groups=((1,), (0,))))),
+    },
     {"clip_range": (-np.inf, np.inf), "fill": (0.1, -2, 3), "target_key": "a.b", "mask_key": "m"},
     {"auxiliary_fields": ["a", "b"], "auxiliary_fill": (255, -1.5), "preserve_auxiliary": False},
     {"fill": "noise", "rescale": True, "share_mask": True, "channel_axis": None, "seed": 7},
@@ -188,7 +177,10 @@ def test_configs_come_back_equal(options):
 
 
 def test_the_configs_that_others_build_on_come_back_too():
-    for config in (OperatorConfig(cacheable=True), ModalityOperatorConfig(field_key="a")):
+    for config in (
+        dropax.OperatorConfig(cacheable=True),
+        dropax.ModalityOperatorConfig(field_key="a"),
+    ):
         assert through_json(config) == config
 
 
@@ -208,7 +200,7 @@ def test_the_values_are_flat_and_say_what_they_are():
 
 
 def test_a_mode_of_a_users_own_takes_part_by_its_class():
-    for mode in (Disc(), Disc(2, Disc(1)), Shared(Disc(2), 0), OneOf((Disc(2), "box"))):
+    for mode in (Disc(), Disc(2, Disc(1)), dropax.Shared(Disc(2), 0), OneOf((Disc(2), "box"))):
         config = config_of(mode=mode)
         assert through_json(config, types=(Disc,)) == config
         with pytest.raises(ValueError, match="there is no 'Disc'"):
@@ -279,4 +271,4 @@ def test_what_to_dict_did_not_write_is_refused():
 def test_an_array_that_to_dict_did_not_write_is_refused_by_name(part):
     text = "OperatorConfig.precomputed_stats['mean'] must be an array as to_dict writes it; got"
     with refuses(ValueError, text):
-        OperatorConfig.from_dict({"precomputed_stats": {"mean": part}})
+        dropax.OperatorConfig.from_dict({"precomputed_stats": {"mean": part}})

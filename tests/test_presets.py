@@ -9,21 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropax
 from bounds import assert_counts
 from cases import assert_refused, draw_masks
-from dropax import (
-    Band,
-    Block,
-    Blocks,
-    Box,
-    Grid,
-    Patch,
-    Shared,
-    apply_batch,
-    generate_random_params,
-    init_state,
-    presets,
-)
+from dropax import Band, Block, Blocks, Box, Grid, Patch, Shared, generate_random_params, presets
 from dropax.kit.serialization import plain
 
 RECORDS = 4096
@@ -246,7 +235,9 @@ def test_beit_is_like_that_of_the_paper():
 def test_drop_path_is_that_of_the_paper():
     config = presets.drop_path("branch", rate=0.2)
     branch = np.tile(np.arange(1, RECORDS + 1, dtype=np.float32)[:, None, None, None], (2, 2, 3))
-    batch, _ = apply_batch(config, init_state(config, jax.random.key(0)), {"branch": branch})
+    batch, _ = dropax.apply_batch(
+        config, dropax.init_state(config, jax.random.key(0)), {"branch": branch}
+    )
     out = np.asarray(batch["branch"])
     # The usual code: x / keep * bernoulli(keep), one draw a record.
     kept = out[:, 0, 0, 0] != 0

@@ -20,16 +20,9 @@ from hypothesis.stateful import (
     rule,
 )
 
+import dropax
 from cases import SHAPE, config_of, image_of
-from dropax import (
-    Batch,
-    DropoutOperator,
-    apply,
-    apply_batch,
-    as_record_ids,
-    generate_random_params,
-    init_state,
-)
+from dropax import Batch, DropoutOperator, apply, apply_batch, as_record_ids, generate_random_params
 from dropax.kit.batching import count_records
 from dropax.kit.keys import threefry_key
 from dropax.kit.state import save_state, word_count
@@ -76,7 +69,7 @@ class Model:
     @classmethod
     def of_seed(cls, config, seed, name=None):
         key = jax.random.fold_in(jax.random.key(seed), 0) if config.stochastic else None
-        return cls(config, init_state(config, key), name)
+        return cls(config, dropax.init_state(config, key), name)
 
     def run(self, images, ids=None, epoch=None):
         batch, self.state = apply_batch(
