@@ -160,6 +160,11 @@ def test_modes_of_users_can_be_combined(key):
     np.testing.assert_array_equal(Shared(Own(), 0).sample(key, SHAPE, 0.5), first)
 
 
+def drawn(mode):
+    return mode.sample(KEYS[0], SHAPE, 0.5)
+
+
+MASK = "the mask that a mode's sample returns must"
 KIND = "must be a mode's name or a mode object such as Pixel(); got "
 WRONG = [
     (lambda: OneOf("box"), TypeError, "OneOf.modes must be a tuple of modes; got 'box'."),
@@ -189,28 +194,20 @@ WRONG = [
     ),
     *(
         (
-            lambda axes=axes: Shared("pixel", axes).sample(KEYS[0], SHAPE, 0.5),
+            lambda axes=axes: drawn(Shared("pixel", axes)),
             ValueError,
             f"Shared.axes must name axes of an element of shape (6, 8, 3), each once; got {axes}",
         )
         for axes in (3, -4, (0, -3))
     ),
     (
-        lambda: Shared("box", (0, 1)).sample(KEYS[0], SHAPE, 0.5),
+        lambda: drawn(Shared("box", (0, 1))),
         ValueError,
         "the element that Box drops from must have a spatial axis beside the channels; got (3,)",
     ),
     (lambda: Inverted(len), TypeError, f"Inverted.mode {KIND}<built-in function len>."),
-    (
-        lambda: Inverted(Own("float32")).sample(KEYS[0], SHAPE, 0.5),
-        TypeError,
-        "the mask that a mode's sample returns must be an array of bools, True where kept; got ",
-    ),
-    (
-        lambda: Shared(Own("bool_"), 0).sample(KEYS[0], SHAPE, 0.5),
-        ValueError,
-        "the mask that a mode's sample returns must broadcast to the element's shape (8, 3); got ",
-    ),
+    (lambda: drawn(Inverted(Own("float32"))), TypeError, f"{MASK} be an array of bools, True w"),
+    (lambda: drawn(Shared(Own("bool_"), 0)), ValueError, f"{MASK} broadcast to the element's sh"),
 ]
 
 

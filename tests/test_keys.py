@@ -199,22 +199,15 @@ def test_a_stream_may_start_from_a_key_of_any_implementation(impl):
     same(Rngs(default=words(jax.random.key(3)))(), Rngs(3)())
 
 
+TWO, SPLIT = "an array of shape (2,) and dtype", jax.random.split(jax.random.key(0))
 NO_SEEDS = {
     "a string": ("0", TypeError, "must be an int seed or a key; got '0'."),
     "a float": (0.0, TypeError, "must be an int seed or a key; got 0.0."),
     "a bool": (True, TypeError, "must be an int seed or a key; got True."),
     "negative": (-1, ValueError, "must be in [0, 2^32); got -1."),
     "too large": (2**32, ValueError, "must be in [0, 2^32); got 4294967296."),
-    "an array": (
-        np.zeros(2),
-        TypeError,
-        f"must be a PRNG key; got an array of shape (2,) and dtype float64. {CURE}",
-    ),
-    "several keys": (
-        jax.random.split(jax.random.key(0)),
-        ValueError,
-        "must be one key, of shape (); got an array of shape (2,) and dtype key<fry>.",
-    ),
+    "an array": (np.zeros(2), TypeError, f"must be a PRNG key; got {TWO} float64. {CURE}"),
+    "several keys": (SPLIT, ValueError, f"must be one key, of shape (); got {TWO} key<fry>."),
 }
 no_seeds = pytest.mark.parametrize(("seed", "error", "text"), NO_SEEDS.values(), ids=NO_SEEDS)
 
@@ -251,29 +244,21 @@ class Foreign:
 
 
 KEY = jax.random.key(6)
-FIRST = jax.random.fold_in(KEY, 0)
+FIRST, FIRST_NAMED = jax.random.fold_in(KEY, 0), jax.random.fold_in(named(KEY), 0)
 DRAWN = {
     "an int": (lambda: 6, None, FIRST),
     "an int and a stream": (lambda: 6, "augment", FIRST),
     "a key": (lambda: KEY, "augment", FIRST),
     "a legacy key": (lambda: jax.random.PRNGKey(6), None, FIRST),
     "streams": (lambda: Rngs(6), None, FIRST),
-    "streams and a name": (
-        lambda: Rngs(0, augment=6),
-        "augment",
-        jax.random.fold_in(named(KEY), 0),
-    ),
+    "streams and a name": (lambda: Rngs(0, augment=6), "augment", FIRST_NAMED),
     "streams and an unknown name": (lambda: Rngs(6), "augment", FIRST),
     "a function": (lambda: lambda: KEY, "augment", KEY),
     "a function of a legacy key": (lambda: lambda: jax.random.PRNGKey(6), None, KEY),
     "a foreign object": (Foreign, None, jax.random.key(100)),
     "a foreign stream": (Foreign, "augment", jax.random.key(200)),
     "an unknown foreign stream": (Foreign, "dropout", jax.random.key(100)),
-    "streams that cannot be called": (
-        lambda: types.SimpleNamespace(augment=lambda: KEY),
-        "augment",
-        KEY,
-    ),
+    "no call": (lambda: types.SimpleNamespace(augment=lambda: KEY), "augment", KEY),
 }
 
 

@@ -196,12 +196,7 @@ WRONG = [
     (scatter_tokens, {"kept": None}, TypeError, "kept must be"),
     (scatter_tokens, {"kept": X}, ValueError, "kept must have shape (3, 4, 'features')"),
     (scatter_tokens, {"tokens": TOKENS.kept}, TypeError, "tokens must be what keep_tokens returns"),
-    (
-        scatter_tokens,
-        {"fill": np.ones(2)},
-        TypeError,
-        "fill must be a number, or an array of dtype",
-    ),
+    (scatter_tokens, {"fill": np.ones(2)}, TypeError, "fill must be a number, or an array of dt"),
     (scatter_tokens, {"fill": 1e39}, ValueError, "fill must be within the range"),
     (scatter_tokens, {"fill": -(10**400)}, ValueError, "fill must be within the range"),
     (scatter_tokens, {"fill": "mean"}, TypeError, "fill must be a number, or an array"),

@@ -16,14 +16,6 @@ def dropped(config, image, mask, **fields):
     return apply(config, {"image": image, **fields}, {}, {}, {"keep_mask": jnp.asarray(mask)})[0]
 
 
-def test_a_state_owns_its_buffers(key):
-    config = config_of("pixel", precomputed_stats={"mean": jnp.ones(3)})
-    state = init_state(config, key)
-    jax.tree.map(lambda leaf: leaf.delete(), state.replace(key=jax.random.key_data(state.key)))
-    jax.random.uniform(key)
-    np.testing.assert_array_equal(config.precomputed_stats["mean"], jnp.ones(3))
-
-
 @pytest.mark.parametrize(
     ("mode", "element", "shape"),
     [

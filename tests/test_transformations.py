@@ -149,20 +149,6 @@ def test_states_and_rates_can_be_mapped_over_together(mode, impl):
     np.testing.assert_array_equal(after.applied_count, [[0, 4]] * 3)
 
 
-def test_which_config_runs_can_be_decided_by_a_traced_value(key):
-    configs = [config_of(MODES[name]) for name in REPRESENTATIVES]
-    state = init_state(configs[0], key)
-    branches = [
-        lambda state, config=config: apply_batch(config, state, {"image": IMAGES})
-        for config in configs
-    ]
-    switch = jax.jit(lambda chosen, state: jax.lax.switch(chosen, branches, state))
-    for chosen, config in enumerate(configs):
-        out, after = switch(chosen, state)
-        np.testing.assert_array_equal(out["image"], run(config, key, IMAGES))
-        assert int(after.step) == 1
-
-
 def test_images_and_states_can_be_donated(key):
     config = config_of("pixel")
     step = jax.jit(lambda state, batch: apply_batch(config, state, batch), donate_argnums=(0, 1))
@@ -213,32 +199,6 @@ def test_what_makes_a_new_trace_is_a_shape_a_dtype_a_structure_or_a_static_optio
         for arguments in row:
             step(*arguments)
             assert len(traces) == number, (number, arguments)
-
-
-@representatives
-def test_the_state_threads_through_scan(mode, key):
-    config = config_of(mode)
-
-    def step(state, _):
-        batch, state = apply_batch(config, state, {"image": IMAGES})
-        return state, batch["image"]
-
-    scanned_state, scanned = jax.lax.scan(step, init_state(config, key), None, length=3)
-    state = init_state(config, key)
-    for expected in scanned:
-        state, out = step(state, None)
-        np.testing.assert_array_equal(out, expected)
-    assert int(state.step) == int(scanned_state.step) == 3
-
-
-@pytest.mark.parametrize("mode", ["pixel", "box"])
-def test_the_one_liner_is_the_pure_functions_on_bare_arrays(mode, key):
-    config = config_of(mode, dropout_rate=0.3)
-    params = generate_random_params(config, key, {"image": IMAGES.shape})
-    expected = jax.jit(apply_each)(config, IMAGES, params)
-    np.testing.assert_array_equal(dropax.dropout(key, IMAGES, rate=0.3, mode=mode), expected)
-    stacked = dropax.dropout(key, IMAGES.reshape(2, 2, 6, 5, 3), rate=0.3, mode=mode)
-    np.testing.assert_array_equal(stacked.reshape(IMAGES.shape), expected)
 
 
 # Settings by which JAX checks more, or other things, than by default.
