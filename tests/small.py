@@ -8,8 +8,6 @@ from dropax import DropoutOperator, Rngs
 
 ONES = np.ones((8, 4, 4, 3), np.float32)
 
-both_modes = pytest.mark.parametrize("mode", ["pixel", "channel"])
-"""Values that drop on their own, and channels that drop as a whole."""
 both_kinds = pytest.mark.parametrize("stochastic", [False, True])
 both_strategies = pytest.mark.parametrize("strategy", ["vmap", "scan"])
 

@@ -113,32 +113,27 @@ def spec_of(tree):
     )
 
 
+def masks(*shape):
+    return {"keep_mask": ("bool", shape)}
+
+
 def mean_of(data):
     return {"mean": float(np.mean(data["image"]))}
 
 
 SHAPES = {"label": (4,), "image": (4, 8, 8, 3)}
+KEY, ONE, FOUR = jax.random.key(0), spec_of(IMAGE), spec_of(IMAGES)
+NONE, STATES = {"applied_count": 0, "skipped_count": 0}, {"n": np.ones(4, np.int32)}
+SAMPLE, BYTES = {"n": np.ones(2), "m": {}}, {"image": jax.ShapeDtypeStruct((8, 8, 3), jnp.uint8)}
 RETURNS = {
-    "generate_random_params, pixel": (
-        lambda: sto().generate_random_params(jax.random.key(0), SHAPES),
-        {"keep_mask": ("bool", (4, 8, 8, 3))},
-    ),
-    "generate_random_params, channel": (
-        lambda: sto(mode="channel").generate_random_params(jax.random.key(0), SHAPES),
-        {"keep_mask": ("bool", (4, 3))},
-    ),
+    "pixels": (lambda: sto().generate_random_params(KEY, SHAPES), masks(4, 8, 8, 3)),
+    "channels": (lambda: sto(mode="channel").generate_random_params(KEY, SHAPES), masks(4, 3)),
     "apply": (
         lambda: det().apply({**IMAGE, "label": 3}, {"count": 1}, {"file": "a.png"}),
-        ({"image": ("float32", (8, 8, 3)), "label": 3}, {"count": 1}, {"file": "a.png"}),
+        ({**ONE, "label": 3}, {"count": 1}, {"file": "a.png"}),
     ),
-    "get_operation_stats": (
-        det().get_operation_stats,
-        {"applied_count": 0, "skipped_count": 0},
-    ),
-    "compute_statistics": (
-        lambda: det(batch_stats_fn=mean_of).compute_statistics(IMAGES),
-        {"mean": 1.0},
-    ),
+    "counts": (lambda: det().get_operation_stats(), NONE),
+    "computed": (lambda: det(batch_stats_fn=mean_of).compute_statistics(IMAGES), {"mean": 1.0}),
     "compute_statistics without a function": (lambda: det().compute_statistics(IMAGES), None),
     "get_statistics": (lambda: det(precomputed_stats={"a": 1}).get_statistics(), {"a": 1}),
     "get_statistics where there are none": (lambda: det().get_statistics(), None),
@@ -146,21 +141,15 @@ RETURNS = {
     "requires_rng_streams without a name": (lambda: sto().requires_rng_streams(), ["default"]),
     "requires_rng_streams of a deterministic one": (lambda: det().requires_rng_streams(), None),
     "get_output_structure": (
-        lambda: det(target_key="out").get_output_structure(IMAGE, {"n": np.ones(2), "m": {}}),
+        lambda: det(target_key="out").get_output_structure(IMAGE, SAMPLE),
         ({"image": None, "out": None}, {"n": None, "m": {}}),
     ),
-    "apply_batch of a dict": (
-        lambda: sto().apply_batch(IMAGES),
-        {"image": ("float32", (4, 8, 8, 3))},
-    ),
+    "apply_batch of a dict": (lambda: sto().apply_batch(IMAGES), FOUR),
     "apply_batch of three": (
-        lambda: sto().apply_batch(IMAGES, {"n": np.ones(4, np.int32)}, ["a", "b"]),
-        ({"image": ("float32", (4, 8, 8, 3))}, {"n": ("int32", (4,))}, ["a", "b"]),
+        lambda: sto().apply_batch(IMAGES, STATES, ["a", "b"]),
+        (FOUR, {"n": ("int32", (4,))}, ["a", "b"]),
     ),
-    "output_spec": (
-        lambda: det().output_spec({"image": jax.ShapeDtypeStruct((8, 8, 3), jnp.uint8)}),
-        {"image": ("uint8", (8, 8, 3))},
-    ),
+    "output_spec": (lambda: det().output_spec(BYTES), {"image": ("uint8", (8, 8, 3))}),
 }
 
 

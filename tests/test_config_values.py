@@ -1,9 +1,9 @@
 """Configs as values: trees of their rate, equal and hashed by value, copied whole."""
 
+import collections
 import copy
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import jax
@@ -218,30 +218,11 @@ def test_traced_statistics_are_refused():
         jax.jit(lambda mean: config_of(precomputed_stats={"mean": mean}) and mean)(0.5)
 
 
-class Foreign:
-    """A list or a dict of another library, such as OmegaConf."""
-
-    def __init__(self, whole):
-        self.whole = whole
-
-    def __len__(self):
-        return len(self.whole)
-
-    def __iter__(self):
-        return iter(self.whole)
-
-    def __getitem__(self, name):
-        part = self.whole[name]
-        kind = {list: ForeignList, dict: ForeignDict}.get(type(part))
-        return part if kind is None else kind(part)
-
-
-class ForeignList(Foreign, Sequence):
-    pass
-
-
-class ForeignDict(Foreign, Mapping):
-    pass
+def foreign(value):
+    """The containers of another library, such as OmegaConf."""
+    if isinstance(value, dict):
+        return collections.UserDict({name: foreign(part) for name, part in value.items()})
+    return collections.UserList(map(foreign, value)) if isinstance(value, list) else value
 
 
 def test_containers_of_other_libraries_are_taken_or_refused_with_the_cure():
@@ -254,13 +235,13 @@ def test_containers_of_other_libraries_are_taken_or_refused_with_the_cure():
         "clip_range": [0, 1],
         "precomputed_stats": {"mean": [1, 2], "deep": {"a": 1}},
     }
-    config, foreign = DropoutOperatorConfig.from_dict(values), ForeignDict(values)
-    for other in (DropoutOperatorConfig.from_dict(foreign), DropoutOperatorConfig(**foreign)):
+    config, given = DropoutOperatorConfig.from_dict(values), foreign(values)
+    for other in (DropoutOperatorConfig.from_dict(given), DropoutOperatorConfig(**given)):
         assert other == config
         assert hash(other) == hash(config)
-    assert Box(aspect_ratio=ForeignList([1, 2])) == Box(aspect_ratio=(1, 2))
+    assert Box(aspect_ratio=foreign([1, 2])) == Box(aspect_ratio=(1, 2))
     with pytest.raises(TypeError, match=r"stats must be a dict; got .* OmegaConf\.to_container"):
-        dropax.DropoutOperator(config, rngs=0).set_statistics(foreign["precomputed_stats"])
+        dropax.DropoutOperator(config, rngs=0).set_statistics(given["precomputed_stats"])
 
 
 def test_a_config_with_a_traced_rate_can_be_neither_hashed_nor_compared():
@@ -327,16 +308,14 @@ def test_a_subclass_checks_its_parents_and_its_own():
 
 @pytest.mark.parametrize("kind", [["a"], {"a": 1}, np.ones(2)], ids=str)
 def test_a_static_field_of_a_subclass_that_cannot_be_hashed_is_refused_by_name(kind):
+    @dataclasses.dataclass(frozen=True, eq=False, repr=False)
     class Loose(OperatorConfig):
-        pass
+        kind: object = ()
 
-    Loose.__annotations__ = {"kind": object}
-    Loose.kind = ()
-    loose = dataclasses.dataclass(frozen=True, eq=False, repr=False)(Loose)
     with pytest.raises(TypeError, match=r"^Loose\.kind must be hashable; got .* Pass a tuple"):
-        jax.tree.leaves(loose(kind=kind))
+        jax.tree.leaves(Loose(kind=kind))
 
-    class Taken(loose):
+    class Taken(Loose):
         def __post_init__(self):
             super().__post_init__()
             vars(self)["kind"] = tuple(np.ravel(sorted(self.kind)))

@@ -122,14 +122,6 @@ def test_only_what_is_cut_over_explicit_axes_counts_as_such():
     assert explicit_mesh({"a": np.ones(2), "b": 1.0, "c": None, "d": "x"}) is None
 
 
-def test_statistics_may_hold_what_is_no_array(key):
-    config = config_of("pixel", fill="stats_mean")
-    state = init_state(config, key).replace(statistics={"mean": 3.0, "of": "train"})
-    out, after = apply_batch(config, state, {"image": IMAGES})
-    assert (out["image"] == 3).sum() > 100
-    assert after.statistics == state.statistics
-
-
 # Manual axes: positions are local there.
 
 

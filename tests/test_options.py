@@ -10,7 +10,7 @@ from bounds import assert_counts
 from cases import MODES, SHAPE, config_of, image_of, refuses
 from dropax import DropoutOperator, Pixel, apply, apply_batch, dropout, init_state
 from dropax.dropping import Fields, drop_record
-from small import ONES, both_kinds, both_modes, make
+from small import ONES, both_kinds, make
 
 MANY = (64, 6, 5, 3)
 
@@ -187,7 +187,7 @@ def test_a_fill_past_the_range_of_the_dtype_is_a_domain_constraint():
     assert bool(jnp.isinf(out.image).all())
 
 
-@both_modes
+@pytest.mark.parametrize("mode", ["pixel", "channel"])
 def test_auxiliary_fields_of_the_images_shape_follow_it_and_others_are_left_alone(mode, key):
     config = config_of(mode, auxiliary_fields=["twin"])
     data = {"image": image_of(SHAPE), "twin": image_of(SHAPE), "other": np.array([*"abcd"])}

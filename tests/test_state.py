@@ -16,8 +16,6 @@ from dropax import OperatorConfig
 from dropax.kit.batching import count_records
 from dropax.kit.state import load_state, new_state, save_state, word_count
 
-IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
-implementations = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 WORD = 2**32
 
 
@@ -81,7 +79,7 @@ def test_a_new_state_has_drawn_and_counted_nothing():
     assert len(jax.tree.leaves(new_state(jax.random.key(4)))) == 4
 
 
-@implementations
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 def test_a_state_is_shown_by_what_it_holds(impl):
     state = state_at(3, WORD + 5, 7, {"mean": jnp.ones(2)}, impl)
     words = np.asarray(jax.random.key_data(state.key))

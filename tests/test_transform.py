@@ -189,46 +189,38 @@ def test_elements_can_have_other_axes_than_three(key):
     assert bool((signal == 2.0).any())
 
 
-def refused_rows():
-    image, config = image_of(SHAPE), config_of("pixel")
-    state = init_state(config, jax.random.key(0))
-    sound = {
-        init_state: {"config": config, "key": jax.random.key(0)},
-        generate_random_params: {"config": config, "key": jax.random.key(0), "data_shapes": {}},
-        apply_batch: {"config": config, "op_state": state, "batch": {"image": image}},
-        dropax.dropout: {"key": jax.random.key(0), "images": image},
-    }
-    one, many = "key must be one key, of shape (); got", jax.random.split(jax.random.key(0))
-    shape = "data_shapes['image'] must "
-    wrong = {
-        init_state: [
-            ({"key": None}, TypeError, "key must be a PRNG key; got None. Make one"),
-            ({"key": many}, ValueError, one),
-            ({"config": 3}, TypeError, "config must be a config; got 3."),
-        ],
-        generate_random_params: [
-            ({"data_shapes": {"image": 3}}, TypeError, shape + "be a shape; got 3."),
-            ({"data_shapes": {"image": ()}}, ValueError, shape + "have a leading batch axis"),
-        ],
-        apply_batch: [
-            ({"batch": image}, TypeError, "batch must be a dropax.Batch or a dict of arrays"),
-            ({"op_state": None}, TypeError, "op_state must be an OperatorState; got None."),
-        ],
-        dropax.dropout: [
-            ({"images": 3}, TypeError, "images must be an array of numbers or bools; got 3."),
-            ({"rate": 2.0}, ValueError, "rate must be in [0.0, 1.0]; got 2.0."),
-            ({"element_ndim": -1}, ValueError, "element_ndim must be at least 0; got -1."),
-            ({"key": 0}, TypeError, "key must be a PRNG key; got 0. Make one"),
-        ],
-    }
-    for function, rows in wrong.items():
-        for given, error, text in rows:
-            yield function, sound[function] | given, error, text
+KEY, MANY, CONFIG = jax.random.key(0), jax.random.split(jax.random.key(0)), config_of("pixel")
+IMAGES = {"image": image_of(SHAPE)}
+SOUND = {
+    init_state: {"config": CONFIG, "key": KEY},
+    generate_random_params: {"config": CONFIG, "key": KEY, "data_shapes": {}},
+    apply_batch: {"config": CONFIG, "op_state": init_state(CONFIG, KEY), "batch": IMAGES},
+    dropax.dropout: {"key": KEY, "images": IMAGES["image"]},
+}
+SHAPES, BATCH = "data_shapes['image'] must ", "batch must be a dropax.Batch or a dict of arrays"
+WRONG = [
+    (init_state, {"key": None}, TypeError, "key must be a PRNG key; got None. Make one"),
+    (init_state, {"key": MANY}, ValueError, "key must be one key, of shape (); got"),
+    (init_state, {"config": 3}, TypeError, "config must be a config; got 3."),
+    *(
+        (generate_random_params, {"data_shapes": {"image": shape}}, error, SHAPES + text)
+        for shape, error, text in (
+            (3, TypeError, "be a shape; got 3."),
+            ((), ValueError, "have a leading batch axis"),
+        )
+    ),
+    (apply_batch, {"batch": IMAGES["image"]}, TypeError, BATCH),
+    (apply_batch, {"op_state": None}, TypeError, "op_state must be an OperatorState; got None."),
+    (dropax.dropout, {"images": 3}, TypeError, "images must be an array of numbers or bools; got"),
+    (dropax.dropout, {"rate": 2.0}, ValueError, "rate must be in [0.0, 1.0]; got 2.0."),
+    (dropax.dropout, {"element_ndim": -1}, ValueError, "element_ndim must be at least 0; got -1."),
+    (dropax.dropout, {"key": 0}, TypeError, "key must be a PRNG key; got 0. Make one"),
+]
 
 
-@pytest.mark.parametrize(("function", "arguments", "error", "text"), [*refused_rows()])
-def test_wrong_arguments_are_refused_by_name(function, arguments, error, text):
-    assert_refused(function, arguments, error, text)
+@pytest.mark.parametrize(("function", "given", "error", "text"), WRONG)
+def test_wrong_arguments_are_refused_by_name(function, given, error, text):
+    assert_refused(function, SOUND[function] | given, error, text)
 
 
 @pytest.mark.parametrize("mode", ["record", "Inverted('record')"])
