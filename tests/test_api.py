@@ -117,14 +117,11 @@ def masks(*shape):
     return {"keep_mask": ("bool", shape)}
 
 
-def mean_of(data):
-    return {"mean": float(np.mean(data["image"]))}
-
-
 SHAPES = {"label": (4,), "image": (4, 8, 8, 3)}
 KEY, ONE, FOUR = jax.random.key(0), spec_of(IMAGE), spec_of(IMAGES)
 NONE, STATES = {"applied_count": 0, "skipped_count": 0}, {"n": np.ones(4, np.int32)}
 SAMPLE, BYTES = {"n": np.ones(2), "m": {}}, {"image": jax.ShapeDtypeStruct((8, 8, 3), jnp.uint8)}
+MEAN = {"mean": 1.0}
 RETURNS = {
     "pixels": (lambda: sto().generate_random_params(KEY, SHAPES), masks(4, 8, 8, 3)),
     "channels": (lambda: sto(mode="channel").generate_random_params(KEY, SHAPES), masks(4, 3)),
@@ -133,7 +130,7 @@ RETURNS = {
         ({**ONE, "label": 3}, {"count": 1}, {"file": "a.png"}),
     ),
     "counts": (lambda: det().get_operation_stats(), NONE),
-    "computed": (lambda: det(batch_stats_fn=mean_of).compute_statistics(IMAGES), {"mean": 1.0}),
+    "computed": (lambda: det(batch_stats_fn=dict).compute_statistics(MEAN), MEAN),
     "compute_statistics without a function": (lambda: det().compute_statistics(IMAGES), None),
     "get_statistics": (lambda: det(precomputed_stats={"a": 1}).get_statistics(), {"a": 1}),
     "get_statistics where there are none": (lambda: det().get_statistics(), None),
@@ -251,25 +248,18 @@ def test_the_stochastic_example_drops_channels_record_by_record():
 
 
 DEPTH, STREAM = {"depth": np.ones(2)}, sto(stream_name="augment").config
-NO_STATS = det(batch_stats_fn=lambda data: 3)
+NO_STATS, draw = det(batch_stats_fn=lambda data: 3), sto().generate_random_params
+ensure = sto(stream_name="augment").ensure_rng_streams
 
 
 def set_state_with(**changes):
     det().set_state({**det().get_state(), **changes})
 
 
-def ensure(*streams):
-    sto(stream_name="augment").ensure_rng_streams(list(streams))
-
-
-def draw(shapes):
-    sto().generate_random_params(jax.random.key(0), shapes)
-
-
 @pytest.mark.parametrize(
     ("call", "kind", "text"),
     [
-        (lambda: draw({"depth": (2,)}), KeyError, "field 'image' not found: the data has 'depth'."),
+        (lambda: draw(KEY, {"depth": ()}), KeyError, "'image' not found: the data has 'depth'."),
         (lambda: det().apply(DEPTH, {}, {}), KeyError, "field 'image' not found"),
         (lambda: sto().apply_batch(DEPTH), KeyError, "field 'image' not found"),
         (lambda: det().set_state([1]), TypeError, "set_state.state must be a dict"),
@@ -277,7 +267,11 @@ def draw(shapes):
         (lambda: set_state_with(rngs={}), ValueError, "'rngs' is unknown"),
         (lambda: set_state_with(step=-1), ValueError, "'step' must be an int"),
         (lambda: NO_STATS.compute_statistics({}), TypeError, "batch_stats_fn returns must be a di"),
-        (lambda: ensure("params"), ValueError, "RNG stream 'augment' is required; got ['params']."),
+        (
+            lambda: ensure(["params"]),
+            ValueError,
+            "RNG stream 'augment' is required; got ['params']",
+        ),
         (lambda: DropoutOperator(STREAM, rngs=None), ValueError, "DropoutOperator.rngs must be"),
         (lambda: DropoutOperator(STREAM, rngs=Rngs(params=0)), KeyError, "'augment' not found, n"),
         (lambda: DropoutOperator(OperatorConfig(), rngs=0), TypeError, "DropoutOperator.config"),

@@ -60,12 +60,6 @@ def test_numpy_arrays_may_be_constants_of_a_jitted_function(key):
     np.testing.assert_array_equal(baked["image"], passed["image"])
 
 
-def test_a_shared_mask_of_an_empty_batch_is_none(key):
-    config = config_of("pixel", share_mask=True)
-    out, _ = apply_batch(config, init_state(config, key), {"image": jnp.ones((0, 6, 5, 3))})
-    assert out["image"].shape == (0, 6, 5, 3)
-
-
 def test_a_rate_of_integers_mixes_with_an_apply_probability(key):
     config = config_of("pixel", dropout_rate=jnp.int32(0), apply_probability=0.5)
     out, _ = apply_batch(config, init_state(config, key), {"image": np.ones(SHAPE, np.float32)})

@@ -23,12 +23,6 @@ def expected():
     return {name: np.asarray(array) for name, array in outputs(IMAGES, as_record_ids(IDS)).items()}
 
 
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
-
-
 def run_processes(processes, folder):
     """Starts the processes and returns what each wrote. Whatever happens, none is left running."""
     environment = {
@@ -39,7 +33,10 @@ def run_processes(processes, folder):
         "XLA_FLAGS": os.environ["XLA_FLAGS"]
         + f" --xla_force_host_platform_device_count={4 // processes}",
     }
-    port, files = free_port(), [folder / f"{rank}.npz" for rank in range(processes)]
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    files = [folder / f"{rank}.npz" for rank in range(processes)]
     logs = [file.with_suffix(".log") for file in files]
     started = []
     try:

@@ -60,10 +60,7 @@ def test_records_are_counted_in_two_words_of_which_the_low_one_carries(start, ad
 def test_each_step_has_its_key_and_the_last_is_followed_by_the_first():
     state = state_at()
     for step in range(3):
-        expected = jax.random.fold_in(jax.random.key(4), step)
-        assert jax.random.key_data(state.next_key()).tolist() == (
-            jax.random.key_data(expected).tolist()
-        )
+        assert state.next_key() == jax.random.fold_in(jax.random.key(4), step)
         state = state.advance()
     assert int(state.step) == 3
     assert int(state_at(step=WORD - 1).advance().step) == 0

@@ -50,12 +50,6 @@ CONFIGS = {
 step_operator = jax.jit(lambda operator, batch: (operator.apply_batch(batch), operator))
 
 
-def draw_first(config, state, image):
-    key = jax.random.fold_in(state.next_key(), 0)
-    params = generate_random_params(config, key[None], {"image": (1, *image.shape)})
-    return {name: np.asarray(leaf)[0] for name, leaf in params.items()}
-
-
 def lacks_statistics(model):
     return model.config.fill == "stats_mean" and model.state.statistics is None
 
@@ -79,7 +73,9 @@ class Model:
 
     def run_one(self, image, params=None):
         if self.config.stochastic and params is None:
-            params = draw_first(self.config, self.state, image)
+            keys = jax.random.fold_in(self.state.next_key(), 0)[None]
+            drawn = generate_random_params(self.config, keys, {"image": (1, *image.shape)})
+            params = {name: np.asarray(leaf)[0] for name, leaf in drawn.items()}
             self.state = self.state.advance()
         held = params or {}
         active = held.get("rate", self.config.dropout_rate) > 0 and held.get("applied", True)

@@ -148,12 +148,13 @@ def test_a_batch_comes_back_as_the_kind_it_was(key):
     np.testing.assert_array_equal(data["image"], batch["image"])
 
 
-@pytest.mark.parametrize(
-    ("strategy", "stochastic"), [("vmap", True), ("scan", True), ("vmap", False)]
-)
-def test_an_empty_batch_has_the_fields_of_a_full_one(strategy, stochastic, key):
-    config = config_of("pixel", target_key="out", batch_strategy=strategy, stochastic=stochastic)
-    state = init_state(config, key if stochastic else None)
+EMPTY = [{}, {"batch_strategy": "scan"}, {"stochastic": False}, {"share_mask": True}]
+
+
+@pytest.mark.parametrize("options", EMPTY, ids=str)
+def test_an_empty_batch_has_the_fields_of_a_full_one(options, key):
+    config = config_of("pixel", target_key="out", **options)
+    state = init_state(config, key if config.stochastic else None)
     out, _ = apply_batch(config, state, {"image": jnp.ones((0, 6, 5, 3)), "label": jnp.ones(0)})
     shapes = {name: leaf.shape for name, leaf in out.items()}
     assert shapes == {"image": (0, 6, 5, 3), "label": (0,), "out": (0, 6, 5, 3)}

@@ -36,15 +36,6 @@ LAYOUTS = [
 ]
 
 
-def apply_each(config, images, params):
-    """What `apply` makes of each image, with the params drawn for it."""
-
-    def one(image, drawn):
-        return apply(config, {"image": image}, {}, {}, drawn)[0]["image"]
-
-    return jax.vmap(one)(images, params)
-
-
 def run(config, key, images):
     return apply_batch(config, init_state(config, key), {"image": images})[0]["image"]
 
