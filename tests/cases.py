@@ -134,3 +134,27 @@ def assert_refused(function, arguments, error, text):
     with refuses(error, f"{function.__name__}.{text}") as refused:
         function(**arguments)
     assert "; got " in str(refused.value)
+
+
+ONES = np.ones((8, 4, 4, 3), np.float32)
+
+both_kinds = pytest.mark.parametrize("stochastic", [False, True])
+both_strategies = pytest.mark.parametrize("strategy", ["vmap", "scan"])
+
+
+def make(stochastic, mode="pixel", **options):
+    """An operator, stochastic or deterministic."""
+    config = config_of(mode, **{"dropout_rate": 0.5, **options}, stochastic=stochastic)
+    return dropax.DropoutOperator(config, rngs=dropax.Rngs(0) if stochastic else None)
+
+
+det, sto = functools.partial(make, False), functools.partial(make, True)
+
+
+def run(operator, images=ONES):
+    """Returns the operator's output for images, as a NumPy array."""
+    return np.asarray(operator.apply_batch({"image": images})["image"])
+
+
+def equal(*runs):
+    return all(np.array_equal(runs[0], other) for other in runs[1:])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import dropax
+from cases import det, sto
 from dropax import Batch, DropoutOperator, DropoutOperatorConfig, OperatorConfig, Rngs
-from small import det, sto
 
 IMAGES = {"image": np.ones((4, 8, 8, 3), np.float32)}
 IMAGE = {"image": np.ones((8, 8, 3), np.float32)}
@@ -270,7 +270,7 @@ def set_state_with(**changes):
         (
             lambda: ensure(["params"]),
             ValueError,
-            "RNG stream 'augment' is required; got ['params']",
+            "RNG stream 'augment' is required; got ['pa",
         ),
         (lambda: DropoutOperator(STREAM, rngs=None), ValueError, "DropoutOperator.rngs must be"),
         (lambda: DropoutOperator(STREAM, rngs=Rngs(params=0)), KeyError, "'augment' not found, n"),

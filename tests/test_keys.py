@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import refuses, through_pickle
+from cases import equal, refuses, run, sto, through_pickle
 from dropax import DropoutOperator, Rngs
 from dropax.kit import keys
 from dropax.kit.rngs import draw_key
-from small import equal, run, sto
 
 CURE = "Make one with jax.random.key(0), or pass legacy keys."
 

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import config_of
+from cases import ONES as IMAGES
+from cases import both_kinds, config_of, det, equal, make, run, sto
 from dropax import Block, DropoutOperator, Element, FromField, OperatorConfig, Rngs, apply_batch
-from small import ONES as IMAGES
-from small import both_kinds, det, equal, make, run, sto
 
 
 def test_the_fixed_pattern_of_the_default_rate_spares_most_channels():

@@ -7,10 +7,9 @@ import pytest
 
 import dropax
 from bounds import assert_counts
-from cases import MODES, SHAPE, config_of, image_of, refuses
+from cases import MODES, ONES, SHAPE, both_kinds, config_of, image_of, make, refuses
 from dropax import DropoutOperator, Pixel, apply, apply_batch, dropout, init_state
 from dropax.dropping import Fields, drop_record
-from small import ONES, both_kinds, make
 
 MANY = (64, 6, 5, 3)
 
