@@ -129,7 +129,6 @@ import sys
 import jax
 import jax.numpy as jnp
 
-jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_compilation_cache_dir", sys.argv[1])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

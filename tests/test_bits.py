@@ -9,14 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropax.bits import (
-    GRID,
-    keep_threshold,
-    normal_from,
-    sample_bernoulli,
-    sample_words,
-    split_in_two,
-)
+from dropax import bits
+from dropax.bits import GRID, keep_threshold, normal_from, sample_bernoulli, sample_words
 
 SHAPES = [(), (0,), (7,), (4, 5, 3), (2, 1, 3, 1, 5)]
 RATES = [0.0, 1e-9, 0.1, 1 / 3, 0.5, 0.9, 1 - 1e-7, 1.0]
@@ -77,7 +71,7 @@ def test_two_keys_are_those_of_a_partitionable_split_under_either_flag(key):
         expected = jax.random.key_data(jax.random.split(key))
     for partitionable in (True, False):
         with jax.threefry_partitionable(partitionable):
-            both = [jax.random.key_data(each) for each in split_in_two(key)]
+            both = [jax.random.key_data(each) for each in bits.split_in_two(key)]
             np.testing.assert_array_equal(both, expected)
 
 
@@ -98,11 +92,9 @@ def test_rates_saturate():
 
 
 def test_a_counter_is_the_row_major_index_up_to_the_last_of_2_to_32():
-    from dropax.bits import _counters
-
     for shape in ((2**16, 2**16), (3, 2**30), (2**11, 2**10, 2**11)):
         for point in itertools.product(*([0, 1, size // 2, size - 1] for size in shape)):
-            counter = _counters([jnp.uint32(at) for at in point], shape)
+            counter = bits._counters([jnp.uint32(at) for at in point], shape)
             assert int(counter) == np.ravel_multi_index(point, shape)
 
 

@@ -225,9 +225,7 @@ def test_records_and_batches_are_shown_by_dtype_and_shape():
     seen = []
     jax.jit(lambda b: seen.append(repr(b)) or b)(batch)
     assert seen == [repr(batch)]
-
-
-def test_a_batch_with_odd_leaves_can_still_be_shown():
+    # With odd leaves too.
     batch = Batch.from_parts({"a": jnp.ones((2, 3))})
     for function, shown in ((jnp.sum, "float32[]"), (lambda _: None, "None"), (lambda _: 0, "0")):
         assert f"data={{'a': {shown}}}" in repr(jax.tree.map(function, batch))

@@ -195,9 +195,6 @@ def test_the_pictures_show_the_masks_of_this_version():
         # The landscape may round otherwise with another NumPy, and a turned lattice at its edges.
         differs = np.abs(picture.astype(int) - committed.astype(int)) > 1
         assert differs.mean() < (1e-3 if name == "gridmask" else 1e-12), name
-
-
-def test_every_picture_is_drawn_and_all_of_them_are_small():
     files = set((ROOT / "dropax" / "docs" / "pictures").iterdir())
     assert files == {draw.file_of(name) for name in (*draw.STRIPS, *draw.PADDED)}
     assert sum(file.stat().st_size for file in files) < 300_000

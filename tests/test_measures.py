@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dropax
 from cases import MODES, SHAPE, assert_refused, config_of
-from dropax import (
-    Channel,
-    Pixel,
-    dropped_fraction,
-    expected_dropped_fraction,
-    generate_random_params,
-    visible_fraction,
-    visible_points,
-)
+from dropax import dropped_fraction, expected_dropped_fraction, visible_fraction, visible_points
 
 NAN, INF = math.nan, math.inf
 
@@ -146,7 +139,7 @@ def test_places_beyond_the_whole_numbers_of_float32_are_exact(array):
 )
 def test_masks_of_every_form_are_taken_as_they_are_drawn(name, key):
     config = config_of(MODES[name])
-    mask = np.asarray(generate_random_params(config, key, {"image": SHAPE})["keep_mask"])
+    mask = np.asarray(dropax.generate_random_params(config, key, {"image": SHAPE})["keep_mask"])
     whole = np.broadcast_to(mask[:, None, None] if mask.ndim == 2 else mask, SHAPE)
     boxes = np.broadcast_to(np.array([[0, 0, 6, 5], [1, 2, 5, 3]]), (4, 2, 4))
     points = np.broadcast_to(np.array([[0, 0], [5, 4], [3, 2]]), (4, 3, 2))
@@ -259,7 +252,7 @@ def test_the_rate_is_expected_in_every_mode(mode):
 def test_fewer_are_expected_where_channels_must_be_kept(channels):
     for least in {0, 1, channels // 2, channels}:
         for rate in RATES:
-            config = config_of(Channel(min_kept=least), dropout_rate=rate)
+            config = config_of(dropax.Channel(min_kept=least), dropout_rate=rate)
             chances = [
                 math.comb(channels, n) * rate**n * (1 - rate) ** (channels - n)
                 for n in range(channels + 1)
@@ -277,7 +270,7 @@ def test_ranges_count_by_their_mean_and_records_left_alone_count():
 def test_a_traced_rate_is_taken():
     fraction = jax.jit(lambda config: expected_dropped_fraction(config, (8, 8, 3)))
     for rate in (0.1, 0.7):
-        config = config_of(Channel(min_kept=1), dropout_rate=rate)
+        config = config_of(dropax.Channel(min_kept=1), dropout_rate=rate)
         assert float(fraction(config)) == pytest.approx((3 * rate - rate**3) / 3, abs=1e-6)
     assert fraction._cache_size() == 1
 
@@ -288,7 +281,7 @@ def expected_and_drawn(low, high, probability, key):
     values = {0.1: low, 0.2: high, 0.5: probability}
     # Put in past the checks: a program may be handed anything.
     config = jax.tree.map(lambda leaf: values[round(float(leaf), 6)], config)
-    drawn = generate_random_params(config, key, {"image": (20_000, 1, 4, 1)})
+    drawn = dropax.generate_random_params(config, key, {"image": (20_000, 1, 4, 1)})
     return expected_dropped_fraction(config, (1, 4, 1)), drawn
 
 
@@ -325,8 +318,10 @@ def assert_mean(fractions, mean):
 
 
 def test_what_came_is_counted_for_each_record_and_each_channel(key):
-    for mode in ("pixel", "channel", Pixel(per_channel=False), "box"):
-        mask = generate_random_params(config_of(mode), key, {"image": (8, 6, 5, 3)})["keep_mask"]
+    for mode in ("pixel", "channel", dropax.Pixel(per_channel=False), "box"):
+        mask = dropax.generate_random_params(config_of(mode), key, {"image": (8, 6, 5, 3)})[
+            "keep_mask"
+        ]
         flat = 1 - np.asarray(mask).reshape(8, -1, mask.shape[-1]).mean(axis=1)
         np.testing.assert_allclose(dropped_fraction(mask), flat.mean(axis=1), atol=1e-6)
         each = dropped_fraction(mask, per_channel=True)

@@ -17,17 +17,9 @@ from bounds import assert_counts
 from cases import draw_masks, draw_words
 from dropax import Band, Block, Blocks, Box, Grid, Inverted, OneOf, Patch
 from dropax.bits import GRID, drop_units
+from dropax.modes import calibration
 from dropax.modes.block import _levels as block_levels
-from dropax.modes.calibration import (
-    box_fractions,
-    coverage,
-    fraction_units,
-    gauss_rule,
-    largest_side,
-    longest_sum,
-    pick_level,
-    pick_sides,
-)
+from dropax.modes.calibration import box_fractions, largest_side
 from dropax.modes.rectangles import size_levels as box_levels
 
 RECORDS = 4096
@@ -162,7 +154,7 @@ def test_a_few_points_of_an_axis_stand_for_all_of_them(border, count):
     for size in (1, 2, 3, 8, 13, 50):
         sides = np.arange(largest_side(size, border) + 1)
         every = np.arange(count + 1)
-        table = coverage(sides, size, border, every[:, None], every)
+        table = calibration.coverage(sides, size, border, every[:, None], every)
         covers = [np.sum([*intervals(size, side, border)], axis=0) for side in sides]
         starts = [len([*intervals(size, side, border)]) for side in sides]
         hits = np.stack(covers) / np.array(starts)[:, None]
@@ -174,9 +166,9 @@ def test_a_few_points_of_an_axis_stand_for_all_of_them(border, count):
 
 @pytest.mark.parametrize("degree", [1, 2, 9, 50, 64])
 def test_a_gauss_rule_is_exact_for_polynomials_on_runs_of_integers(degree):
-    least = longest_sum(degree) + 1
+    least = calibration.longest_sum(degree) + 1
     lengths = np.array([*range(least, least + 40), 1000, 4096, 30_000])
-    points, weights = gauss_rule(lengths, degree)
+    points, weights = calibration.gauss_rule(lengths, degree)
     for length, places, shares in zip(lengths, points, weights, strict=True):
         run = np.arange(length) / length
         for power in {0, 1, degree // 2, degree}:
@@ -190,7 +182,7 @@ def test_on_a_long_axis_the_two_nearest_sizes_are_drawn_and_their_mean_is_the_ra
     # More sizes than have a level of their own, so that many lie between two levels. Rates count
     # in 2^-23, of which one is up to 1/42 of a position here.
     units, sides = (table[0] for table in box_levels((size,), 1, (1, 1), "inside"))
-    pick = jax.jit(jax.vmap(pick_sides, (0, None, None, None)))
+    pick = jax.jit(jax.vmap(calibration.pick_sides, (0, None, None, None)))
     for rate in (5e-5, 1.65e-4, 0.0123, 0.1, 0.12347, 0.77):
         drawn = np.asarray(pick(EVENLY, rate, units, sides))
         nearest = int(drop_units(rate)) / GRID * size
@@ -265,8 +257,10 @@ def test_blocks_drop_what_the_levels_say(spatial, sides):
 
 
 def test_a_level_is_drawn_as_often_as_makes_up_the_difference():
-    units = fraction_units(np.array([0.0, 0.2, 0.5, 1.0]))
-    pick = jax.jit(jax.vmap(lambda word, rate: pick_level(word, rate, units), (0, None)))
+    units = calibration.fraction_units(np.array([0.0, 0.2, 0.5, 1.0]))
+    pick = jax.jit(
+        jax.vmap(lambda word, rate: calibration.pick_level(word, rate, units), (0, None))
+    )
     for rate in (0.0, 0.05, 0.2, 0.4, 0.5, 0.9, 1.0):
         levels = np.asarray(pick(EVENLY, rate))
         assert units[levels].mean() / GRID == pytest.approx(rate, abs=2**-15)

@@ -130,11 +130,9 @@ def test_an_auxiliary_fill_that_a_field_cannot_hold_is_refused(key):
         drop(config, key, data)
 
 
+RANGE = {"rescale": True, "dropout_rate": (0.1, 0.2)}
 MISSING = [
-    (
-        {"rescale": True, "dropout_rate": (0.1, 0.2)},
-        "'rate' if rescale is True and dropout_rate is a range",
-    ),
+    (RANGE, "'rate' if rescale is True and dropout_rate is a range"),
     ({"fill": "noise"}, "'fill_key' if a fill needs a key"),
 ]
 

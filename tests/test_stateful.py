@@ -8,17 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import settings, stateful
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    multiple,
-    rule,
-)
+from hypothesis.stateful import Bundle, consumes, initialize, invariant, multiple, rule
 
 import dropax
 from cases import SHAPE, config_of, image_of
@@ -94,7 +86,7 @@ batches = st.sampled_from([IMAGES, IMAGES[::-1]])
 statistics = st.integers(0, 3).map(lambda number: {"mean": np.array(number, np.float32)})
 
 
-class Operators(RuleBasedStateMachine):
+class Operators(stateful.RuleBasedStateMachine):
     """Operators and their models, in pairs."""
 
     pairs = Bundle("pairs")

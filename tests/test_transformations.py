@@ -9,17 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import cases
 import dropax
-from cases import (
-    AS_USERS,
-    MODES,
-    REPRESENTATIVES,
-    SHAPE,
-    config_of,
-    every_mode,
-    image_of,
-    representatives,
-)
+from cases import MODES, REPRESENTATIVES, SHAPE, config_of, image_of, representatives
 from dropax import apply, apply_batch, generate_random_params, init_state
 from dropax.kit.batching import RecordEngine
 
@@ -41,7 +33,7 @@ def run(config, key, images):
 
 
 # Compiled with other optimizations than the eager calls: the bits must not depend on these.
-jitted = jax.jit(run, compiler_options=AS_USERS)
+jitted = jax.jit(run, compiler_options=cases.AS_USERS)
 
 
 def assert_same(out, expected):
@@ -68,7 +60,7 @@ def test_eager_jit_and_apply_agree_bit_for_bit(mode, shape, dtype, key):
     assert_same(np.stack(each), expected)
 
 
-@every_mode
+@cases.every_mode
 def test_one_program_serves_every_rate_and_rates_saturate(mode, key):
     config = config_of(mode)
 
