@@ -59,9 +59,8 @@ def test_a_step_exported_for_several_platforms_is_the_step(mode, key):
 
 def test_an_exported_step_takes_batches_with_ids_too(key):
     config = config_of("pixel")
-    batch = Batch.from_parts(
-        {"image": IMAGES}, record_ids=[1, 2, 3, 2**40], valid_mask=np.ones(4, bool)
-    )
+    marks = {"record_ids": [1, 2, 3, 2**40], "valid_mask": np.ones(4, bool)}
+    batch = Batch.from_parts({"image": IMAGES}, **marks)
     arguments = init_state(config, key), batch, np.uint32(3)
     step = exported(lambda *given: apply_batch(config, *given[:2], epoch=given[2]), *arguments)
     out = step.call(*arguments)[0]

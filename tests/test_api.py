@@ -108,9 +108,7 @@ def test_the_attributes_of_an_operator_are_what_it_was_given():
 
 def spec_of(tree):
     """Arrays by dtype and shape, all else as it is."""
-    return jax.tree.map(
-        lambda leaf: (str(leaf.dtype), leaf.shape) if hasattr(leaf, "shape") else leaf, tree
-    )
+    return jax.tree.map(lambda x: (str(x.dtype), x.shape) if hasattr(x, "shape") else x, tree)
 
 
 def masks(*shape):

@@ -75,7 +75,5 @@ def test_a_concrete_state_captured_under_jit_warns_of_one_mask_for_ever(key):
     with pytest.warns(UserWarning, match="op_state was captured under jit"):
         jax.jit(lambda batch: scale_batch(gains, state, batch)[0])(batch)
     ids = np.arange(2, dtype=np.uint32)  # masks follow the ids, so nothing is baked in
-    jax.jit(lambda batch, epoch: apply_batch(config, state, batch, record_ids=ids, epoch=epoch)[0])(
-        batch, 3
-    )
+    jax.jit(lambda batch: apply_batch(config, state, batch, record_ids=ids, epoch=3)[0])(batch)
     jax.vmap(lambda image: apply_batch(config, state, {"image": image})[0])(jnp.ones((2, 3, 6, 5)))

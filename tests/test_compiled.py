@@ -130,11 +130,8 @@ def test_the_loop_that_writes_the_images_only_selects_and_devices_exchange_nothi
     text = sharded(mode).as_text()
     assert "[256," not in text  # each device's own records, and no whole image or mask
     written = "u8[32,64,64,3]"
-    loops = [
-        body
-        for body in re.split(r"\n(?=%|ENTRY)", text)
-        if f"-> {written}" in body.partition("\n")[0]
-    ]
+    bodies = re.split(r"\n(?=%|ENTRY)", text)
+    loops = [body for body in bodies if f"-> {written}" in body.partition("\n")[0]]
     assert len(loops) == 1
     operations = set(re.findall(r" = \S+ ([\w-]+)\(", loops[0]))
     # A select by bits of images and a mask that was stored, or that repeats stored draws. A copy

@@ -1,7 +1,6 @@
 """Records that are smaller than their arrays: `extent_key`, and exact numbers of what may drop."""
 
 import dataclasses
-import functools
 import re
 
 import jax
@@ -50,11 +49,8 @@ def inside_of(extents, shape):
     return np.broadcast_to(inside, (len(extents), *shape))
 
 
-CASES = MODES | {
-    "own": Own(),
-    "one of own": dropax.OneOf((Own(), Patch(size=3))),
-    "blocks, cut": Blocks(1),
-}
+CASES = MODES | {"own": Own(), "blocks, cut": Blocks(1)}
+CASES["one of own"] = dropax.OneOf((Own(), Patch(size=3)))
 
 
 @pytest.mark.parametrize("mode", CASES.values(), ids=CASES)
@@ -147,17 +143,14 @@ def test_masks_are_the_same_in_a_scan_by_the_operator_and_record_by_record(mode)
     config = config_of(mode, extent_key="size", mask_key="kept", apply_probability=0.9)
     expected = drop(config, **BATCH)
     state = init_state(config, jax.random.key(0))
-    scanned, _ = jax.jit(functools.partial(apply_batch, config.replace(batch_strategy="scan")))(
-        state, BATCH
-    )
+    scanned, _ = jax.jit(apply_batch)(config.replace(batch_strategy="scan"), state, BATCH)
     operator = dropax.DropoutOperator(config, rngs=lambda: jax.random.key(0))
     for out in (scanned, operator.apply_batch(BATCH)):
         jax.tree.map(np.testing.assert_array_equal, out, expected)
     key = jax.random.fold_in(state.key, state.step)
     params = dropax.generate_random_params(config, key, {"image": (16, *CANVAS, 2)})
-    each = jax.vmap(lambda data, params: dropax.apply(config, data, {}, {}, params)[0])(
-        BATCH, params
-    )
+    apply = jax.vmap(lambda data, params: dropax.apply(config, data, {}, {}, params)[0])
+    each = apply(BATCH, params)
     jax.tree.map(np.testing.assert_array_equal, each, expected)
 
 
@@ -303,9 +296,7 @@ def test_a_dropped_fraction_is_that_within_extents():
     each = dropped_fraction(mask, extents=extents, per_channel=True)
     np.testing.assert_allclose(np.mean(each, axis=1), expected, rtol=1e-6)
     rows = dropped_fraction(mask[:, :, :1], extents=extents)
-    expected = [
-        (~m[: e[0], 0]).mean() if e.all() else 0 for m, e in zip(mask, extents, strict=True)
-    ]
+    expected = [(~m[: e[0] or 1, 0]).mean() * e.all() for m, e in zip(mask, extents, strict=True)]
     np.testing.assert_allclose(rows, expected, rtol=1e-6)
 
 
@@ -331,14 +322,11 @@ def test_it_is_a_field_of_its_own_and_its_key_is_asked_for():
         config_of("box", extent_key="kept", mask_key="kept")
     config = config_of("box", extent_key="size")
     one = {"image": images_of(1)[0], "size": np.array([3, 3])}
-    with pytest.raises(
-        KeyError, match="must hold 'record_key' if the mask depends on an extent_key"
-    ):
+    text = "must hold 'record_key' if the mask depends on an extent_key"
+    with pytest.raises(KeyError, match=text):
         dropax.apply(config, one, {}, {}, {"keep_mask": np.ones((*CANVAS, 1), bool)})
     wrong = {"keep_mask": np.ones((4, 6), bool), "extents": np.ones((4, 2), int)}
-    assert_refused(
-        dropped_fraction, wrong, ValueError, "extents must have shape (B,) or (B, n) for"
-    )
+    assert_refused(dropped_fraction, wrong, ValueError, "extents must have shape (B,) or (B, n) f")
     wrong["extents"] = [2, 2, 2, 2]
     assert_refused(dropped_fraction, wrong, TypeError, "extents must be an array of integers")
 

@@ -13,10 +13,9 @@ from dropax.kit.fields import get_field, remove_field, set_field
 
 LETTERS = st.sampled_from(["a", "b"])
 PATHS = st.lists(LETTERS, min_size=1, max_size=3).map(".".join)
-TREES = st.recursive(
-    st.integers(0, 9), lambda inner: st.dictionaries(PATHS | LETTERS, inner, max_size=3)
-)
-DATA = st.dictionaries(PATHS | LETTERS, TREES, max_size=4)
+NAMES = PATHS | LETTERS
+TREES = st.recursive(st.integers(0, 9), lambda inner: st.dictionaries(NAMES, inner, max_size=3))
+DATA = st.dictionaries(NAMES, TREES, max_size=4)
 
 
 def split(data, path):

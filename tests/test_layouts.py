@@ -57,11 +57,8 @@ def test_a_mode_mask_broadcasts_the_same_before_and_after_it_is_placed(shape, da
     placed = layout.place(jnp.asarray(values))
     assert placed.ndim == len(shape)
     whole = np.broadcast_to(values, full)
-    expected = (
-        whole[..., 0]
-        if layout.channel_axis is None
-        else np.moveaxis(whole, -1, layout.channel_axis)
-    )
+    axis = layout.channel_axis
+    expected = whole[..., 0] if axis is None else np.moveaxis(whole, -1, axis)
     np.testing.assert_array_equal(np.broadcast_to(placed, shape), expected)
 
 

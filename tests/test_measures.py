@@ -319,9 +319,8 @@ def assert_mean(fractions, mean):
 
 def test_what_came_is_counted_for_each_record_and_each_channel(key):
     for mode in ("pixel", "channel", dropax.Pixel(per_channel=False), "box"):
-        mask = dropax.generate_random_params(config_of(mode), key, {"image": (8, 6, 5, 3)})[
-            "keep_mask"
-        ]
+        drawn = dropax.generate_random_params(config_of(mode), key, {"image": (8, 6, 5, 3)})
+        mask = drawn["keep_mask"]
         flat = 1 - np.asarray(mask).reshape(8, -1, mask.shape[-1]).mean(axis=1)
         np.testing.assert_allclose(dropped_fraction(mask), flat.mean(axis=1), atol=1e-6)
         each = dropped_fraction(mask, per_channel=True)

@@ -147,10 +147,8 @@ def test_over_manual_axes_masks_and_counts_are_those_of_one_device(how, key):
     out, after = jax.jit(jax.shard_map(step, mesh=mesh_of(4), **specs))(state, IMAGES, ids)
     np.testing.assert_array_equal(out, expected)
     left_alone = int((expected == IMAGES).all(axis=(1, 2, 3)).sum())
-    assert (int(after.applied_count[1]), int(after.skipped_count[1])) == (
-        4 - left_alone,
-        left_alone,
-    )
+    counts = int(after.applied_count[1]), int(after.skipped_count[1])
+    assert counts == (4 - left_alone, left_alone)
     mapped = jax.pmap(step, "x", in_axes=(None, 0, 0))(state, IMAGES[:, None], ids[:, None])
     np.testing.assert_array_equal(mapped[0][:, 0], expected)
 

@@ -245,9 +245,8 @@ def test_blocks_drop_what_the_levels_say(spatial, sides):
     units, thresholds = block_levels(spatial, sides)
     assert (np.diff(units.astype(np.int64)) >= 0).all()
     assert (units[0], units[-1]) == (0, GRID)
-    axes = [
-        np.sum(list(intervals(n, s, "inside")), axis=0) for n, s in zip(spatial, sides, strict=True)
-    ]
+    pairs = zip(spatial, sides, strict=True)
+    axes = [np.sum(list(intervals(*pair, "inside")), axis=0) for pair in pairs]
     covers = axes[0]
     for axis in axes[1:]:
         covers = np.multiply.outer(covers, axis)
@@ -258,12 +257,10 @@ def test_blocks_drop_what_the_levels_say(spatial, sides):
 
 def test_a_level_is_drawn_as_often_as_makes_up_the_difference():
     units = calibration.fraction_units(np.array([0.0, 0.2, 0.5, 1.0]))
-    pick = jax.jit(
-        jax.vmap(lambda word, rate: calibration.pick_level(word, rate, units), (0, None))
-    )
+    pick = jax.jit(jax.vmap(calibration.pick_level, (0, None, None)))
     for rate in (0.0, 0.05, 0.2, 0.4, 0.5, 0.9, 1.0):
-        levels = np.asarray(pick(EVENLY, rate))
+        levels = np.asarray(pick(EVENLY, rate, units))
         assert units[levels].mean() / GRID == pytest.approx(rate, abs=2**-15)
         assert len(set(levels)) <= 2
     # A rate that is a level draws no other.
-    assert set(np.asarray(pick(EVENLY, 0.2))) == {1}
+    assert set(np.asarray(pick(EVENLY, 0.2, units))) == {1}

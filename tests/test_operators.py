@@ -130,9 +130,7 @@ def test_donating_an_operator_deletes_nothing_that_a_caller_or_another_operator_
     other.set_statistics({"mean": mean})
     held = [mean, rate, one.get_statistics(), one.state]
     batch = {"image": IMAGES}
-    step = jax.jit(
-        lambda operator, batch: (operator.apply_batch(batch), operator), donate_argnums=0
-    )
+    step = jax.jit(lambda one, batch: (one.apply_batch(batch), one), donate_argnums=0)
     _, one = step(one, batch)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(held))
     jax.jit(lambda state: state.advance(), donate_argnums=0)(one.state)

@@ -235,9 +235,8 @@ def test_beit_is_like_that_of_the_paper():
 def test_drop_path_is_that_of_the_paper():
     config = presets.drop_path("branch", rate=0.2)
     branch = np.tile(np.arange(1, RECORDS + 1, dtype=np.float32)[:, None, None, None], (2, 2, 3))
-    batch, _ = dropax.apply_batch(
-        config, dropax.init_state(config, jax.random.key(0)), {"branch": branch}
-    )
+    state = dropax.init_state(config, jax.random.key(0))
+    batch, _ = dropax.apply_batch(config, state, {"branch": branch})
     out = np.asarray(batch["branch"])
     # The usual code: x / keep * bernoulli(keep), one draw a record.
     kept = out[:, 0, 0, 0] != 0
@@ -282,9 +281,7 @@ def test_spec_augment_takes_the_bounds_of_the_paper_and_those_of_the_spectrogram
 
 def test_a_band_of_time_that_may_take_all_frames_is_refused_with_the_cure():
     # torchaudio has (frequency, time).
-    text = (
-        r"spec_augment.time_mask_max_frames must be below the 80 frames of axis 0.* time_axis=1 if"
-    )
+    text = r"time_mask_max_frames must be below the 80 frames of axis 0.* time_axis=1 if"
     with pytest.raises(ValueError, match=text):
         presets.spec_augment("audio", spectrogram_shape=(80, 400))
     rates = [

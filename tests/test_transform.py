@@ -51,10 +51,9 @@ def test_a_record_draws_from_the_batch_key_folded_with_its_position(key):
         generate_random_params(config_of("pixel"), keys, {"image": (4, 4, 5, 2)})
     for position in range(3):
         record = jax.random.fold_in(key, position)
-        np.testing.assert_array_equal(
-            masks[position], jax.random.bernoulli(record, keep, (4, 5, 2))
-        )
-        np.testing.assert_array_equal(channels[position], jax.random.bernoulli(record, keep, (2,)))
+        for drawn, shape in ((masks, (4, 5, 2)), (channels, (2,))):
+            expected = jax.random.bernoulli(record, keep, shape)
+            np.testing.assert_array_equal(drawn[position], expected)
 
 
 def test_shapes_are_found_by_dotted_path_nested_or_flat(key):

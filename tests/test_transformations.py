@@ -86,11 +86,8 @@ def test_forward_reverse_and_second_derivatives_work(mode, key):
 
     @jax.jit
     def derivatives(scale):
-        return (
-            jax.grad(energy)(scale),
-            jax.jvp(energy, (scale,), (1.0,))[1],
-            jax.hessian(energy)(scale),
-        )
+        tangent = jax.jvp(energy, (scale,), (1.0,))[1]
+        return jax.grad(energy)(scale), tangent, jax.hessian(energy)(scale)
 
     kept = (np.asarray(run(config, key, IMAGES)) ** 2).sum()
     np.testing.assert_allclose(derivatives(1.0), 2 * kept, rtol=1e-5)
@@ -124,9 +121,8 @@ def test_states_and_rates_can_be_mapped_over_together(mode, impl):
 
     each, after = jax.jit(jax.vmap(drop))(states, rates)
     for row in range(3):
-        expected = run(
-            config.replace(dropout_rate=rates[row]), jax.random.fold_in(key, row), IMAGES
-        )
+        now = config.replace(dropout_rate=rates[row])
+        expected = run(now, jax.random.fold_in(key, row), IMAGES)
         np.testing.assert_array_equal(each["image"][row], expected)
     np.testing.assert_array_equal(after.step, [1, 1, 1])
     np.testing.assert_array_equal(after.applied_count, [[0, 4]] * 3)

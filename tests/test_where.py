@@ -91,9 +91,8 @@ def test_nan_and_infinity_stay_where_nothing_may_drop_and_gradients_are_finite()
     ids=str,
 )
 def test_it_has_the_spatial_axes_with_or_without_channels(shape, axis, of_where, rng):
-    config = config_of(
-        Pixel(), where_key="where", stochastic=False, dropout_rate=1.0, channel_axis=axis
-    )
+    options = {"stochastic": False, "dropout_rate": 1.0, "channel_axis": axis}
+    config = config_of("pixel", where_key="where", **options)
     where = rng.random(of_where) < 0.5
     data = {"image": image_of(shape), "where": where}
     out = apply(config, data, {}, {})[0]["image"]
