@@ -262,7 +262,7 @@ def set_state_with(**changes):
         (lambda: sto().apply_batch(DEPTH), KeyError, "field 'image' not found"),
         (lambda: det().set_state([1]), TypeError, "set_state.state must be a dict"),
         (lambda: det().set_state({}), ValueError, "'version' not found"),
-        (lambda: set_state_with(rngs={}), ValueError, "'rngs' is unknown"),
+        (lambda: set_state_with(rngs={}), ValueError, "'rngs' is unknown: expected version, key_d"),
         (lambda: set_state_with(step=-1), ValueError, "'step' must be an int"),
         (lambda: NO_STATS.compute_statistics({}), TypeError, "batch_stats_fn returns must be a di"),
         (

@@ -52,14 +52,6 @@ def test_statistics_of_a_transform_are_numbers():
         operate(config, init_state(config), {"x": jnp.ones((2, 3))})
 
 
-def test_numpy_arrays_may_be_constants_of_a_jitted_function(key):
-    config = config_of("pixel")
-    state, images = init_state(config, key), np.ones(SHAPE, np.float32)
-    baked = jax.jit(lambda state: apply_batch(config, state, {"image": images}))(state)[0]
-    passed = jax.jit(apply_batch)(config, state, {"image": images})[0]
-    np.testing.assert_array_equal(baked["image"], passed["image"])
-
-
 def test_a_rate_of_integers_mixes_with_an_apply_probability(key):
     config = config_of("pixel", dropout_rate=jnp.int32(0), apply_probability=0.5)
     out, _ = apply_batch(config, init_state(config, key), {"image": np.ones(SHAPE, np.float32)})

@@ -6,7 +6,7 @@ import pytest
 from chex import assert_trees_all_equal as assert_same
 
 from cases import SHAPE, assert_refused, config_of, image_of, refuses
-from dropax import Batch, apply_batch, chain, init_state, load_state, save_state
+from dropax import Batch, apply_batch, chain, init_state
 from dropax.kit.keys import fold_in
 
 IMAGES = {"image": np.asarray(image_of(SHAPE))}
@@ -38,12 +38,6 @@ def test_it_is_its_configs_one_after_the_other_with_keys_of_their_own(key):
     masks, _ = same.apply_batch(same.init_state(key), IMAGES)
     once, _ = apply_batch(PIXEL, init_state(PIXEL, fold_in(key, 0)), IMAGES)
     assert (np.asarray(masks["image"]) == -2).sum() > (np.asarray(once["image"]) == -2).sum()
-
-
-def test_each_state_goes_through_a_checkpoint(key):
-    _, states = BOTH.apply_batch(BOTH.init_state(key), IMAGES)
-    restored = [load_state(save_state(state)) for state in states]
-    assert_same(BOTH.apply_batch(restored, IMAGES), BOTH.apply_batch(states, IMAGES))
 
 
 def test_one_mask_is_written_of_what_any_config_dropped(key):

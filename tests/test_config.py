@@ -95,7 +95,7 @@ REFUSED = [
     ("dropout_rate", np.array(True), TypeError, f"{RATE} True."),
     ("dropout_rate", 0.1j, TypeError, f"{RATE} 0.1j."),
     ("dropout_rate", np.ones(2), TypeError, f"{RATE} {SEVERAL}float64. {EACH}"),
-    ("dropout_rate", jnp.ones(2), TypeError, f"{RATE} {SEVERAL}float32. {EACH}"),
+    ("dropout_rate", jnp.ones(1), TypeError, f"{RATE} an array of shape (1,) and dtype float32"),
     ("dropout_rate", jnp.array(True), TypeError, f"{RATE} an array of shape () and dtype bool."),
     (
         "fill",

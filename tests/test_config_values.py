@@ -174,17 +174,6 @@ def test_equal_numbers_of_any_kind_are_one_and_the_same_static_value():
     assert not np.signbit([zeros.fill, *zeros.clip_range]).any()
 
 
-def test_a_config_replaced_is_another_and_checked_again():
-    config = config_of(dropout_rate=0.2, auxiliary_fields=["mask"], fill=1.0)
-    other = config.replace(dropout_rate=0.3)
-    assert other == config_of(dropout_rate=0.3, auxiliary_fields=["mask"], fill=1.0)
-    assert config.dropout_rate == 0.2
-    with pytest.raises(ValueError, match=r"dropout_rate must be in \[0\.0, 1\.0\]; got 3\."):
-        config.replace(dropout_rate=3)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'rate'"):
-        config.replace(rate=0.1)
-
-
 def test_containers_are_copied_in_and_read_back_as_copies():
     fields, stats = ["a"], {"mean": np.ones(2), "deep": {"list": [1]}}
     config = config_of(auxiliary_fields=fields, precomputed_stats=stats)

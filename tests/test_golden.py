@@ -53,13 +53,11 @@ def test_masks_are_those_of_the_first_release(mode):
     assert packed(drawn(mode)) == GOLDEN[mode]
 
 
-@pytest.mark.parametrize(
-    ("impl", "mask"), [("rbg", "b7a3967a3744dc00"), ("unsafe_rbg", "b7a3967a3744dc00")]
-)
-def test_masks_of_keys_of_another_implementation_are_pinned_too(impl, mask):
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_masks_of_keys_of_another_implementation_are_pinned_too(impl):
     key = jax.random.key(42, impl=impl)
     params = generate_random_params(config_of("pixel"), key, {"image": (2, 2, 5, 3)})
-    assert packed(params["keep_mask"]) == mask
+    assert packed(params["keep_mask"]) == "b7a3967a3744dc00"
 
 
 def test_the_masks_of_three_steps_are_those_of_the_first_release():

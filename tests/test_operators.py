@@ -13,6 +13,17 @@ from cases import both_kinds, config_of, det, equal, make, run, sto
 from dropax import Block, DropoutOperator, Element, FromField, OperatorConfig, Rngs, apply_batch
 
 
+@pytest.mark.parametrize(("mode", "strategy"), [("pixel", "vmap"), ("channel", "scan")])
+def test_each_call_is_the_pure_function_and_the_next_state(mode, strategy, key):
+    config = config_of(mode, batch_strategy=strategy)
+    operator, state = DropoutOperator(config, rngs=lambda: key), dropax.init_state(config, key)
+    for _ in range(3):
+        expected, state = apply_batch(config, state, {"image": IMAGES})
+        np.testing.assert_array_equal(run(operator), expected["image"])
+    assert operator.get_operation_stats() == {"applied_count": 24, "skipped_count": 0}
+    assert int(operator.state.step) == int(state.step) == 3
+
+
 def test_the_fixed_pattern_of_the_default_rate_spares_most_channels():
     for channels in (1, 3):
         operator = det(mode="channel", dropout_rate=0.1)
@@ -38,6 +49,9 @@ def test_a_deterministic_operator_that_was_given_rngs_says_once_that_it_draws_no
         assert equal(run(operator), run(operator), run(det()))
     assert len(caught) == 1
     assert ", deterministic, state=" in repr(operator)
+    params = {"keep_mask": np.zeros(IMAGES[0].shape, bool)}  # which it does not look at
+    out, _, _ = operator.apply({"image": IMAGES[0]}, {}, {}, params)
+    assert equal(out["image"], run(det())[0])
 
 
 @both_kinds
@@ -155,6 +169,25 @@ def test_a_copy_that_becomes_stochastic_needs_a_key():
         fixed.copy(config=config_of("pixel"))
     drawing = fixed.copy(config=config_of("pixel"), rngs=3)
     assert not np.array_equal(run(drawing), run(drawing))
+
+
+def test_statistics_are_the_operators_own_set_computed_or_reset():
+    operator, fresh = (sto(precomputed_stats={"mean": 0.5}) for _ in range(2))
+    operator.get_statistics()["mean"] = 7
+    assert operator.get_statistics() == {"mean": 0.5}
+    given = {"mean": np.zeros(3)}
+    operator.set_statistics(given)
+    given["mean"][0] = operator.get_statistics()["mean"][0] = 9
+    np.testing.assert_array_equal(operator.get_statistics()["mean"], np.zeros(3))
+    operator.reset_statistics()
+    fresh.set_state(operator.get_state())
+    assert operator.get_statistics() is fresh.get_statistics() is None
+    computing = sto(batch_stats_fn=lambda data: {"mean": data.mean()})
+    run(computing)
+    assert computing.get_statistics() is None  # until they are asked for
+    for images in (IMAGES, 2 * IMAGES):
+        found = float(computing.compute_statistics(images)["mean"])
+        assert found == float(computing.get_statistics()["mean"]) == float(images.mean())
 
 
 def test_no_traced_statistics_stay_in_an_operator():

@@ -170,12 +170,6 @@ def test_a_missing_entry_is_named(name):
         load_state(saved)
 
 
-def test_an_unknown_entry_is_named():
-    text = f"state entry 'momentum' is unknown: expected {', '.join(ENTRIES)}"
-    with refuses(ValueError, text):
-        load_state({**save_state(state_at()), "momentum": 1})
-
-
 SMALL, LARGE = "be an int in [0, 2^32)", "be an int in [0, 2^64)"
 ARRAY = "be an array of dtype uint32"
 WRONG = [
