@@ -260,6 +260,8 @@ def set_state_with(**changes):
         (lambda: draw(KEY, {"depth": ()}), KeyError, "'image' not found: the data has 'depth'."),
         (lambda: det().apply(DEPTH, {}, {}), KeyError, "field 'image' not found"),
         (lambda: sto().apply_batch(DEPTH), KeyError, "field 'image' not found"),
+        (lambda: det()({**IMAGES, "z": KEY}), ValueError, "leaf 'data.z' must have a leading batc"),
+        (lambda: det()({**IMAGES, "z": np.ones(3)}), ValueError, "leaf 'data.z' must have 4 recor"),
         (lambda: det().set_state([1]), TypeError, "set_state.state must be a dict"),
         (lambda: det().set_state({}), ValueError, "'version' not found"),
         (lambda: set_state_with(rngs={}), ValueError, "'rngs' is unknown: expected version, key_d"),

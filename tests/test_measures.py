@@ -217,7 +217,7 @@ POINT = [
 DROPPED = [
     ({"keep_mask": np.ones((2, 3))}, TypeError, BOOLS + "; got an array of shape"),
     ({"keep_mask": ONE, "per_channel": False}, ValueError, "keep_mask must have a batch axis; got"),
-    *(({"channel_axis": axis}, ValueError, f"{AXIS}{axis}; got an array") for axis in (0, -4, 4)),
+    *(({"channel_axis": axis}, ValueError, f"{AXIS}{axis}; got an") for axis in (0, -4, 4, -5)),
 ]
 WRONG = [
     *((dropped_fraction, {"keep_mask": MASK, "per_channel": True}, *row) for row in DROPPED),
