@@ -61,7 +61,7 @@ def test_a_mode_is_written_as_in_python(text, canonical, mode):
 
 
 def test_a_name_reads_back_as_the_name_and_other_text_as_the_object():
-    assert config_of(mode="pixel").mode == "pixel"
+    assert config_of(mode="pixel").mode == config_of(mode=" pixel ").mode == "pixel"
     assert config_of(mode="Pixel()").mode == Pixel()
     assert config_of(fill="FromField('a.b')").fill == dropax.FromField("a.b")
     assert (config_of(fill="-0.5").fill, config_of(fill="(1, 2.5)").fill) == (-0.5, (1, 2.5))

@@ -129,7 +129,7 @@ def test_states_and_rates_can_be_mapped_over_together(mode, impl):
 
 
 def test_images_and_states_can_be_donated(key):
-    config = config_of("pixel")
+    config = config_of("pixel", precomputed_stats={"mean": jnp.ones(3)})
     step = jax.jit(lambda state, batch: apply_batch(config, state, batch), donate_argnums=(0, 1))
     state = twin = init_state(config, key)
     for _ in range(2):
@@ -139,7 +139,8 @@ def test_images_and_states_can_be_donated(key):
         np.testing.assert_array_equal(out["image"], expected["image"])
         assert images.is_deleted()
     assert int(state.step) == 2
-    jax.random.key_data(key).block_until_ready()  # the caller's key is not deleted
+    # Neither the caller's key nor the config's statistics are deleted.
+    jax.block_until_ready((jax.random.key_data(key), config.precomputed_stats))
 
 
 def test_what_makes_a_new_trace_is_a_shape_a_dtype_a_structure_or_a_static_option():
