@@ -137,7 +137,6 @@ def assert_refused(function, arguments, error, text):
 
 
 ONES = np.ones((8, 4, 4, 3), np.float32)
-
 both_kinds = pytest.mark.parametrize("stochastic", [False, True])
 both_strategies = pytest.mark.parametrize("strategy", ["vmap", "scan"])
 

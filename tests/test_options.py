@@ -8,7 +8,7 @@ import pytest
 import dropax
 from bounds import assert_counts
 from cases import MODES, ONES, SHAPE, both_kinds, config_of, image_of, make, refuses
-from dropax import DropoutOperator, Pixel, apply, apply_batch, dropout, init_state
+from dropax import DropoutOperator, apply, apply_batch, dropout, init_state
 from dropax.dropping import Fields, drop_record
 
 MANY = (64, 6, 5, 3)
@@ -165,12 +165,13 @@ def test_a_given_record_that_is_left_alone_stays(key):
 
 def test_the_one_liner_takes_the_same_options(key):
     images = np.asarray(image_of(SHAPE))
-    options = {"fill": "mean", "rescale": True, "mode": Pixel(per_channel=False)}
-    out = dropout(key, images, rate=(0.2, 0.5), **options)
+    options = {"fill": "mean", "rescale": True, "clip_range": (3, 90), "mode": MODES["whole pixel"]}
+    first = np.moveaxis(images, -1, 1)
+    out = np.moveaxis(dropout(key, first, rate=(0.2, 0.5), channel_axis=0, **options), 1, -1)
     params = params_of(config_of(dropout_rate=(0.2, 0.5), **options), key)
     rates = np.asarray(params["rate"])[:, None, None, None]
     means = images.mean(axis=(1, 2), keepdims=True)
-    expected = np.where(params["keep_mask"], images / (1 - rates), means)
+    expected = np.where(params["keep_mask"], images / (1 - rates), means).clip(3, 90)
     np.testing.assert_allclose(out, expected, rtol=1e-6)
 
 
