@@ -11,14 +11,11 @@ import numpy as np
 import pytest
 
 import dropax
+from cases import det, sto
 from dropax import Batch, DropoutOperator, DropoutOperatorConfig, OperatorConfig, Rngs
-from small import det, sto
 
 IMAGES = {"image": np.ones((4, 8, 8, 3), np.float32)}
 IMAGE = {"image": np.ones((8, 8, 3), np.float32)}
-
-
-# Signatures, as the page shows them.
 
 
 def page_config(
@@ -78,19 +75,14 @@ def test_the_signature_begins_as_documented_and_what_is_added_is_optional(name):
         assert default is not inspect.Parameter.empty
         # The page's own example passes the third argument of apply_batch by position.
         assert kind is inspect.Parameter.KEYWORD_ONLY or added == "metadata"
-
-
-@pytest.mark.parametrize("name", PAGE)
-def test_every_method_says_what_it_does(name):
-    assert getattr(DropoutOperator, name).__doc__
+    assert function.__doc__
 
 
 def test_the_defaults_are_attributes_of_the_class_and_of_an_instance():
     config = DropoutOperatorConfig(field_key="image")
     for name, _, default in parameters_of(page_config):
         if name != "field_key":
-            assert getattr(DropoutOperatorConfig, name) == default
-            assert getattr(config, name) == default
+            assert getattr(DropoutOperatorConfig, name) == getattr(config, name) == default
             assert type(getattr(config, name)) is type(default)
     assert config.field_key == "image"
 
@@ -109,49 +101,33 @@ def test_the_attributes_of_an_operator_are_what_it_was_given():
     operator = DropoutOperator(config, rngs=rngs, name="first")
     assert operator.config is config
     assert operator.rngs is rngs
-    assert operator.name == "first"
-    assert operator.stochastic is True
-    assert operator.stream_name == "augment"
+    assert (operator.name, operator.stochastic, operator.stream_name) == ("first", True, "augment")
     plain = DropoutOperator(DropoutOperatorConfig(field_key="image"), rngs=rngs)
     assert (plain.name, plain.stochastic, plain.stream_name) == (None, False, None)
 
 
-# What each method returns.
-
-
 def spec_of(tree):
     """Arrays by dtype and shape, all else as it is."""
-    return jax.tree.map(
-        lambda leaf: (str(leaf.dtype), leaf.shape) if hasattr(leaf, "shape") else leaf, tree
-    )
+    return jax.tree.map(lambda x: (str(x.dtype), x.shape) if hasattr(x, "shape") else x, tree)
 
 
-def mean_of(data):
-    return {"mean": float(np.mean(data["image"]))}
+def masks(*shape):
+    return {"keep_mask": ("bool", shape)}
 
 
 SHAPES = {"label": (4,), "image": (4, 8, 8, 3)}
+KEY, ONE, FOUR = jax.random.key(0), spec_of(IMAGE), spec_of(IMAGES)
+NONE, STATES = {"applied_count": 0, "skipped_count": 0}, {"n": np.ones(4, np.int32)}
+SAMPLE, BYTES = {"n": np.ones(2), "m": {}}, {"image": jax.ShapeDtypeStruct((8, 8, 3), jnp.uint8)}
 RETURNS = {
-    "generate_random_params, pixel": (
-        lambda: sto().generate_random_params(jax.random.key(0), SHAPES),
-        {"keep_mask": ("bool", (4, 8, 8, 3))},
-    ),
-    "generate_random_params, channel": (
-        lambda: sto(mode="channel").generate_random_params(jax.random.key(0), SHAPES),
-        {"keep_mask": ("bool", (4, 3))},
-    ),
+    "pixels": (lambda: sto().generate_random_params(KEY, SHAPES), masks(4, 8, 8, 3)),
+    "channels": (lambda: sto(mode="channel").generate_random_params(KEY, SHAPES), masks(4, 3)),
     "apply": (
         lambda: det().apply({**IMAGE, "label": 3}, {"count": 1}, {"file": "a.png"}),
-        ({"image": ("float32", (8, 8, 3)), "label": 3}, {"count": 1}, {"file": "a.png"}),
+        ({**ONE, "label": 3}, {"count": 1}, {"file": "a.png"}),
     ),
-    "get_operation_stats": (
-        lambda: det().get_operation_stats(),
-        {"applied_count": 0, "skipped_count": 0},
-    ),
-    "compute_statistics": (
-        lambda: det(batch_stats_fn=mean_of).compute_statistics(IMAGES),
-        {"mean": 1.0},
-    ),
+    "counts": (lambda: det().get_operation_stats(), NONE),
+    "computed": (lambda: det(batch_stats_fn=dict).compute_statistics(NONE), NONE),
     "compute_statistics without a function": (lambda: det().compute_statistics(IMAGES), None),
     "get_statistics": (lambda: det(precomputed_stats={"a": 1}).get_statistics(), {"a": 1}),
     "get_statistics where there are none": (lambda: det().get_statistics(), None),
@@ -159,21 +135,15 @@ RETURNS = {
     "requires_rng_streams without a name": (lambda: sto().requires_rng_streams(), ["default"]),
     "requires_rng_streams of a deterministic one": (lambda: det().requires_rng_streams(), None),
     "get_output_structure": (
-        lambda: det(target_key="out").get_output_structure(IMAGE, {"n": np.ones(2), "m": {}}),
+        lambda: det(target_key="out").get_output_structure(IMAGE, SAMPLE),
         ({"image": None, "out": None}, {"n": None, "m": {}}),
     ),
-    "apply_batch of a dict": (
-        lambda: sto().apply_batch(IMAGES),
-        {"image": ("float32", (4, 8, 8, 3))},
-    ),
+    "apply_batch of a dict": (lambda: sto().apply_batch(IMAGES), FOUR),
     "apply_batch of three": (
-        lambda: sto().apply_batch(IMAGES, {"n": np.ones(4, np.int32)}, ["a", "b"]),
-        ({"image": ("float32", (4, 8, 8, 3))}, {"n": ("int32", (4,))}, ["a", "b"]),
+        lambda: sto().apply_batch(IMAGES, STATES, ["a", "b"]),
+        (FOUR, {"n": ("int32", (4,))}, ["a", "b"]),
     ),
-    "output_spec": (
-        lambda: det().output_spec({"image": jax.ShapeDtypeStruct((8, 8, 3), jnp.uint8)}),
-        {"image": ("uint8", (8, 8, 3))},
-    ),
+    "output_spec": (lambda: det().output_spec(BYTES), {"image": ("uint8", (8, 8, 3))}),
 }
 
 
@@ -185,12 +155,10 @@ def test_a_method_returns_what_the_page_says(name):
 
 def test_methods_that_only_change_the_operator_return_none():
     operator = sto(stream_name="augment", cacheable=True, precomputed_stats={"a": 1})
-    assert operator.set_statistics({"a": 2}) is None
-    assert operator.reset_statistics() is None
-    assert operator.reset_operation_stats() is None
-    assert operator.reset_cache() is None
-    assert operator.set_state(operator.get_state()) is None
-    assert operator.ensure_rng_streams(["params", "augment"]) is None
+    given = {"set_statistics": [{"a": 2}], "set_state": [operator.get_state()]}
+    given["ensure_rng_streams"] = [["params", "augment"]]
+    for name in ("reset_statistics", "reset_operation_stats", "reset_cache", *given):
+        assert getattr(operator, name)(*given.get(name, ())) is None
 
 
 def test_methods_that_make_an_object_return_one_of_the_documented_type():
@@ -276,42 +244,36 @@ def test_the_stochastic_example_drops_channels_record_by_record():
     assert names["metadata"] is given["metadata"]
 
 
-DEPTH = {"depth": np.ones(2)}
+DEPTH, STREAM = {"depth": np.ones(2)}, sto(stream_name="augment").config
+NO_STATS, draw = det(batch_stats_fn=lambda data: 3), sto().generate_random_params
+ensure = sto(stream_name="augment").ensure_rng_streams
 
 
 def set_state_with(**changes):
     det().set_state({**det().get_state(), **changes})
 
 
-def ensure(*streams):
-    sto(stream_name="augment").ensure_rng_streams(list(streams))
-
-
-def draw(shapes):
-    sto().generate_random_params(jax.random.key(0), shapes)
-
-
 @pytest.mark.parametrize(
     ("call", "kind", "text"),
     [
-        (lambda: draw({"depth": (2,)}), KeyError, "field 'image' not found: the data has 'depth'."),
+        (lambda: draw(KEY, {"depth": ()}), KeyError, "'image' not found: the data has 'depth'."),
         (lambda: det().apply(DEPTH, {}, {}), KeyError, "field 'image' not found"),
         (lambda: sto().apply_batch(DEPTH), KeyError, "field 'image' not found"),
+        (lambda: det()({**IMAGES, "z": KEY}), ValueError, "leaf 'data.z' must have a leading batc"),
+        (lambda: det()({**IMAGES, "z": np.ones(3)}), ValueError, "leaf 'data.z' must have 4 recor"),
         (lambda: det().set_state([1]), TypeError, "set_state.state must be a dict"),
         (lambda: det().set_state({}), ValueError, "'version' not found"),
-        (lambda: set_state_with(rngs={}), ValueError, "'rngs' is unknown"),
+        (lambda: set_state_with(rngs={}), ValueError, "'rngs' is unknown: expected version, key_d"),
         (lambda: set_state_with(step=-1), ValueError, "'step' must be an int"),
-        (lambda: ensure("params"), ValueError, "RNG stream 'augment' is required; got ['params']."),
+        (lambda: NO_STATS.compute_statistics({}), TypeError, "batch_stats_fn returns must be a di"),
         (
-            lambda: DropoutOperator(sto().config, rngs=None),
+            lambda: ensure(["params"]),
             ValueError,
-            "DropoutOperator.rngs must be",
+            "RNG stream 'augment' is required; got ['pa",
         ),
-        (
-            lambda: DropoutOperator(OperatorConfig(), rngs=0),
-            TypeError,
-            "DropoutOperator.config must ",
-        ),
+        (lambda: DropoutOperator(STREAM, rngs=None), ValueError, "DropoutOperator.rngs must be"),
+        (lambda: DropoutOperator(STREAM, rngs=Rngs(params=0)), KeyError, "'augment' not found, n"),
+        (lambda: DropoutOperator(OperatorConfig(), rngs=0), TypeError, "DropoutOperator.config"),
     ],
 )
 def test_an_error_is_of_its_kind_and_names_what_is_wrong(call, kind, text):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cases import refuses
 from dropax import Rngs
 from dropax.kit import errors as checks
 
@@ -80,9 +81,8 @@ REFUSED = {
 
 @pytest.mark.parametrize(("require", "arguments", "error", "text"), REFUSED.values(), ids=REFUSED)
 def test_what_is_no_such_value_is_refused_in_the_one_form(require, arguments, error, text):
-    with pytest.raises(error) as refused:
+    with refuses(error, text):
         require("a", *arguments)
-    assert str(refused.value) == text
 
 
 def test_what_is_such_a_value_passes():
@@ -93,7 +93,7 @@ def test_what_is_such_a_value_passes():
     for value in (0, -1.5, np.int8(3), np.float32(0.5), 2**70, 10**400):
         checks.require_number("a", value)
     checks.require_number("a", np.inf, finite=False)
-    with pytest.raises(ValueError, match=r"^a must not be NaN; got nan\.$"):
+    with refuses(ValueError, "a must not be NaN; got nan."):
         checks.require_number("a", np.nan, finite=False)
     checks.require_choice("a", "pixel", iter(["pixel"]))
 

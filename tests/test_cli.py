@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,16 +21,16 @@ SHEET = Path("dropax_out/contact_sheet.png")
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def noise(shape: tuple[int, ...], dtype: Any = np.uint8) -> np.ndarray:
+def noise(shape, dtype=np.uint8):
     """Values of which none is 0."""
     return np.random.default_rng(0).integers(1, 100, shape).astype(dtype)
 
 
-def table(text: str) -> list[list[str]]:
+def table(text):
     """The rows that were printed, without headings and the line of the sheet: columns as texts."""
     lines = text.splitlines()
     starts = [lines[0].index(heading) for heading in run.HEADINGS]
@@ -39,7 +38,7 @@ def table(text: str) -> list[list[str]]:
     return [[line[slice(*ends)].strip() for ends in bounds] for line in lines[1:-1]]
 
 
-def tiles(row: int = 0, side: int = sheet.TILE) -> list[np.ndarray]:
+def tiles(row=0, side=sheet.TILE):
     """The tiles of a row of the sheet, of which all rows are `side` high."""
     pixels = np.asarray(Image.open(SHEET))
     top = 41 + row * (side + 29)
@@ -47,9 +46,7 @@ def tiles(row: int = 0, side: int = sheet.TILE) -> list[np.ndarray]:
     return [pixels[top : top + side, left : left + side] for left in lefts]
 
 
-def test_without_arguments_every_mode_and_preset_is_shown(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_without_arguments_every_mode_and_preset_is_shown(capsys):
     assert run.main([]) == 0
     out, err = capsys.readouterr()
     rows = table(out)
@@ -73,13 +70,11 @@ def test_without_arguments_every_mode_and_preset_is_shown(
         assert image.height > len(rows) * sheet.TILE
 
 
-def test_every_preset_of_pictures_is_known() -> None:
+def test_every_preset_of_pictures_is_known():
     assert {*presets.PRESETS} - {*PRESETS} == {"videomae"}
 
 
-def test_the_sheet_and_the_table_show_the_masks_of_the_seed(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_sheet_and_the_table_show_the_masks_of_the_seed(capsys):
     np.save("a.npy", noise((16, 16, 3)))
     argv = ["a.npy", "--mode", "Box(count=2, border='clip')", "--rate", "0.3", "--seed", "7"]
     assert run.main([*argv, "--fill", "(100, 0, 200)"]) == 0
@@ -103,7 +98,7 @@ def test_the_sheet_and_the_table_show_the_masks_of_the_seed(
         np.testing.assert_array_equal(tile[9::10, 5::10], image)
 
 
-def test_bands_of_one_preset_drop_together(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bands_of_one_preset_drop_together(capsys):
     assert run.main(["--preset", "spec_augment", "--size", "40"]) == 0
     (row,) = table(capsys.readouterr().out)
     picture, *records = (tile[::4, ::4] for tile in tiles())
@@ -116,7 +111,7 @@ def test_bands_of_one_preset_drop_together(capsys: pytest.CaptureFixture[str]) -
         np.testing.assert_array_equal(kept, kept.any(1)[:, None] & kept.any(0))
 
 
-def test_each_file_mode_and_rate_has_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_file_mode_and_rate_has_a_row(capsys):
     np.save("a.npy", noise((8, 8)))
     np.save("b.npy", noise((9, 7, 4), np.float32))
     argv = ["a.npy", "b.npy", "--mode", "channel", "--preset", "drop_path"]
@@ -133,7 +128,7 @@ NAMES = ["1.png", "L.jpg", "I;16.png", "F.tif", "P.gif", "CMYK.tif", "RGB.webp",
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pictures_of_any_mode_are_scaled_down(name: str) -> None:
+def test_pictures_of_any_mode_are_scaled_down(name):
     mode, ramp = name.partition(".")[0], np.add.outer(2 * np.arange(60), np.arange(120))
     picture = Image.fromarray(np.stack([ramp, ramp, 255 - ramp], -1).astype(np.uint8))
     if mode == "I;16":
@@ -147,7 +142,7 @@ def test_pictures_of_any_mode_are_scaled_down(name: str) -> None:
     assert np.corrcoef(shown.ravel(), expected.ravel())[0, 1] > 0.8
 
 
-def test_a_turned_picture_is_upright_and_a_small_one_keeps_its_size() -> None:
+def test_a_turned_picture_is_upright_and_a_small_one_keeps_its_size():
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: the top is at the right of what is stored
     Image.fromarray(images.sample_picture(16)[:10]).save("a.png", exif=exif)
@@ -156,13 +151,13 @@ def test_a_turned_picture_is_upright_and_a_small_one_keeps_its_size() -> None:
 
 
 @pytest.mark.parametrize("dtype", [bool, ">i8", np.float16, np.float64, np.complex64])
-def test_an_array_of_any_dtype_is_shown(dtype: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_array_of_any_dtype_is_shown(dtype, capsys):
     np.save("a.npy", noise((8, 8), dtype))
     assert run.main(["a.npy", "--mode", "record"]) == 0
     assert table(capsys.readouterr().out)[0][2] == str(np.dtype(dtype).newbyteorder("="))
 
 
-def test_long_and_odd_names_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_and_odd_names_are_shown(capsys):
     names = ["line\nbreak.npy", "\udce9.npy", "a rather long name " * 8 + ".npy"]
     printed = [r"line\nbreak.npy", r"\udce9.npy", names[2]]
     for name in names:
@@ -173,7 +168,7 @@ def test_long_and_odd_names_are_shown(capsys: pytest.CaptureFixture[str]) -> Non
         assert (tiles(row)[0] == images.to_display(noise((8, 8))).repeat(20, 0).repeat(20, 1)).all()
 
 
-def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_version(capsys):
     for option, said in (("--help", "examples:"), ("--version", f"dropax {dropax.__version__}\n")):
         with pytest.raises(SystemExit) as exit_:
             run.main([option])
@@ -200,9 +195,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["--wrong"], "unrecognized arguments: --wrong; see python -m dropax --help"),
     ],
 )
-def test_a_wrong_argument_is_one_line(
-    argv: list[str], why: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_argument_is_one_line(argv: list[str], why: str, capsys):
     Path("file").write_text("")
     with pytest.raises(SystemExit) as exit_:
         run.main(argv)
@@ -213,9 +206,7 @@ def test_a_wrong_argument_is_one_line(
     assert why in err
 
 
-def test_what_cannot_be_read_or_drawn_is_one_line_and_the_rest_is_done(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_cannot_be_read_or_drawn_is_one_line_and_the_rest_is_done(capsys):
     np.save("good.npy", noise((8, 8)))
     np.save("odd.npy", noise((9, 8)))
     np.save("batch.npy", noise((2, 8, 8, 3)))
@@ -224,9 +215,7 @@ def test_what_cannot_be_read_or_drawn_is_one_line_and_the_rest_is_done(
     Path("text.npy").write_text("hello")
     Image.fromarray(images.sample_picture(64)).save("cut.jpg")
     Path("cut.jpg").write_bytes(Path("cut.jpg").read_bytes()[:-300])
-    shape = (
-        "the array must hold numbers of shape (height, width) or (height, width, channels); got "
-    )
+    shape = "the array must hold numbers of shape (height, width) or (height, width, channels); got"
     faults = {
         "odd.npy": "Blocks.size must divide the axes (9, 8); got 4",
         "batch.npy": shape,
@@ -246,9 +235,7 @@ def test_what_cannot_be_read_or_drawn_is_one_line_and_the_rest_is_done(
         assert line.startswith(f"dropax: {name}: {why}")
 
 
-def test_without_pillow_there_is_a_table_of_arrays(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_pillow_there_is_a_table_of_arrays(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "PIL", None)
     np.save("a.npy", noise((8, 8)))
     needs = "Pillow is missing; pip install 'dropax[image]'\n"
@@ -260,7 +247,7 @@ def test_without_pillow_there_is_a_table_of_arrays(
     assert capsys.readouterr() == ("", f"dropax: a.png: {needs}")
 
 
-def test_a_sheet_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sheet_that_cannot_be_written_is_one_line(capsys):
     SHEET.mkdir(parents=True)
     assert run.main(["--mode", "record"]) == 1
     out, err = capsys.readouterr()
@@ -268,10 +255,8 @@ def test_a_sheet_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixtur
     assert err == f"dropax: {SHEET}: Is a directory\n"
 
 
-def test_ctrl_c_ends_without_a_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(*arguments: Any) -> None:
+def test_ctrl_c_ends_without_a_traceback(monkeypatch, capsys):
+    def interrupted(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "write_sheet", interrupted)
@@ -280,7 +265,7 @@ def test_ctrl_c_ends_without_a_traceback(
     assert not jax.config.jax_enable_x64
 
 
-def test_a_full_disk_is_an_error_and_a_reader_that_leaves_is_none() -> None:
+def test_a_full_disk_is_an_error_and_a_reader_that_leaves_is_none():
     np.save("a.npy", noise((8, 8)))
     command = f"{sys.executable} -m dropax a.npy --mode record"
     full = f"{command} > /dev/full; echo $?; {command} | true; echo ${{PIPESTATUS[0]}}"

@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import AS_USERS, MODES, collectives, config_of, every_class
+from cases import AS_USERS, MODES, collectives, config_of, every_class, mesh_of
 from dropax import Pixel, apply_batch, init_state
 
-SHAPES = [(1, 255, 33, 3), (16, 4, 16, 16, 3), (8, 4001)]
 BLOCK = 125  # operations of one draw, its counter, compare and select
 SELECT = 6  # operations of a select by bits, and what little comes with it
 STORED = 1.05  # bytes an element that a mask takes
@@ -44,13 +43,6 @@ def arguments_of(mode, shape, dtype=jnp.float32, **options):
     config = config_of(mode, **options)
     state = init_state(config, jax.random.key(0) if config.stochastic else None)
     return config, state, jax.ShapeDtypeStruct(shape, dtype)
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_pixel_mask_is_drawn_once_and_stored_in_a_byte(shape):
-    operations, stored = compiled(drop, *arguments_of("pixel", shape))
-    assert 100 < operations < BLOCK * 1.05
-    assert stored < STORED + 4096 / np.prod(shape)
 
 
 # Off the CPU each step of a loop launches kernels, and a conditional makes the host of a GPU wait.
@@ -94,7 +86,8 @@ def test_off_the_cpu_there_is_no_loop_and_no_conditional(mode, extent_key):
     options = {"mask_key": "mask", "extent_key": extent_key}
     config, state, images = arguments_of(MODES[mode], (4, 16, 16, 3), **options)
     gradient = jax.value_and_grad(step, has_aux=True)
-    for program in lowered(gradient, images, config, state, platforms=("cuda", "tpu")):
+    platforms = ("cuda", "tpu") if "block" in mode else ("cuda",)  # alike but for `Block`
+    for program in lowered(gradient, images, config, state, platforms=platforms):
         assert "stablehlo.while" not in program
         assert conditionals(program) == []
         assert ("stablehlo.sort" in program) is (mode in SORTED)
@@ -124,8 +117,7 @@ def draws(text):
 @functools.cache
 def sharded(mode):
     """The program of a batch of images of bytes, of which each of eight devices has 32."""
-    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
-    over = jax.NamedSharding(mesh, jax.P("batch"))
+    over = jax.NamedSharding(mesh_of(8), jax.P("x"))
     config, state, images = arguments_of(mode, (8 * 32, 64, 64, 3), jnp.uint8)
     program = jax.jit(drop).lower(config, state, images.update(sharding=over)).compile(AS_USERS)
     assert program.output_shardings[0]["image"].is_equivalent_to(over, 4)
@@ -138,11 +130,8 @@ def test_the_loop_that_writes_the_images_only_selects_and_devices_exchange_nothi
     text = sharded(mode).as_text()
     assert "[256," not in text  # each device's own records, and no whole image or mask
     written = "u8[32,64,64,3]"
-    loops = [
-        body
-        for body in re.split(r"\n(?=%|ENTRY)", text)
-        if f"-> {written}" in body.partition("\n")[0]
-    ]
+    bodies = re.split(r"\n(?=%|ENTRY)", text)
+    loops = [body for body in bodies if f"-> {written}" in body.partition("\n")[0]]
     assert len(loops) == 1
     operations = set(re.findall(r" = \S+ ([\w-]+)\(", loops[0]))
     # A select by bits of images and a mask that was stored, or that repeats stored draws. A copy
@@ -174,16 +163,15 @@ def test_a_mask_is_drawn_once_and_stored_as_far_as_values_differ_in_it(mode):
 
 
 BATCH, ONE = (32, 64, 64, 3), BLOCK * 1.05 / 32 + SELECT
+LEFT = {"dropout_rate": (0.1, 0.3), "apply_probability": 0.5}
 # Arguments, and what a value costs at most: operations, bytes.
 OPTIONS = {
+    "one image": (("pixel", (1, 255, 33, 3)), {}, BLOCK * 1.05, STORED + 0.16),
+    "volumes": (("pixel", (16, 4, 16, 16, 3)), {}, BLOCK * 1.05, STORED + 0.08),
+    "signals": (("pixel", (8, 4001)), {}, BLOCK * 1.05, STORED + 0.12),
     "a narrow float": (("pixel", BATCH, jnp.bfloat16), {}, BLOCK * 1.05, STORED),
     "channels share": ((Pixel(per_channel=False), BATCH), {}, BLOCK * 1.05 / 3 + SELECT, 1.05 / 3),
-    "records left alone, and a rate of their own": (
-        ("pixel", BATCH),
-        {"dropout_rate": (0.1, 0.3), "apply_probability": 0.5},
-        BLOCK * 1.05,
-        STORED,
-    ),
+    "records left alone, and a rate of their own": (("pixel", BATCH), LEFT, BLOCK * 1.05, STORED),
     "records share": (("pixel", BATCH), {"share_mask": True}, ONE, 1.05 / 32),
     "the fixed pattern": (("pixel", BATCH), {"stochastic": False}, ONE, 1.05 / 32),
     "a scan": (("pixel", (64, 64, 64, 3)), {"batch_strategy": "scan"}, np.inf, 1.5 / 64),
@@ -194,7 +182,7 @@ OPTIONS = {
 @pytest.mark.parametrize(("arguments", "options", "most", "bytes_"), OPTIONS.values(), ids=OPTIONS)
 def test_what_shares_a_mask_draws_and_stores_it_once(arguments, options, most, bytes_):
     operations, stored = compiled(drop, *arguments_of(*arguments, **options))
-    assert operations < most
+    assert 100 * (most == BLOCK * 1.05) <= operations < most
     assert stored < bytes_
 
 
@@ -211,14 +199,11 @@ def test_a_gradient_draws_no_mask_again():
 CHAIN = dropax.chain(*map(config_of, ("pixel", "channel", Pixel(per_channel=False))))
 
 
-def test_a_chain_draws_each_mask_once():
+def test_a_chain_draws_each_mask_once_and_off_the_cpu_has_no_loop_and_no_conditional():
     images = {"image": jax.ShapeDtypeStruct((32, 64, 64, 3), jnp.float32)}
-    operations, _ = compiled(CHAIN.apply_batch, CHAIN.init_state(jax.random.key(0)), images)
+    states = CHAIN.init_state(jax.random.key(0))
+    operations, _ = compiled(CHAIN.apply_batch, states, images)
     assert operations < BLOCK * 1.05 * (1 + 1 / 3) + 6
-
-
-def test_off_the_cpu_a_chain_has_no_loop_and_no_conditional():
-    states, images = CHAIN.init_state(jax.random.key(0)), {"image": jnp.ones((4, 16, 16, 3))}
     for program in lowered(CHAIN.apply_batch, states, images, platforms=("cuda", "tpu")):
         assert "stablehlo.while" not in program
         assert conditionals(program) == []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bounds import assert_counts
-from cases import config_of, image_of
+from cases import config_of, image_of, refuses
 from dropax import DropoutOperator, Pixel, apply, apply_batch, init_state
 from dropax.moments import in_dtype, mean_fill, noise_fill
 
@@ -166,12 +166,6 @@ def test_the_mean_of_complex_numbers_is_one():
     np.testing.assert_allclose(out, np.where(HALF, image, mean), rtol=1e-5)
 
 
-def test_there_is_no_noise_of_complex_numbers():
-    text = r"^the image that Noise fills must hold real numbers; got an array of .* dtype complex64"
-    with pytest.raises(TypeError, match=text):
-        fill(jnp.ones((4, 6, 3), jnp.complex64), fill="noise")
-
-
 def test_computed_values_saturate_at_the_range_of_a_dtype():
     values = jnp.asarray([-1e10, -0.4, 0.5, 1.5, 1e10], jnp.float32)
     assert in_dtype(values, jnp.uint8).tolist() == [0, 0, 0, 2, 255]
@@ -202,25 +196,28 @@ def test_the_mean_of_the_statistics_is_used(key):
     np.testing.assert_array_equal(apply_batch(known, state, data)[0]["image"], expected)
 
 
+CURE = "Pass stats={'mean': ...}, or set them: precomputed_stats, batch_stats_fn, set_statistics."
+IMAGE, MEAN = image_of((4, 6, 3)), "apply.stats['mean'] must "
 NEEDED = "apply.stats must hold 'mean' if a fill needs statistics; got"
+WRONG = [
+    *(
+        (IMAGE, stats, "stats_mean", KeyError, f"{NEEDED} {held}. {CURE}")
+        for stats, held in ((None, "None"), ({"std": 1}, "'std'"), ({}, "nothing"))
+    ),
+    (IMAGE, {"mean": jnp.ones(2)}, "stats_mean", ValueError, MEAN + "have one number for each"),
+    (
+        *(IMAGE, {"mean": jnp.ones((5, 1, 1))}, "stats_mean", ValueError),
+        MEAN + "broadcast to the element's shape (4, 6, 3); got an array",
+    ),
+    (
+        *(IMAGE.astype(jnp.complex64), None, "noise", TypeError),
+        "the image that Noise fills must hold real numbers; got an array of shape (4, 6, 3) and "
+        "dtype complex64",
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    ("stats", "held"), [(None, "None"), ({"std": 1}, "'std'"), ({}, "nothing")]
-)
-def test_without_a_mean_in_the_statistics_it_says_what_to_do(stats, held):
-    with pytest.raises(KeyError) as refused:
-        fill(image_of((4, 6, 3)), stats, fill="stats_mean")
-    assert refused.value.args[0] == (
-        f"{NEEDED} {held}. Pass stats={{'mean': ...}}, or set them: precomputed_stats, "
-        "batch_stats_fn, set_statistics."
-    )
-
-
-def test_a_mean_that_does_not_fit_is_refused():
-    for mean, text in (
-        (jnp.ones(2), "have one number for each of 3 channels"),
-        (jnp.ones((5, 1, 1)), r"broadcast to the element's shape \(4, 6, 3\)"),
-    ):
-        with pytest.raises(ValueError, match=rf"apply.stats\['mean'\] must {text}; got an array"):
-            fill(image_of((4, 6, 3)), {"mean": mean}, fill="stats_mean")
+@pytest.mark.parametrize(("image", "stats", "kind", "error", "text"), WRONG)
+def test_what_no_fill_can_be_computed_of_is_refused(image, stats, kind, error, text):
+    with refuses(error, text):
+        fill(image, stats, fill=kind)

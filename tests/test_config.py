@@ -1,25 +1,20 @@
 """What is fixed: every argument, checked when a config is made."""
 
 import dataclasses
+import functools
 import inspect
 import re
 import types
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import dropax
+from cases import refuses
 from dropax import DropoutOperatorConfig, FromField, ModalityOperatorConfig, OperatorConfig
 
-
-def config_of(**options):
-    return DropoutOperatorConfig(**{"field_key": "image", **options})
-
-
-def mean_of(data):
-    return {"mean": data["image"].mean()}
+config_of = functools.partial(DropoutOperatorConfig, field_key="image")
 
 
 def test_help_lists_every_argument_with_stochastic_first():
@@ -34,11 +29,7 @@ def test_help_lists_every_argument_with_stochastic_first():
 COMMON = {
     "cacheable": (1, TypeError, "be a bool; got 1."),
     "stochastic": (None, TypeError, "be a bool; got None."),
-    "batch_strategy": (
-        "scam",
-        ValueError,
-        "be one of 'vmap', 'scan'; got 'scam'. Did you mean 'scan'?",
-    ),
+    "batch_strategy": ("scam", ValueError, "be one of 'vmap', 'scan'; got 'scam'. Did you mean 's"),
     "stream_name": (
         "augment",
         ValueError,
@@ -55,23 +46,18 @@ COMMON = {
 def test_every_config_refuses_what_is_wrong_in_its_own_name(cls, name):
     value, error, text = COMMON[name]
     field = {} if cls is OperatorConfig else {"field_key": "image"}
-    with pytest.raises(error) as refused:
+    with refuses(error, f"{cls.__name__}.{name} must {text}"):
         cls(**field, **{name: value})
-    assert str(refused.value) == f"{cls.__name__}.{name} must {text}"
 
 
 def test_a_stream_must_have_a_name_and_statistics_one_source():
-    for value, error, text in (
-        ("", ValueError, "not be empty; got ''."),
-        (3, TypeError, "be a string or None; got 3."),
-    ):
-        with pytest.raises(error) as refused:
-            OperatorConfig(stochastic=True, stream_name=value)
-        assert str(refused.value) == f"OperatorConfig.stream_name must {text}"
-    with pytest.raises(ValueError, match="batch_stats_fn") as refused:
-        OperatorConfig(batch_stats_fn=mean_of, precomputed_stats={})
+    with refuses(ValueError, "OperatorConfig.stream_name must not be empty; got ''."):
+        OperatorConfig(stochastic=True, stream_name="")
+    with refuses(TypeError, "OperatorConfig.stream_name must be a string or None; got 3."):
+        OperatorConfig(stochastic=True, stream_name=3)
     text = "OperatorConfig.precomputed_stats must be None if batch_stats_fn is given; got {}."
-    assert str(refused.value) == text
+    with refuses(ValueError, text):
+        OperatorConfig(batch_stats_fn=len, precomputed_stats={})
 
 
 SEVERAL = "an array of shape (2,) and dtype "
@@ -108,18 +94,8 @@ REFUSED = [
     ("dropout_rate", True, TypeError, f"{RATE} True."),
     ("dropout_rate", np.array(True), TypeError, f"{RATE} True."),
     ("dropout_rate", 0.1j, TypeError, f"{RATE} 0.1j."),
-    (
-        "dropout_rate",
-        np.ones(2),
-        TypeError,
-        f"{RATE} {SEVERAL}float64. {EACH}",
-    ),
-    (
-        "dropout_rate",
-        jnp.ones(1),
-        TypeError,
-        f"{RATE} an array of shape (1,) and dtype float32. {EACH}",
-    ),
+    ("dropout_rate", np.ones(2), TypeError, f"{RATE} {SEVERAL}float64. {EACH}"),
+    ("dropout_rate", jnp.ones(1), TypeError, f"{RATE} an array of shape (1,) and dtype float32"),
     ("dropout_rate", jnp.array(True), TypeError, f"{RATE} an array of shape () and dtype bool."),
     (
         "fill",
@@ -187,9 +163,8 @@ TOGETHER = [
 
 @pytest.mark.parametrize(("name", "value", "error", "text"), REFUSED)
 def test_a_wrong_argument_is_refused_with_its_name_value_and_cure(name, value, error, text):
-    with pytest.raises(error) as refused:
+    with refuses(error, f"DropoutOperatorConfig.{name} must {text}"):
         config_of(**{name: value})
-    assert str(refused.value) == f"DropoutOperatorConfig.{name} must {text}"
 
 
 @pytest.mark.parametrize(("options", "text"), TOGETHER, ids=str)
@@ -216,54 +191,16 @@ def test_a_rate_that_is_known_becomes_a_float(rate):
     assert config.dropout_rate == rate
 
 
-@pytest.mark.parametrize(
-    "rate", [jnp.float32(0.25), jnp.bfloat16(0.25), jnp.int32(1), jnp.array(9.0)]
-)
+@pytest.mark.parametrize("rate", [jnp.float32(9), jnp.bfloat16(0.5), jnp.int32(1), jnp.array(0.5)])
 def test_a_rate_on_a_device_is_kept_and_not_read(rate):
     assert config_of(dropout_rate=rate).dropout_rate is rate
 
 
-WORDS = {
-    "an unknown argument": (
-        lambda: config_of(rate=0.1),
-        TypeError,
-        "got an unexpected keyword argument 'rate'. Did you mean 'dropout_rate'?",
-    ),
-    "an array as a fill": (
-        lambda: config_of(fill=np.ones(3)),
-        TypeError,
-        "Pass fill='stats_mean' and stats={'mean': array}, which takes arrays.",
-    ),
-    "a batch of another library": (
-        lambda: dropax.apply_batch(
-            config_of(), dropax.init_state(config_of()), types.MappingProxyType({"image": 1})
-        ),
-        TypeError,
-        "Pass a dict of its arrays, such as dict(batch).",
-    ),
-}
-
-
-@pytest.mark.parametrize(("call", "error", "text"), WORDS.values(), ids=WORDS)
-def test_an_error_is_in_the_words_of_the_call_and_says_what_to_write_instead(call, error, text):
-    with pytest.raises(error) as refused:
-        call()
-    assert text in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ({"mode": "box"}, {"mode": dropax.Box()}),
-        ({"mode": "box"}, {"mode": "Box()"}),
-        ({"fill": "mean"}, {"fill": dropax.Mean()}),
-        ({"auxiliary_fields": ["a"], "auxiliary_fill": ["mean"]}, {"auxiliary_fields": ["a"]}),
-    ],
-    ids=str,
-)
-def test_equal_configs_are_trees_of_one_structure(one, other):
-    if "auxiliary_fill" in one:
-        other = {**other, "auxiliary_fill": (dropax.Mean(),)}
-    one, other = (DropoutOperatorConfig(field_key="image", **options) for options in (one, other))
-    assert one == other
-    assert jax.tree.structure(one) == jax.tree.structure(other)
+def test_an_error_is_in_the_words_of_the_call_and_says_what_to_write_instead():
+    with pytest.raises(TypeError, match=r"keyword argument 'rate'\. Did you mean 'dropout_rate'\?"):
+        config_of(rate=0.1)
+    with pytest.raises(TypeError, match=r"Pass fill='stats_mean' and stats={'mean': array}, which"):
+        config_of(fill=np.ones(3))
+    batch = types.MappingProxyType({"image": 1})
+    with pytest.raises(TypeError, match=r"Pass a dict of its arrays, such as dict\(batch\)\."):
+        dropax.apply_batch(config_of(), dropax.init_state(config_of()), batch)

@@ -1,8 +1,9 @@
 """Configs as values: trees of their rate, equal and hashed by value, copied whole."""
 
+import collections
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
 from typing import ClassVar
 
 import jax
@@ -13,25 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.tree_util import keystr
 
-from cases import through_pickle
-from dropax import (
-    Box,
-    Channel,
-    DropoutOperator,
-    DropoutOperatorConfig,
-    FromField,
-    ModalityOperatorConfig,
-    OperatorConfig,
-    Pixel,
-)
+import dropax
+from cases import refuses, through_pickle
+from dropax import Box, Channel, DropoutOperatorConfig, FromField, OperatorConfig, Pixel
 
-
-def config_of(**options):
-    return DropoutOperatorConfig(**{"field_key": "image", **options})
-
-
-def mean_of(data):
-    return {"mean": data["image"].mean()}
+config_of = functools.partial(DropoutOperatorConfig, field_key="image")
 
 
 def test_the_rate_is_the_one_leaf_and_the_path_says_so():
@@ -83,24 +70,22 @@ def test_a_config_is_mapped_over_its_rates():
 
 
 def test_a_config_goes_through_compiled_code_as_argument_result_and_static_argument():
-    config = config_of(
-        dropout_rate=0.25, mode=Channel(min_kept=1), precomputed_stats={"m": np.ones(2)}
+    config, twin = (
+        config_of(dropout_rate=0.25, mode=Channel(min_kept=1), precomputed_stats={"m": np.ones(2)})
+        for _ in range(2)
     )
     passed = jax.jit(lambda c: c)(config)
     assert passed == config
     assert passed.mode == Channel(min_kept=1)
     traces = []
     read = jax.jit(lambda c: traces.append(1) or jnp.float32(c.dropout_rate), static_argnums=0)
-    twin = config_of(
-        dropout_rate=0.25, mode=Channel(min_kept=1), precomputed_stats={"m": np.ones(2)}
-    )
     assert float(read(config)) == float(read(twin)) == 0.25
     assert len(traces) == 1
 
 
 DIFFERENT = {
     "cacheable": [True],
-    "batch_stats_fn": [mean_of, len],
+    "batch_stats_fn": [sum, len],
     "precomputed_stats": [
         *({}, {"n": 1}, *({"m": value} for value in (1, 1.0, True, "1", {"n": 1}, [1, 2], (1, 2)))),
         *({"m": array} for array in (np.zeros(2), np.zeros(2, np.float32), np.zeros((2, 1)))),
@@ -130,13 +115,9 @@ DIFFERENT = {
 VARIANTS = [{}, *({name: value} for name, values in DIFFERENT.items() for value in values)]
 
 
-def test_every_option_has_a_variant():
-    assert DIFFERENT.keys() | {"stream_name"} == {
-        field.name for field in dataclasses.fields(DropoutOperatorConfig)
-    }
-
-
 def test_configs_are_equal_and_hashed_by_value_and_by_nothing_else():
+    options = {field.name for field in dataclasses.fields(DropoutOperatorConfig)}
+    assert DIFFERENT.keys() | {"stream_name"} == options
     configs = [config_of(**options) for options in VARIANTS]
     for position, options in enumerate(VARIANTS):
         twin = config_of(**copy.deepcopy(options))
@@ -144,7 +125,7 @@ def test_configs_are_equal_and_hashed_by_value_and_by_nothing_else():
         assert hash(twin) == hash(configs[position])
     assert len({*configs, *(config_of(**options) for options in VARIANTS)}) == len(VARIANTS)
     assert config_of(stochastic=True, stream_name="a") != config_of(stochastic=True)
-    assert ModalityOperatorConfig(field_key="image") != config_of()
+    assert dropax.ModalityOperatorConfig(field_key="image") != config_of()
     assert config_of() != "config"
 
 
@@ -193,27 +174,6 @@ def test_equal_numbers_of_any_kind_are_one_and_the_same_static_value():
     assert not np.signbit([zeros.fill, *zeros.clip_range]).any()
 
 
-def test_a_config_replaced_is_another_and_checked_again():
-    config = config_of(dropout_rate=0.2, auxiliary_fields=["mask"], fill=1.0)
-    other = config.replace(dropout_rate=0.3)
-    assert other == config_of(dropout_rate=0.3, auxiliary_fields=["mask"], fill=1.0)
-    assert config.dropout_rate == 0.2
-    with pytest.raises(ValueError, match=r"dropout_rate must be in \[0\.0, 1\.0\]; got 3\."):
-        config.replace(dropout_rate=3)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'rate'"):
-        config.replace(rate=0.1)
-
-
-def test_nothing_can_be_set_or_deleted():
-    config = config_of(auxiliary_fields=["mask"])
-    for field in dataclasses.fields(config):
-        with pytest.raises(dataclasses.FrozenInstanceError, match=field.name):
-            setattr(config, field.name, None)
-        with pytest.raises(dataclasses.FrozenInstanceError, match=field.name):
-            delattr(config, field.name)
-    assert config == config_of(auxiliary_fields=["mask"])
-
-
 def test_containers_are_copied_in_and_read_back_as_copies():
     fields, stats = ["a"], {"mean": np.ones(2), "deep": {"list": [1]}}
     config = config_of(auxiliary_fields=fields, precomputed_stats=stats)
@@ -237,30 +197,11 @@ def test_traced_statistics_are_refused():
         jax.jit(lambda mean: config_of(precomputed_stats={"mean": mean}) and mean)(0.5)
 
 
-class Foreign:
-    """A list or a dict of another library, such as OmegaConf."""
-
-    def __init__(self, whole):
-        self.whole = whole
-
-    def __len__(self):
-        return len(self.whole)
-
-    def __iter__(self):
-        return iter(self.whole)
-
-    def __getitem__(self, name):
-        part = self.whole[name]
-        kind = {list: ForeignList, dict: ForeignDict}.get(type(part))
-        return part if kind is None else kind(part)
-
-
-class ForeignList(Foreign, Sequence):
-    pass
-
-
-class ForeignDict(Foreign, Mapping):
-    pass
+def foreign(value):
+    """The containers of another library, such as OmegaConf."""
+    if isinstance(value, dict):
+        return collections.UserDict({name: foreign(part) for name, part in value.items()})
+    return collections.UserList(map(foreign, value)) if isinstance(value, list) else value
 
 
 def test_containers_of_other_libraries_are_taken_or_refused_with_the_cure():
@@ -273,13 +214,13 @@ def test_containers_of_other_libraries_are_taken_or_refused_with_the_cure():
         "clip_range": [0, 1],
         "precomputed_stats": {"mean": [1, 2], "deep": {"a": 1}},
     }
-    config, foreign = DropoutOperatorConfig.from_dict(values), ForeignDict(values)
-    for other in (DropoutOperatorConfig.from_dict(foreign), DropoutOperatorConfig(**foreign)):
+    config, given = DropoutOperatorConfig.from_dict(values), foreign(values)
+    for other in (DropoutOperatorConfig.from_dict(given), DropoutOperatorConfig(**given)):
         assert other == config
         assert hash(other) == hash(config)
-    assert Box(aspect_ratio=ForeignList([1, 2])) == Box(aspect_ratio=(1, 2))
+    assert Box(aspect_ratio=foreign([1, 2])) == Box(aspect_ratio=(1, 2))
     with pytest.raises(TypeError, match=r"stats must be a dict; got .* OmegaConf\.to_container"):
-        DropoutOperator(config, rngs=0).set_statistics(foreign["precomputed_stats"])
+        dropax.DropoutOperator(config, rngs=0).set_statistics(given["precomputed_stats"])
 
 
 def test_a_config_with_a_traced_rate_can_be_neither_hashed_nor_compared():
@@ -288,9 +229,8 @@ def test_a_config_with_a_traced_rate_can_be_neither_hashed_nor_compared():
         "Pass it to the jitted function as an argument: it is a pytree."
     )
     for use in (hash, lambda config: config == config_of(), lambda config: config_of() == config):
-        with pytest.raises(TypeError) as refused:
+        with refuses(TypeError, text):
             jax.jit(lambda rate, use=use: use(config_of(dropout_rate=rate)) and rate)(0.1)
-        assert refused.value.args == (text,)
 
 
 def test_a_config_is_shown_by_what_differs_from_the_defaults():
@@ -347,16 +287,14 @@ def test_a_subclass_checks_its_parents_and_its_own():
 
 @pytest.mark.parametrize("kind", [["a"], {"a": 1}, np.ones(2)], ids=str)
 def test_a_static_field_of_a_subclass_that_cannot_be_hashed_is_refused_by_name(kind):
+    @dataclasses.dataclass(frozen=True, eq=False, repr=False)
     class Loose(OperatorConfig):
-        pass
+        kind: object = ()
 
-    Loose.__annotations__ = {"kind": object}
-    Loose.kind = ()
-    loose = dataclasses.dataclass(frozen=True, eq=False, repr=False)(Loose)
     with pytest.raises(TypeError, match=r"^Loose\.kind must be hashable; got .* Pass a tuple"):
-        jax.tree.leaves(loose(kind=kind))
+        jax.tree.leaves(Loose(kind=kind))
 
-    class Taken(loose):
+    class Taken(Loose):
         def __post_init__(self):
             super().__post_init__()
             vars(self)["kind"] = tuple(np.ravel(sorted(self.kind)))

@@ -108,9 +108,6 @@ def test_keys_come_first_and_options_by_keyword_only():
     key, images, *options = inspect.signature(dropax.dropout).parameters.values()
     assert (key.name, images.name) == ("key", "images")
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
-
-
-def test_no_argument_of_a_pure_function_is_called_rng():
     for name in dropax.__all__:
         if inspect.isfunction(getattr(dropax, name)):
             assert "rng" not in inspect.signature(getattr(dropax, name)).parameters

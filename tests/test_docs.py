@@ -25,9 +25,7 @@ Image = pytest.importorskip("PIL.Image")
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "dropax" / "docs"
-WRITTEN = [
-    page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.relative_to(DOCS).parts
-]
+WRITTEN = sorted(set(DOCS.rglob("*.md")) - set((DOCS / "_build").rglob("*")))
 # In the site these have the text of another page.
 STANDING = [page for page in WRITTEN if page.read_text().startswith("The text of this page is")]
 PAGES = [
@@ -65,7 +63,8 @@ def test_a_block_of_the_documentation_runs_alone(name, line, block, printed, tmp
         assert out.getvalue() == printed
 
 
-def test_the_readme_and_most_pages_have_blocks():
+def test_the_readme_is_short_and_like_most_pages_has_blocks():
+    assert len(README.read_text().splitlines()) <= 120
     counts = {page: len(list(blocks_of(page))) for page in PAGES}
     assert counts[README] >= 2
     assert sum(count > 0 for count in counts.values()) >= 8
@@ -80,10 +79,6 @@ def test_a_recipe_is_short():
             assert len(lines) <= most, recipe.id
 
 
-def test_the_readme_is_read_in_five_minutes():
-    assert len(README.read_text().splitlines()) <= 120
-
-
 def test_ci_runs_the_two_commands_of_the_readme():
     commands = re.findall(r"^    (python3 -m venv .*)$", README.read_text(), re.MULTILINE)
     assert len(commands) == 2
@@ -92,21 +87,18 @@ def test_ci_runs_the_two_commands_of_the_readme():
         assert f"\n  {command}\n" in script
 
 
-def test_the_speed_table_of_the_readme_is_a_part_of_the_full_one():
-    section = README.read_text().partition("## Speed\n")[2].partition("\n## ")[0]
+@pytest.mark.parametrize(
+    ("page", "heading", "least", "source"),
+    [
+        ("README.md", "## Speed\n", 2, "README.md"),
+        ("benchmarks/README.md", "## GPU and TPU\n", 10, "results/accelerators-jax-0.10.md"),
+    ],
+)
+def test_a_table_of_figures_is_a_part_of_the_full_one(page, heading, least, source):
+    section = (ROOT / page).read_text().partition(heading)[2].partition("\n## ")[0]
     rows = re.findall(r"^\|.*$", section, re.MULTILINE)
-    assert len(rows) >= 2
-    full = (ROOT / "benchmarks" / "README.md").read_text().splitlines()
-    assert set(rows) <= set(full)
-
-
-def test_the_figures_of_accelerators_are_those_that_were_saved():
-    text = (ROOT / "benchmarks" / "README.md").read_text()
-    section = text.partition("## GPU and TPU\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\|.*$", section, re.MULTILINE)
-    assert len(rows) >= 10
-    saved = ROOT / "benchmarks" / "results" / "accelerators-jax-0.10.md"
-    assert set(rows) <= set(saved.read_text().splitlines())
+    assert len(rows) >= least
+    assert set(rows) <= set((ROOT / "benchmarks" / source).read_text().splitlines())
 
 
 def anchors_of(page):
@@ -201,9 +193,6 @@ def test_the_pictures_show_the_masks_of_this_version():
         # The landscape may round otherwise with another NumPy, and a turned lattice at its edges.
         differs = np.abs(picture.astype(int) - committed.astype(int)) > 1
         assert differs.mean() < (1e-3 if name == "gridmask" else 1e-12), name
-
-
-def test_every_picture_is_drawn_and_all_of_them_are_small():
     files = set((ROOT / "dropax" / "docs" / "pictures").iterdir())
     assert files == {draw.file_of(name) for name in (*draw.STRIPS, *draw.PADDED)}
     assert sum(file.stat().st_size for file in files) < 300_000

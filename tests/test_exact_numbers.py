@@ -126,6 +126,18 @@ def test_groups_of_one_channel_draw_what_channels_draw(key):
         np.testing.assert_array_equal(apart.sample(key, (4, 4, 3), rate), mask)
 
 
+@pytest.mark.parametrize("least", [1, 2])
+def test_channels_that_must_be_kept_are_and_none_is_preferred(least):
+    masks = kept(Channel(min_kept=least), (4, 4, 3), 0.6)[:, 0, 0]
+    counts = masks.sum(axis=1)
+    assert counts.min() == least
+    chances = [math.comb(3, k) * 0.4**k * 0.6 ** (3 - k) for k in range(4)]
+    assert_counts((counts == least).sum(), RECORDS, sum(chances[: least + 1]))
+    for channel in range(3):
+        only = masks[counts == least][:, channel]
+        assert_counts(only.sum(), only.size, least / 3)
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_so_many_groups_are_kept(exact):
     mode = Channel(min_kept=1, exact=exact, groups=GROUPS)
@@ -138,12 +150,12 @@ def test_so_many_groups_are_kept(exact):
 
 WRONG = [
     ((0, 1), TypeError, "groups must be a tuple of tuples of channels; got (0, 1). Pass"),
-    (((0,), 1), TypeError, "groups must be a tuple of tuples of channels; got ((0,), 1)."),
+    (((0,), 1), TypeError, "groups must be a tuple of tuples of channels; got ((0,), 1)"),
     (((0, 1), ()), ValueError, "groups[1] must hold a channel; got ()."),
     (((0, -1),), ValueError, "groups[0][1] must be at least 0; got -1."),
     (((0, 1.0),), TypeError, "groups[0][1] must be an int; got 1.0."),
-    ((), ValueError, "groups must hold each channel from 0 on once; got ()."),
-    (((0, 2),), ValueError, "groups must hold each channel from 0 on once; got ((0, 2),)."),
+    ((), ValueError, "groups must hold each channel from 0 on once; got ()"),
+    (((0, 2),), ValueError, "groups must hold each channel from 0 on once; got ((0, 2),)"),
     (((0, 1), (1, 2)), ValueError, "groups must hold each channel from 0 on once; got ((0"),
 ]
 

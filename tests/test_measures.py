@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dropax
 from cases import MODES, SHAPE, assert_refused, config_of
-from dropax import (
-    Channel,
-    Pixel,
-    dropped_fraction,
-    expected_dropped_fraction,
-    generate_random_params,
-    visible_fraction,
-    visible_points,
-)
+from dropax import dropped_fraction, expected_dropped_fraction, visible_fraction, visible_points
 
 NAN, INF = math.nan, math.inf
 
@@ -79,30 +72,20 @@ def test_fractions_are_in_range_and_never_nan(data, width):
     assert float(visible_fraction(np.zeros_like(mask), boxes)[0, 0]) == 0
 
 
-WHOLE = {
-    "all": ((0, 0, 4, 6), 1),
-    "one pixel": ((3, 5, 4, 6), 1),
-    "a part of a pixel": ((1.25, 2.5, 1.5, 2.75), 1),
-    "reaching out on all sides": ((-3, -9, 40, 60.5), 1),
-    "without end": ((-INF, -INF, INF, INF), 1),
-    "empty": ((2, 2, 2, 5), 0),
-    "padding of zeros": ((0, 0, 0, 0), 0),
-    "padding of -1": ((-1, -1, -1, -1), 0),
-    "outside": ((-4, 0, 0, 6), 0),
-    "outside at a corner": ((4, 6, 9, 9), 0),
-    "the wrong way round": ((3, 1, 1, 4), 0),
-    "not a number": ((NAN, 0, 4, 6), 0),
-    "padding of NaN": ((NAN,) * 4, 0),
-}
+INSIDE = [(0, 0, 4, 6), (3, 5, 4, 6), (1.25, 2.5, 1.5, 2.75), (-3, -9, 40, 60.5)]
+INSIDE += [(-INF, -INF, INF, INF)]
+# Empty, padding of zeros and of -1, outside, the wrong way round, not a number.
+NOTHING = [(2, 2, 2, 5), (0,) * 4, (-1,) * 4, (-4, 0, 0, 6), (4, 6, 9, 9), (3, 1, 1, 4)]
+NOTHING += [(NAN, 0, 4, 6), (NAN,) * 4]
 
 
-@pytest.mark.parametrize(("box", "fraction"), WHOLE.values(), ids=WHOLE)
-def test_where_all_is_kept_a_box_inside_counts_in_full_and_one_outside_not_at_all(box, fraction):
-    boxes = np.array([[box]], np.float32)
+def test_where_all_is_kept_a_box_inside_counts_in_full_and_one_outside_not_at_all():
+    boxes = np.array([INSIDE + NOTHING], np.float32)
+    expected = np.repeat([[1.0, 0.0]], [len(INSIDE), len(NOTHING)], axis=1)
     for channels in (1, 3):
         mask = np.ones((1, 4, 6, channels), bool)
-        np.testing.assert_array_equal(visible_fraction(mask, boxes), [[fraction]])
-        np.testing.assert_array_equal(visible_fraction(~mask, boxes), [[0]])
+        np.testing.assert_array_equal(visible_fraction(mask, boxes), expected)
+        np.testing.assert_array_equal(visible_fraction(~mask, boxes), expected * 0)
 
 
 def test_whole_pixels_are_counted_exactly_and_small_boxes_of_large_images_are_too():
@@ -117,23 +100,12 @@ def test_whole_pixels_are_counted_exactly_and_small_boxes_of_large_images_are_to
     np.testing.assert_array_equal(found[1:], expected[1:])
 
 
-POINTS = {
-    "inside": ((0, 0), True),
-    "just inside": ((3.999, 5.999), True),
-    "at the far corner": ((4, 6), False),
-    "before the first pixel": ((-0.001, 3), False),
-    "far out": ((2**31, 1e30), False),
-    "without end": ((INF, 2), False),
-    "not a number": ((NAN, 2), False),
-}
-
-
-@pytest.mark.parametrize(("point", "visible"), POINTS.values(), ids=POINTS)
-def test_where_all_is_kept_the_points_inside_are_visible(point, visible):
-    points = np.array([[point]], np.float32)
+def test_where_all_is_kept_the_points_inside_are_visible():
+    outside = [(4, 6), (-0.001, 3), (2**31, 1e30), (INF, 2), (NAN, 2)]
+    points = np.array([[(0, 0), (3.999, 5.999), *outside]], np.float32)
     mask = np.ones((1, 4, 6, 3), bool)
-    assert visible_points(mask, points).tolist() == [[visible]]
-    assert visible_points(~mask, points).tolist() == [[False]]
+    assert visible_points(mask, points).tolist() == [[True] * 2 + [False] * 5]
+    assert not visible_points(~mask, points).any()
 
 
 def test_places_are_read_in_their_own_dtype():
@@ -167,7 +139,7 @@ def test_places_beyond_the_whole_numbers_of_float32_are_exact(array):
 )
 def test_masks_of_every_form_are_taken_as_they_are_drawn(name, key):
     config = config_of(MODES[name])
-    mask = np.asarray(generate_random_params(config, key, {"image": SHAPE})["keep_mask"])
+    mask = np.asarray(dropax.generate_random_params(config, key, {"image": SHAPE})["keep_mask"])
     whole = np.broadcast_to(mask[:, None, None] if mask.ndim == 2 else mask, SHAPE)
     boxes = np.broadcast_to(np.array([[0, 0, 6, 5], [1, 2, 5, 3]]), (4, 2, 4))
     points = np.broadcast_to(np.array([[0, 0], [5, 4], [3, 2]]), (4, 3, 2))
@@ -219,7 +191,7 @@ def test_an_image_without_values_shows_nothing():
 
 
 MASK = np.ones((2, 5, 7, 3), bool)
-BOXES, DOTS = np.ones((2, 4, 4)), np.ones((2, 4, 2))
+BOXES, DOTS, ONE = np.ones((2, 4, 4)), np.ones((2, 4, 2)), np.asarray(True)
 BOOLS, REAL = "keep_mask must be an array of bools", "points must be an array of real numbers"
 HAS, AXIS = "keep_mask must have a batch axis, ", "keep_mask must have a channel axis "
 FRACTION = [
@@ -242,7 +214,13 @@ POINT = [
     ({"channel_axis": 4}, ValueError, AXIS + "4; got"),
     ({"channel_axis": "auto"}, TypeError, "channel_axis must be an int or None; got"),
 ]
+DROPPED = [
+    ({"keep_mask": np.ones((2, 3))}, TypeError, BOOLS + "; got an array of shape"),
+    ({"keep_mask": ONE, "per_channel": False}, ValueError, "keep_mask must have a batch axis; got"),
+    *(({"channel_axis": axis}, ValueError, f"{AXIS}{axis}; got an") for axis in (0, -4, 4, -5)),
+]
 WRONG = [
+    *((dropped_fraction, {"keep_mask": MASK, "per_channel": True}, *row) for row in DROPPED),
     *((visible_fraction, {"keep_mask": MASK, "boxes": BOXES}, *row) for row in FRACTION),
     *((visible_points, {"keep_mask": MASK, "points": DOTS}, *row) for row in POINT),
 ]
@@ -256,9 +234,6 @@ def test_what_does_not_go_together_is_refused(measure, sound, given, error, text
 def test_a_mask_without_channels_is_refused_with_the_cure():
     with pytest.raises(ValueError, match="Pass channel_axis=None if it has no channels"):
         visible_fraction(MASK[..., 0], BOXES)
-
-
-# Fractions: what to expect, and what came.
 
 
 RATES = [0.0, 0.02, 0.3, 0.9, 1.0]
@@ -277,7 +252,7 @@ def test_the_rate_is_expected_in_every_mode(mode):
 def test_fewer_are_expected_where_channels_must_be_kept(channels):
     for least in {0, 1, channels // 2, channels}:
         for rate in RATES:
-            config = config_of(Channel(min_kept=least), dropout_rate=rate)
+            config = config_of(dropax.Channel(min_kept=least), dropout_rate=rate)
             chances = [
                 math.comb(channels, n) * rate**n * (1 - rate) ** (channels - n)
                 for n in range(channels + 1)
@@ -295,7 +270,7 @@ def test_ranges_count_by_their_mean_and_records_left_alone_count():
 def test_a_traced_rate_is_taken():
     fraction = jax.jit(lambda config: expected_dropped_fraction(config, (8, 8, 3)))
     for rate in (0.1, 0.7):
-        config = config_of(Channel(min_kept=1), dropout_rate=rate)
+        config = config_of(dropax.Channel(min_kept=1), dropout_rate=rate)
         assert float(fraction(config)) == pytest.approx((3 * rate - rate**3) / 3, abs=1e-6)
     assert fraction._cache_size() == 1
 
@@ -306,7 +281,7 @@ def expected_and_drawn(low, high, probability, key):
     values = {0.1: low, 0.2: high, 0.5: probability}
     # Put in past the checks: a program may be handed anything.
     config = jax.tree.map(lambda leaf: values[round(float(leaf), 6)], config)
-    drawn = generate_random_params(config, key, {"image": (20_000, 1, 4, 1)})
+    drawn = dropax.generate_random_params(config, key, {"image": (20_000, 1, 4, 1)})
     return expected_dropped_fraction(config, (1, 4, 1)), drawn
 
 
@@ -343,8 +318,9 @@ def assert_mean(fractions, mean):
 
 
 def test_what_came_is_counted_for_each_record_and_each_channel(key):
-    for mode in ("pixel", "channel", Pixel(per_channel=False), "box"):
-        mask = generate_random_params(config_of(mode), key, {"image": (8, 6, 5, 3)})["keep_mask"]
+    for mode in ("pixel", "channel", dropax.Pixel(per_channel=False), "box"):
+        drawn = dropax.generate_random_params(config_of(mode), key, {"image": (8, 6, 5, 3)})
+        mask = drawn["keep_mask"]
         flat = 1 - np.asarray(mask).reshape(8, -1, mask.shape[-1]).mean(axis=1)
         np.testing.assert_allclose(dropped_fraction(mask), flat.mean(axis=1), atol=1e-6)
         each = dropped_fraction(mask, per_channel=True)
@@ -353,15 +329,7 @@ def test_what_came_is_counted_for_each_record_and_each_channel(key):
     np.testing.assert_allclose(dropped_fraction(first, per_channel=True, channel_axis=1), flat)
 
 
-def test_what_is_no_mask_is_refused():
-    owner = "dropped_fraction.keep_mask must"
-    with pytest.raises(TypeError, match=f"{owner} be an array of bools; got an array of shape"):
-        dropped_fraction(jnp.ones((2, 3)))
-    with pytest.raises(ValueError, match=rf"{owner} have a batch axis; got an array of shape \(\)"):
-        dropped_fraction(jnp.asarray(True))
-    for axis in (0, -2, 2, -3):
-        with pytest.raises(ValueError, match=rf"{owner} have a channel axis {axis}; got an array"):
-            dropped_fraction(jnp.ones((2, 3), bool), per_channel=True, channel_axis=axis)
+def test_what_is_no_config_and_no_shape_is_refused():
     with pytest.raises(TypeError, match=r"expected_dropped_fraction\.config must be a Dropout"):
         expected_dropped_fraction({}, (4, 4, 3))
     for shape in (4, (4, 4.0, 3), None):

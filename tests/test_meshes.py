@@ -1,5 +1,7 @@
 """The same masks on every mesh: over batches, over heights, over both, of either kind of axis."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,12 +9,12 @@ import pytest
 from jax.sharding import AxisType
 
 import dropax
-from cases import SHAPE, config_of, every_class, image_of
-from dropax import DropoutOperator, apply_batch, init_state
+from cases import SHAPE, config_of, every_class, image_of, mesh_of
+from dropax import DropoutOperator, apply_batch, as_record_ids, init_state
 from dropax.kit.meshes import explicit_mesh
-from small import ONES, det, run
 
 IMAGES = image_of(SHAPE)
+IDS = np.array([3, 2**40 + 3, 2**63, 2**32 - 1], np.uint64)
 BATCH_AND_HEIGHT = ((2, 3), jax.P("batch", "height"))
 HEIGHT = ((1, 3), jax.P(None, "height"))
 MESHES = {
@@ -45,8 +47,7 @@ def assert_same_on(over, config, key, **given):
 def test_masks_are_the_same_on_every_mesh_and_what_is_written_lies_as_the_image_does(mesh, key):
     config = config_of("pixel", apply_probability=0.7, target_key="dropped", mask_key="kept")
     assert_same_on(lying(*mesh), config, key)
-    ids = np.array([3, 2**40 + 3, 2**63, 2**32 - 1], np.uint64)
-    assert_same_on(lying(*mesh), config, key, record_ids=ids, epoch=1)
+    assert_same_on(lying(*mesh), config, key, record_ids=IDS, epoch=1)
 
 
 @every_class
@@ -54,6 +55,14 @@ def test_masks_of_every_mode_are_the_same_over_batch_and_height(mode, key):
     # Modes look their sizes up in tables, which explicit axes refuse: within a call all axes are
     # automatic.
     assert_same_on(lying(*BATCH_AND_HEIGHT, AxisType.Explicit), config_of(mode), key)
+
+
+def test_a_scan_over_explicit_axes_of_the_batch_is_refused(key):
+    config = config_of("pixel", batch_strategy="scan")
+    images = jax.device_put(IMAGES, lying((4, 1), jax.P("batch"), AxisType.Explicit))
+    text = r"batch_strategy must be 'vmap' if the batch axis is sharded over explicit mesh"
+    with pytest.raises(ValueError, match=text):
+        apply_batch(config, init_state(config, key), {"image": images})
 
 
 def test_the_one_liner_works_over_explicit_axes(key):
@@ -113,38 +122,76 @@ def test_only_what_is_cut_over_explicit_axes_counts_as_such():
     assert explicit_mesh({"a": np.ones(2), "b": 1.0, "c": None, "d": "x"}) is None
 
 
-def test_statistics_may_hold_what_is_no_array(key):
-    config = config_of("pixel", fill="stats_mean")
-    state = init_state(config, key).replace(statistics={"mean": 3.0, "of": "train"})
-    out, after = apply_batch(config, state, {"image": IMAGES})
-    assert (out["image"] == 3).sum() > 100
-    assert after.statistics == state.statistics
-
-
 # Manual axes: positions are local there.
 
 
-def test_shards_that_fold_in_their_place_draw_masks_of_their_own(key):
-    config = config_of("pixel")
+OVER = jax.P("x")
 
-    def step(state, images):
-        place = jax.lax.axis_index("data")
-        own = state.replace(key=jax.random.fold_in(state.key, place))
-        return apply_batch(config, own, {"image": images})[0]["image"]
 
-    expected = [
-        apply_batch(
-            config, init_state(config, jax.random.fold_in(key, n)), {"image": IMAGES[n : n + 1]}
-        )[0]["image"]
-        for n in range(4)
-    ]
-    state = init_state(config, key)
-    mapped = jax.pmap(step, "data", in_axes=(None, 0))(state, IMAGES[:, None])
-    np.testing.assert_array_equal(mapped, expected)
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
-    specs = {"in_specs": (jax.P(), jax.P("data")), "out_specs": jax.P("data")}
-    sharded = jax.jit(jax.shard_map(step, mesh=mesh, **specs))(state, IMAGES)
-    np.testing.assert_array_equal(sharded, np.concatenate(expected))
+@pytest.mark.parametrize("how", ["ids", "a folded key"])
+def test_over_manual_axes_masks_and_counts_are_those_of_one_device(how, key):
+    config = config_of("pixel", apply_probability=0.5)
+    state, ids = init_state(config, key), as_record_ids(IDS)
+
+    def step(state, images, ids, place=None):
+        own, given = state, {"record_ids": ids, "epoch": 2}
+        if how == "a folded key":
+            place = jax.lax.axis_index("x") if place is None else place
+            own, given = state.replace(key=jax.random.fold_in(state.key, place)), {}
+        batch, after = apply_batch(config, own, {"image": images}, **given)
+        return batch["image"], after.replace(key=state.key)
+
+    parts = [step(state, IMAGES[n : n + 1], ids[n : n + 1], n)[0] for n in range(4)]
+    expected = np.concatenate(parts)
+    specs = {"in_specs": (jax.P(), OVER, OVER), "out_specs": (OVER, jax.P())}
+    out, after = jax.jit(jax.shard_map(step, mesh=mesh_of(4), **specs))(state, IMAGES, ids)
+    np.testing.assert_array_equal(out, expected)
+    left_alone = int((expected == IMAGES).all(axis=(1, 2, 3)).sum())
+    counts = int(after.applied_count[1]), int(after.skipped_count[1])
+    assert counts == (4 - left_alone, left_alone)
+    mapped = jax.pmap(step, "x", in_axes=(None, 0, 0))(state, IMAGES[:, None], ids[:, None])
+    np.testing.assert_array_equal(mapped[0][:, 0], expected)
+
+
+SAME = {
+    "positions": (
+        lambda config, state, images: apply_batch(config, state, {"image": images})[0]["image"],
+        r"apply_batch\.op_state\.key must vary over the manual axis 'x' as the data .*axis_index",
+    ),
+    "ids": (
+        lambda config, state, images: apply_batch(
+            config, state, {"image": images}, record_ids=np.zeros(1, np.uint32), epoch=1
+        )[0]["image"],
+        "must vary over the manual axis 'x' as the data does.*Pass each shard's record_ids",
+    ),
+    "the one-liner": (
+        lambda config, state, images: dropax.dropout(state.key, images),
+        r"dropout\.key must vary over the manual axis 'x'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("drop", "text"), SAME.values(), ids=SAME)
+def test_what_would_give_every_shard_the_same_masks_is_refused(drop, text, key):
+    config, specs = config_of("pixel"), {"in_specs": (jax.P(), OVER), "out_specs": OVER}
+    mapped = jax.shard_map(functools.partial(drop, config), mesh=mesh_of(4), **specs)
+    with pytest.raises(ValueError, match=text):
+        mapped(init_state(config, key), IMAGES)
+
+
+@pytest.mark.parametrize("options", [{"share_mask": True}, {"stochastic": False}], ids=str)
+def test_shards_share_a_mask_if_that_is_asked_for(options, key):
+    config = config_of("pixel", **options)
+    state = init_state(config, key if config.stochastic else None)
+
+    def drop(state, images):
+        return apply_batch(config, state, {"image": images})[0]["image"]
+
+    specs = {"in_specs": (jax.P(), OVER), "out_specs": OVER}
+    out = jax.jit(jax.shard_map(drop, mesh=mesh_of(4), **specs))(state, IMAGES)
+    np.testing.assert_array_equal(out, drop(state, IMAGES))
+    np.testing.assert_array_equal(out == 0, np.broadcast_to(out[:1] == 0, out.shape))
+    assert 0 < int((out == 0).sum()) < out.size
 
 
 @pytest.mark.parametrize(
@@ -173,14 +220,3 @@ def test_ids_decide_where_one_axis_is_manual_and_the_other_is_not(kind, mode, ke
         cut = jax.device_put(ids, jax.NamedSharding(over.mesh, jax.P("batch")))
         out = mapped(state, jax.device_put(IMAGES, over), cut)
     np.testing.assert_array_equal(out, step(state, IMAGES, ids))
-
-
-def test_a_fixed_pattern_is_that_of_every_shard():
-    mesh, over = jax.make_mesh((8,), ("b",), axis_types=(AxisType.Auto,)), jax.P("b")
-    config, state = det().config, det().state
-
-    def drop(data):
-        return apply_batch(config, state, data)[0]
-
-    shards = jax.jit(jax.shard_map(drop, mesh=mesh, in_specs=over, out_specs=over))
-    np.testing.assert_array_equal(shards({"image": ONES})["image"], run(det()))

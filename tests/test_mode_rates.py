@@ -6,6 +6,7 @@ sampling. A statistical assertion fails on a right library with probability 1e-6
 
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +17,9 @@ from bounds import assert_counts
 from cases import draw_masks, draw_words
 from dropax import Band, Block, Blocks, Box, Grid, Inverted, OneOf, Patch
 from dropax.bits import GRID, drop_units
+from dropax.modes import calibration
 from dropax.modes.block import _levels as block_levels
-from dropax.modes.calibration import (
-    box_fractions,
-    coverage,
-    fraction_units,
-    gauss_rule,
-    largest_side,
-    longest_sum,
-    pick_level,
-    pick_sides,
-)
+from dropax.modes.calibration import box_fractions, largest_side
 from dropax.modes.rectangles import size_levels as box_levels
 
 RECORDS = 4096
@@ -161,7 +154,7 @@ def test_a_few_points_of_an_axis_stand_for_all_of_them(border, count):
     for size in (1, 2, 3, 8, 13, 50):
         sides = np.arange(largest_side(size, border) + 1)
         every = np.arange(count + 1)
-        table = coverage(sides, size, border, every[:, None], every)
+        table = calibration.coverage(sides, size, border, every[:, None], every)
         covers = [np.sum([*intervals(size, side, border)], axis=0) for side in sides]
         starts = [len([*intervals(size, side, border)]) for side in sides]
         hits = np.stack(covers) / np.array(starts)[:, None]
@@ -173,9 +166,9 @@ def test_a_few_points_of_an_axis_stand_for_all_of_them(border, count):
 
 @pytest.mark.parametrize("degree", [1, 2, 9, 50, 64])
 def test_a_gauss_rule_is_exact_for_polynomials_on_runs_of_integers(degree):
-    least = longest_sum(degree) + 1
+    least = calibration.longest_sum(degree) + 1
     lengths = np.array([*range(least, least + 40), 1000, 4096, 30_000])
-    points, weights = gauss_rule(lengths, degree)
+    points, weights = calibration.gauss_rule(lengths, degree)
     for length, places, shares in zip(lengths, points, weights, strict=True):
         run = np.arange(length) / length
         for power in {0, 1, degree // 2, degree}:
@@ -189,7 +182,7 @@ def test_on_a_long_axis_the_two_nearest_sizes_are_drawn_and_their_mean_is_the_ra
     # More sizes than have a level of their own, so that many lie between two levels. Rates count
     # in 2^-23, of which one is up to 1/42 of a position here.
     units, sides = (table[0] for table in box_levels((size,), 1, (1, 1), "inside"))
-    pick = jax.jit(jax.vmap(pick_sides, (0, None, None, None)))
+    pick = jax.jit(jax.vmap(calibration.pick_sides, (0, None, None, None)))
     for rate in (5e-5, 1.65e-4, 0.0123, 0.1, 0.12347, 0.77):
         drawn = np.asarray(pick(EVENLY, rate, units, sides))
         nearest = int(drop_units(rate)) / GRID * size
@@ -215,24 +208,9 @@ def test_tables_take_a_hundredth_of_a_large_batch(mode, shape, monkeypatch):
     monkeypatch.setattr(np.linalg, "eigh", None)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape[0]))
     masks = jax.vmap(lambda key, rate: mode.sample(key, shape[1:], rate), (0, None))
-    program = jax.make_jaxpr(masks)(keys, jax.ShapeDtypeStruct((), jnp.float32))
-    constants = jax.tree.leaves(program.consts) + all_literals(program.jaxpr)
-    assert sum(np.asarray(each).nbytes for each in constants) < 0.01 * math.prod(shape)
-
-
-def all_literals(jaxpr):
-    """Values that are written into a program, those of its inner programs included."""
-    found = []
-    for equation in jaxpr.eqns:
-        found += [var.val for var in equation.invars if hasattr(var, "val")]
-        for inner in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
-        ):
-            if hasattr(inner, "consts"):
-                found += inner.consts
-            if hasattr(inner, "eqns"):
-                found += all_literals(getattr(inner, "jaxpr", inner))
-    return found
+    program = jax.jit(masks).lower(keys, jax.ShapeDtypeStruct((), jnp.float32)).as_text()
+    tables = [len(digits) // 2 for digits in re.findall(r'dense<"0x(\w+)"', program)]  # bytes
+    assert 0 < sum(tables) < 0.01 * math.prod(shape)
 
 
 def test_a_turned_lattice_drops_as_much_on_a_long_axis_as_in_double_precision():
@@ -267,9 +245,8 @@ def test_blocks_drop_what_the_levels_say(spatial, sides):
     units, thresholds = block_levels(spatial, sides)
     assert (np.diff(units.astype(np.int64)) >= 0).all()
     assert (units[0], units[-1]) == (0, GRID)
-    axes = [
-        np.sum(list(intervals(n, s, "inside")), axis=0) for n, s in zip(spatial, sides, strict=True)
-    ]
+    pairs = zip(spatial, sides, strict=True)
+    axes = [np.sum(list(intervals(*pair, "inside")), axis=0) for pair in pairs]
     covers = axes[0]
     for axis in axes[1:]:
         covers = np.multiply.outer(covers, axis)
@@ -279,11 +256,11 @@ def test_blocks_drop_what_the_levels_say(spatial, sides):
 
 
 def test_a_level_is_drawn_as_often_as_makes_up_the_difference():
-    units = fraction_units(np.array([0.0, 0.2, 0.5, 1.0]))
-    pick = jax.jit(jax.vmap(lambda word, rate: pick_level(word, rate, units), (0, None)))
+    units = calibration.fraction_units(np.array([0.0, 0.2, 0.5, 1.0]))
+    pick = jax.jit(jax.vmap(calibration.pick_level, (0, None, None)))
     for rate in (0.0, 0.05, 0.2, 0.4, 0.5, 0.9, 1.0):
-        levels = np.asarray(pick(EVENLY, rate))
+        levels = np.asarray(pick(EVENLY, rate, units))
         assert units[levels].mean() / GRID == pytest.approx(rate, abs=2**-15)
         assert len(set(levels)) <= 2
     # A rate that is a level draws no other.
-    assert set(np.asarray(pick(EVENLY, 0.2))) == {1}
+    assert set(np.asarray(pick(EVENLY, 0.2, units))) == {1}

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from cases import assert_refused, draw_masks, draw_words
+from cases import assert_refused, draw_masks, draw_words, refuses
 from dropax import Band, Block, Blocks, Box, Channel, Grid, Patch, Pixel
 from dropax.modes.rectangles import size_levels as levels
 
@@ -245,22 +245,21 @@ def test_a_wrong_option_is_refused(kind, given, error, text):
 
 UNFIT = [
     (Box(), (3,), "the element that Box drops from must have a spatial axis beside the channels;"),
-    (Band(axis=2), (4, 4, 3), "Band.axis must name one of 2 axes; got 2."),
-    (Band(axis=-3), (4, 4, 3), "Band.axis must name one of 2 axes; got -3."),
-    (Block((3, 3)), (4, 3), "Block.size must have one size for each of 1 axes; got (3, 3)."),
-    (Patch((3,)), (4, 4, 3), "Patch.size must have one size for each of 2 axes; got (3,)."),
+    (Band(axis=2), (4, 4, 3), "Band.axis must name one of 2 axes; got 2"),
+    (Band(axis=-3), (4, 4, 3), "Band.axis must name one of 2 axes; got -3"),
+    (Block((3, 3)), (4, 3), "Block.size must have one size for each of 1 axes; got (3, 3)"),
+    (Patch((3,)), (4, 4, 3), "Patch.size must have one size for each of 2 axes; got (3,)"),
     (Blocks((2,) * 3), (4,) * 4, "Blocks.size must have one size for each of 2 axes; got (2, 2,"),
     (Blocks(4), (8, 10, 3), "Blocks.size must divide the axes (8, 10); got 4. Pass a size that"),
-    (Grid(rotate=5), (4, 3), "Grid.rotate must be 0 for an element with 1 spatial axes; got 5."),
+    (Grid(rotate=5), (4, 3), "Grid.rotate must be 0 for an element with 1 spatial axes; got 5"),
     (Box(), (2**28 + 1, 3), "a spatial axis that boxes or bands are drawn on must have at most 26"),
     (Channel(groups=((0,), (1,))), (4, 3), "Channel.groups must hold each of the 3 channels; got"),
     (Channel(3, groups=((0, 2), (1,))), (4, 3), "Channel.min_kept must be at most the 2 groups; g"),
-    (Channel(4), (2, 3), "Channel.min_kept must be at most the 3 channels; got 4."),
+    (Channel(4), (2, 3), "Channel.min_kept must be at most the 3 channels; got 4"),
 ]
 
 
 @pytest.mark.parametrize(("mode", "shape", "text"), UNFIT, ids=[text for _, _, text in UNFIT])
 def test_an_element_that_does_not_fit_is_refused(mode, shape, text, key):
-    with pytest.raises(ValueError, match="must") as refused:
+    with refuses(ValueError, text):
         mode.sample(key, shape, 0.5)
-    assert str(refused.value).startswith(text)

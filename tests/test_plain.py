@@ -1,6 +1,7 @@
 """Configs as values of JSON and YAML, modes and fills as text: written and read, or refused."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,27 +9,11 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import MODES, through_json
-from dropax import (
-    Band,
-    Box,
-    Channel,
-    DropoutOperatorConfig,
-    FromField,
-    Grid,
-    Inverted,
-    ModalityOperatorConfig,
-    OneOf,
-    OperatorConfig,
-    Patch,
-    Pixel,
-    Shared,
-)
+from cases import MODES, refuses, through_json
+from dropax import Box, Channel, DropoutOperatorConfig, Grid, Inverted, OneOf, Patch, Pixel
 from dropax.modes import as_mode
 
-
-def config_of(**options):
-    return DropoutOperatorConfig(field_key="image", **options)
+config_of = functools.partial(DropoutOperatorConfig, field_key="image")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +27,14 @@ class Disc:
         return jnp.ones(element_shape, bool)
 
 
-# Text.
-
 WRITTEN = [
     ("box", "box", Box()),
+    (" box ", "box", Box()),
+    ("\tBox(count=3)\n", "Box(count=3)", Box(count=3)),
     ("Box()", "box", Box()),
     ("Box(count=3)", "Box(count=3)", Box(count=3)),
     (" Box( 2,\n border = 'clip') ", "Box(count=2, border='clip')", Box(2, border="clip")),
-    ("Band(axis=-1)", "Band(axis=-1)", Band(axis=-1)),
+    ("Band(axis=-1)", "Band(axis=-1)", dropax.Band(axis=-1)),
     ("Patch([8, 16])", "Patch(size=(8, 16))", Patch((8, 16))),
     ("Grid((2, 9), rotate=4.5)", "Grid(unit=(2, 9), rotate=4.5)", Grid((2, 9), 4.5)),
     (
@@ -60,7 +45,7 @@ WRITTEN = [
     (
         "Inverted(Shared(mode='Patch(4)', axes=(0, -1)))",
         "Inverted(mode=Shared(mode=Patch(size=4), axes=(0, -1)))",
-        Inverted(Shared(Patch(4), axes=(0, -1))),
+        Inverted(dropax.Shared(Patch(4), axes=(0, -1))),
     ),
 ]
 
@@ -71,13 +56,14 @@ def test_a_mode_is_written_as_in_python(text, canonical, mode):
     assert as_mode(text, "mode") == config.mode_object == mode
     assert config == config_of(mode=mode)
     assert hash(config) == hash(config_of(mode=mode))
+    assert jax.tree.structure(config) == jax.tree.structure(config_of(mode=mode))
     assert config.to_dict()["mode"] == config_of(mode=mode).to_dict()["mode"] == canonical
 
 
 def test_a_name_reads_back_as_the_name_and_other_text_as_the_object():
-    assert config_of(mode="pixel").mode == "pixel"
+    assert config_of(mode="pixel").mode == config_of(mode=" pixel ").mode == "pixel"
     assert config_of(mode="Pixel()").mode == Pixel()
-    assert config_of(fill="FromField('a.b')").fill == FromField("a.b")
+    assert config_of(fill="FromField('a.b')").fill == dropax.FromField("a.b")
     assert (config_of(fill="-0.5").fill, config_of(fill="(1, 2.5)").fill) == (-0.5, (1, 2.5))
     assert config_of(fill="FromField('a')").to_dict()["fill"] == "FromField(field='a')"
 
@@ -131,9 +117,6 @@ def test_text_that_is_no_mode_is_refused_as_a_value():
         as_mode("FromField('a')", "Config.mode")
 
 
-# What YAML gives.
-
-
 def test_lists_and_numbers_of_numpy_are_taken_for_tuples_and_pythons():
     one, half = np.int64(1), np.float32(0.5)
     assert Box(count=one, aspect_ratio=[half, 2]) == Box(count=1, aspect_ratio=(0.5, 2))
@@ -148,9 +131,6 @@ def test_lists_and_numbers_of_numpy_are_taken_for_tuples_and_pythons():
     assert config == config_of(stochastic=True, channel_axis=-1, **wanted)
     assert repr({name: getattr(config, name) for name in wanted}) == repr(wanted)
     assert type(config.channel_axis) is int
-
-
-# Through JSON and back.
 
 
 @pytest.mark.parametrize("mode", [*MODES.values(), *(mode for *_, mode in WRITTEN)], ids=str)
@@ -176,7 +156,10 @@ OPTIONS = [
     {"dropout_rate": np.float32(0.1)},
     {"stochastic": True, "dropout_rate": (jnp.float32(0.1), 1), "apply_probability": jnp.int32(1)},
     {"fill": np.float32(0.1), "clip_range": (-1, np.float64(np.inf))},
-    {"fill": FromField("it's"), "mode": OneOf((Inverted("box"), Channel(groups=((1,), (0,)))))},
+    {
+        "fill": dropax.FromField("it's"),
+        "mode": OneOf((Inverted("box"), Channel(groups=((1,), (0,))))),
+    },
     {"clip_range": (-np.inf, np.inf), "fill": (0.1, -2, 3), "target_key": "a.b", "mask_key": "m"},
     {"auxiliary_fields": ["a", "b"], "auxiliary_fill": (255, -1.5), "preserve_auxiliary": False},
     {"fill": "noise", "rescale": True, "share_mask": True, "channel_axis": None, "seed": 7},
@@ -194,7 +177,10 @@ def test_configs_come_back_equal(options):
 
 
 def test_the_configs_that_others_build_on_come_back_too():
-    for config in (OperatorConfig(cacheable=True), ModalityOperatorConfig(field_key="a")):
+    for config in (
+        dropax.OperatorConfig(cacheable=True),
+        dropax.ModalityOperatorConfig(field_key="a"),
+    ):
         assert through_json(config) == config
 
 
@@ -207,30 +193,14 @@ def test_the_values_are_flat_and_say_what_they_are():
     rate = config_of(dropout_rate=np.float32(0.1)).dropout_rate
     assert type(rate) is float
     assert rate == config_of(dropout_rate=rate).to_dict()["dropout_rate"] == np.float32(0.1)
-
-
-def test_statistics_are_lists_with_their_dtype():
+    # Statistics are lists with their dtype.
     mean = np.array([1.5, np.nan], np.float32)
     values = config_of(precomputed_stats={"mean": mean}).to_dict()["precomputed_stats"]
     assert values == {"mean": {"dtype": "float32", "shape": [2], "values": [1.5, "nan"]}}
 
 
-@pytest.mark.parametrize(
-    ("text", "mode"),
-    [
-        ("Shared(Disc(2), axes=0)", Shared(Disc(2), 0)),
-        ("OneOf((Disc(2), 'box'))", OneOf((Disc(2), "box"))),
-        (" box ", "box"),
-        ("\tBox(count=3)\n", Box(count=3)),
-    ],
-)
-def test_text_may_stand_among_spaces_and_hold_what_is_known(text, mode):
-    config = dropax.DropoutOperatorConfig.from_dict({"field_key": "a", "mode": text}, types=(Disc,))
-    assert config.mode == mode
-
-
 def test_a_mode_of_a_users_own_takes_part_by_its_class():
-    for mode in (Disc(), Disc(2, Disc(1)), OneOf((Disc(2), "box"))):
+    for mode in (Disc(), Disc(2, Disc(1)), dropax.Shared(Disc(2), 0), OneOf((Disc(2), "box"))):
         config = config_of(mode=mode)
         assert through_json(config, types=(Disc,)) == config
         with pytest.raises(ValueError, match="there is no 'Disc'"):
@@ -268,9 +238,8 @@ NO_FORM = [
 
 @pytest.mark.parametrize(("options", "text"), NO_FORM, ids=[text[-90:-60] for _, text in NO_FORM])
 def test_what_has_no_plain_form_is_refused_by_name(options, text):
-    with pytest.raises(TypeError) as refused:
+    with refuses(TypeError, text):
         config_of(**options).to_dict()
-    assert str(refused.value).startswith(text)
 
 
 def test_a_traced_or_mapped_rate_has_no_plain_form():
@@ -281,17 +250,12 @@ def test_a_traced_or_mapped_rate_has_no_plain_form():
         rates.to_dict()
 
 
-BROKEN = [
-    ([], TypeError, "values must be a dict as to_dict returns it; got []."),
-    ({"field_key": "a", "rate": 1}, ValueError, "values: a field must be one of 'cacheable', "),
-]
-
-
-@pytest.mark.parametrize(("values", "error", "text"), BROKEN, ids=[text for *_, text in BROKEN])
-def test_what_to_dict_did_not_write_is_refused(values, error, text):
-    with pytest.raises(error) as refused:
-        DropoutOperatorConfig.from_dict(values)
-    assert str(refused.value).startswith(f"DropoutOperatorConfig.from_dict.{text}")
+def test_what_to_dict_did_not_write_is_refused():
+    owner = f"{OWNER}.from_dict.values"
+    with refuses(TypeError, f"{owner} must be a dict as to_dict returns it; got []."):
+        DropoutOperatorConfig.from_dict([])
+    with refuses(ValueError, f"{owner}: a field must be one of 'cacheable', "):
+        DropoutOperatorConfig.from_dict({"field_key": "a", "rate": 1})
 
 
 @pytest.mark.parametrize(
@@ -305,6 +269,6 @@ def test_what_to_dict_did_not_write_is_refused(values, error, text):
     ids=str,
 )
 def test_an_array_that_to_dict_did_not_write_is_refused_by_name(part):
-    with pytest.raises(ValueError, match="be an array as to_dict writes it; got") as refused:
-        OperatorConfig.from_dict({"precomputed_stats": {"mean": part}})
-    assert str(refused.value).startswith("OperatorConfig.precomputed_stats['mean'] must be")
+    text = "OperatorConfig.precomputed_stats['mean'] must be an array as to_dict writes it; got"
+    with refuses(ValueError, text):
+        dropax.OperatorConfig.from_dict({"precomputed_stats": {"mean": part}})

@@ -9,21 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dropax
 from bounds import assert_counts
 from cases import assert_refused, draw_masks
-from dropax import (
-    Band,
-    Block,
-    Blocks,
-    Box,
-    Grid,
-    Patch,
-    Shared,
-    apply_batch,
-    generate_random_params,
-    init_state,
-    presets,
-)
+from dropax import Band, Block, Blocks, Box, Grid, Patch, Shared, generate_random_params, presets
 from dropax.kit.serialization import plain
 
 RECORDS = 4096
@@ -164,9 +153,6 @@ def test_a_turned_gridmask_drops_as_much_and_everywhere():
     assert_counts(drops.sum(axis=0), RECORDS, 0.16)
 
 
-# Masked image modeling.
-
-
 def tokens(config, spatial, patch):
     """Which patches drop, bool of shape (RECORDS, patches); each drops as a whole."""
     drops = dropped(config, spatial)
@@ -249,16 +235,14 @@ def test_beit_is_like_that_of_the_paper():
 def test_drop_path_is_that_of_the_paper():
     config = presets.drop_path("branch", rate=0.2)
     branch = np.tile(np.arange(1, RECORDS + 1, dtype=np.float32)[:, None, None, None], (2, 2, 3))
-    batch, _ = apply_batch(config, init_state(config, jax.random.key(0)), {"branch": branch})
+    state = dropax.init_state(config, jax.random.key(0))
+    batch, _ = dropax.apply_batch(config, state, {"branch": branch})
     out = np.asarray(batch["branch"])
     # The usual code: x / keep * bernoulli(keep), one draw a record.
     kept = out[:, 0, 0, 0] != 0
     expected = branch / np.float32(0.8) * kept[:, None, None, None]
     np.testing.assert_allclose(out, expected, rtol=1e-6)
     assert_counts(kept.sum(), RECORDS, 0.8)
-
-
-# SpecAugment.
 
 
 def test_spec_augment_is_that_of_the_paper():
@@ -297,9 +281,7 @@ def test_spec_augment_takes_the_bounds_of_the_paper_and_those_of_the_spectrogram
 
 def test_a_band_of_time_that_may_take_all_frames_is_refused_with_the_cure():
     # torchaudio has (frequency, time).
-    text = (
-        r"spec_augment.time_mask_max_frames must be below the 80 frames of axis 0.* time_axis=1 if"
-    )
+    text = r"time_mask_max_frames must be below the 80 frames of axis 0.* time_axis=1 if"
     with pytest.raises(ValueError, match=text):
         presets.spec_augment("audio", spectrogram_shape=(80, 400))
     rates = [
@@ -341,8 +323,6 @@ def test_the_configs_of_spec_augment_work_on_one_another_and_leave_out_a_field_o
     assert masked.all(axis=1).any()
     assert masked.all(axis=2).any()
 
-
-# Sides in pixels.
 
 # How many rows or columns drop at least and at most: of one hole its side, unless it is cut off.
 SIDES = [
@@ -416,12 +396,7 @@ WRONG = [
     ("coarse_dropout", {"num_holes_range": (2, 1)}, ValueError, "num_holes_range must be a number"),
     ("coarse_dropout", {"num_holes_range": (0, 1)}, ValueError, "num_holes_range[0] must be from"),
     ("coarse_dropout", {"hole_height_range": 8}, TypeError, "hole_height_range must be a tuple of"),
-    (
-        "coarse_dropout",
-        {"hole_height_range": (33, 40)},
-        ValueError,
-        "hole_height_range must be (lo",
-    ),
+    ("coarse_dropout", {"hole_height_range": (33, 40)}, ValueError, "hole_height_range must be ("),
     ("coarse_dropout", {"hole_width_range": (0.5, 2)}, ValueError, "hole_width_range must be (low"),
     ("spec_augment", {"spectrogram_shape": 80}, TypeError, "spectrogram_shape must be a tuple of"),
     ("spec_augment", {"spectrogram_shape": (80,)}, ValueError, "spectrogram_shape must be (frames"),

@@ -23,12 +23,6 @@ def expected():
     return {name: np.asarray(array) for name, array in outputs(IMAGES, as_record_ids(IDS)).items()}
 
 
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
-
-
 def run_processes(processes, folder):
     """Starts the processes and returns what each wrote. Whatever happens, none is left running."""
     environment = {
@@ -39,7 +33,10 @@ def run_processes(processes, folder):
         "XLA_FLAGS": os.environ["XLA_FLAGS"]
         + f" --xla_force_host_platform_device_count={4 // processes}",
     }
-    port, files = free_port(), [folder / f"{rank}.npz" for rank in range(processes)]
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    files = [folder / f"{rank}.npz" for rank in range(processes)]
     logs = [file.with_suffix(".log") for file in files]
     started = []
     try:
@@ -74,11 +71,32 @@ def test_masks_are_the_same_on_two_processes_as_on_one(expected, tmp_path):
 
 
 FORKED = """
-import os, sys, warnings
-import numpy as np
+import os, warnings
+import jax, numpy as np
 import dropax
 
 warnings.simplefilter("ignore")  # JAX's own of forks
+
+
+def in_child(call):
+    child = os.fork()
+    if child == 0:
+        try:
+            call()
+        except RuntimeError as error:
+            os._exit(2 if "Start workers by spawn" in str(error) else 3)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def drop():
+    dropped = dropax.dropout(np.zeros(2, np.uint32), np.ones((4, 4, 3), "f4"), rate=0.5)
+    assert 0 < np.asarray(dropped).sum() < 48
+
+
+assert in_child(drop) == 0  # JAX was not used: the child may
+jax.numpy.ones(2).block_until_ready()
+assert in_child(drop) == 2  # JAX was used, and dropax only imported
 config = dropax.DropoutOperatorConfig(field_key="image", stochastic=True)
 operator, batch = dropax.DropoutOperator(config, rngs=0), {"image": np.ones((2, 4, 4, 3), "f4")}
 fixed, rngs, key = config.replace(stochastic=False), dropax.Rngs(0), np.zeros(2, np.uint32)
@@ -117,64 +135,25 @@ calls = [
     lambda: dropax.init_state(config, np.zeros(2, np.uint32)),
 ]
 for call in calls:
-    child = os.fork()
-    if child == 0:
-        try:
-            call()
-        except RuntimeError as error:
-            os._exit(0 if "Start workers by spawn" in str(error) else 2)
-        os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+    assert in_child(call) == 2
 
-# What computes nothing goes on.
-child = os.fork()
-if child == 0:
+
+def what_computes_nothing():
     dropax.as_record_ids(np.arange(3))
     dropax.Batch.from_parts(batch, record_ids=np.arange(2))
     dropax.images.to_display(mask[0])
     assert operator.get_operation_stats()["applied_count"] == 0
     assert operator.get_state()["step"] == saved["step"]
     dropax.DropoutOperatorConfig(field_key="image", mode="box").to_dict()
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-"""
 
-# JAX itself was used before, and dropax only imported.
-FORKED_AFTER_JAX = """
-import os, warnings
-import jax, numpy as np
-import dropax
 
-warnings.simplefilter("ignore")
-jax.numpy.ones(2).block_until_ready()
-child = os.fork()
-if child == 0:
-    try:
-        dropax.dropout(np.zeros(2, np.uint32), np.ones((4, 4, 3), "f4"))
-    except RuntimeError as error:
-        os._exit(0 if "Start workers by spawn" in str(error) else 2)
-    os._exit(1)
-assert os.waitpid(child, 0)[1] == 0
-"""
-
-# JAX was not used: the child may.
-FORKED_BEFORE = """
-import os
-import numpy as np
-import dropax
-
-child = os.fork()
-if child == 0:
-    dropped = dropax.dropout(np.zeros(2, np.uint32), np.ones((4, 4, 3), "f4"), rate=0.5)
-    os._exit(0 if 0 < np.asarray(dropped).sum() < 48 else 1)
-assert os.waitpid(child, 0)[1] == 0
+assert in_child(what_computes_nothing) == 0
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
-@pytest.mark.parametrize("script", [FORKED, FORKED_AFTER_JAX, FORKED_BEFORE])
-def test_a_forked_worker_works_or_is_told_to_be_spawned_instead_of_hanging(script):
-    subprocess.run([sys.executable, "-c", script], cwd=TESTS.parent, timeout=LIMIT, check=True)
+def test_a_forked_worker_works_or_is_told_to_be_spawned_instead_of_hanging():
+    subprocess.run([sys.executable, "-c", FORKED], cwd=TESTS.parent, timeout=LIMIT, check=True)
 
 
 SPAWNED = """

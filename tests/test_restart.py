@@ -56,33 +56,23 @@ def test_a_killed_run_resumes_with_the_masks_of_one_that_was_not(tmp_path):
             assert all((one[entry] == other[entry]).all() for entry in one.files)
 
 
-def advanced():
-    operator = DropoutOperator(config_of("pixel"), rngs=3)
-    operator.apply_batch({"image": IMAGES})
-    return operator
-
-
-def as_file(state):
-    file = io.BytesIO()
-    np.savez(file, **state)
-    return file.getvalue()
-
-
-def read(content):
-    with np.load(io.BytesIO(content)) as saved:
-        return dict(saved)
-
-
 def test_a_file_that_was_cut_short_is_refused_and_the_operator_stays_as_it_was():
-    whole = as_file(advanced().get_state())
-    operator = DropoutOperator(config_of("pixel"), rngs=0)
-    before = str(operator.get_state())
-    for size in range(0, len(whole), 7):
+    operator, other = (DropoutOperator(config_of("pixel"), rngs=seed) for seed in (0, 3))
+    other.apply_batch({"image": IMAGES})
+    file = io.BytesIO()
+    np.savez(file, **other.get_state())
+
+    def restore(size):
+        with np.load(io.BytesIO(file.getvalue()[:size])) as saved:
+            operator.set_state(dict(saved))
+
+    before, whole = str(operator.get_state()), file.tell()
+    for size in range(0, whole, 7):
         with pytest.raises((ValueError, OSError, EOFError, zipfile.BadZipFile)):
-            operator.set_state(read(whole[:size]))
+            restore(size)
         assert str(operator.get_state()) == before
-    operator.set_state(read(whole))
-    assert str(operator.get_state()) == str(advanced().get_state())
+    restore(whole)
+    assert str(operator.get_state()) == str(other.get_state())
 
 
 def test_a_state_is_small():

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType
 
-from cases import MODES, REPRESENTATIVES, collectives, config_of
+from cases import MODES, REPRESENTATIVES, collectives, config_of, mesh_of
 from dropax import Batch, apply_batch, init_state
 
 EACH = 5  # records of a device; with those of eight, 40, no other axis is as long
@@ -23,7 +23,7 @@ EACH = 5  # records of a device; with those of eight, 40, no other axis is as lo
 def program(mode, devices, spec, shape, kind=AxisType.Auto, ids=False, **options):
     """Compiles a step for a batch that lies over a mesh, its ids and its valid mask with it."""
     config = config_of(MODES[mode], **options)
-    mesh = jax.make_mesh((devices,), ("x",), axis_types=(kind,), devices=jax.devices()[:devices])
+    mesh = mesh_of(devices, kind)
 
     def lying(spec, shape, dtype):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, spec))

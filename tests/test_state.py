@@ -1,6 +1,5 @@
 """What is carried from call to call, saved and restored."""
 
-import dataclasses
 import io
 
 import jax
@@ -12,14 +11,11 @@ from hypothesis import strategies as st
 from jax.tree_util import keystr
 
 import dropax
-from cases import through_pickle
-from dropax import OperatorConfig, OperatorState
+from cases import refuses, through_pickle
+from dropax import OperatorConfig
 from dropax.kit.batching import count_records
 from dropax.kit.state import load_state, new_state, save_state, word_count
-from dropax.kit.trees import copy_tree
 
-IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
-implementations = pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 WORD = 2**32
 
 
@@ -64,10 +60,7 @@ def test_records_are_counted_in_two_words_of_which_the_low_one_carries(start, ad
 def test_each_step_has_its_key_and_the_last_is_followed_by_the_first():
     state = state_at()
     for step in range(3):
-        expected = jax.random.fold_in(jax.random.key(4), step)
-        assert jax.random.key_data(state.next_key()).tolist() == (
-            jax.random.key_data(expected).tolist()
-        )
+        assert state.next_key() == jax.random.fold_in(jax.random.key(4), step)
         state = state.advance()
     assert int(state.step) == 3
     assert int(state_at(step=WORD - 1).advance().step) == 0
@@ -83,26 +76,7 @@ def test_a_new_state_has_drawn_and_counted_nothing():
     assert len(jax.tree.leaves(new_state(jax.random.key(4)))) == 4
 
 
-def test_a_state_is_frozen_and_replaced():
-    state = state_at()
-    for field in dataclasses.fields(OperatorState):
-        with pytest.raises(dataclasses.FrozenInstanceError, match=field.name):
-            setattr(state, field.name, 1)
-    assert int(state.replace(step=jnp.uint32(7)).step) == 7
-    assert int(state.step) == 0
-
-
-def test_no_two_arrays_of_a_state_are_one_so_that_it_can_be_donated():
-    def buffers(state):
-        state = state.replace(key=jax.random.key_data(state.key))
-        return [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
-
-    state = new_state(jax.random.key(4), {"mean": jnp.ones(3)})
-    everything = buffers(state) + buffers(copy_tree(state))
-    assert len(set(everything)) == len(everything)
-
-
-@implementations
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 def test_a_state_is_shown_by_what_it_holds(impl):
     state = state_at(3, WORD + 5, 7, {"mean": jnp.ones(2)}, impl)
     words = np.asarray(jax.random.key_data(state.key))
@@ -192,13 +166,8 @@ def test_a_missing_entry_is_named(name):
     saved = save_state(state_at())
     del saved[name]
     listed = ", ".join(repr(entry) for entry in ENTRIES if entry != name)
-    with pytest.raises(ValueError, match="not found") as refused:
+    with refuses(ValueError, f"state entry {name!r} not found: the state has {listed}."):
         load_state(saved)
-    assert str(refused.value) == f"state entry {name!r} not found: the state has {listed}."
-    with pytest.raises(
-        ValueError, match=f"entry 'momentum' is unknown: expected {', '.join(ENTRIES)}"
-    ):
-        load_state({**save_state(state_at()), "momentum": 1})
 
 
 SMALL, LARGE = "be an int in [0, 2^32)", "be an int in [0, 2^64)"
@@ -224,9 +193,8 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "value", "constraint", "shown"), WRONG)
 def test_a_wrong_entry_is_named_with_what_was_expected(name, value, constraint, shown):
-    with pytest.raises(ValueError, match=f"'{name}'") as refused:
+    with refuses(ValueError, f"state entry {name!r} must {constraint}; got {shown}."):
         load_state({**save_state(state_at()), name: value})
-    assert str(refused.value) == f"state entry {name!r} must {constraint}; got {shown}."
 
 
 NO_KEYS = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import dropax
+from cases import ONES, both_strategies, det, equal, run, sto
 from dropax import Batch, Element, ModalityOperator, OperatorConfig, Rngs
-from small import ONES, both_strategies, det, equal, run, sto
 
 
 class Brighten(ModalityOperator):

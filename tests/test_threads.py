@@ -114,14 +114,19 @@ def test_pure_functions_give_every_thread_the_same(key):
     ],
 )
 def test_copies_wait_for_nobody_but_themselves(again):
-    operator = DropoutOperator(config_of("pixel"), rngs=Rngs(0))
+    operator = DropoutOperator(config_of("pixel"), rngs=Rngs(0, augment=3))
+    alone = operator.clone()
+    operator.apply_batch(BATCH)
     twin = again(operator)
     with operator._lock, ThreadPoolExecutor(1) as pool:
         other = pool.submit(lambda: (twin.apply_batch(BATCH), twin.set_state(twin.get_state())))
-        other.result(timeout=60)
+        out, _ = other.result(timeout=60)
+    expected = [alone.apply_batch(BATCH)["image"] for _ in range(2)]
+    np.testing.assert_array_equal(out["image"], expected[1])
     assert from_threads(lambda: twin.apply_batch(BATCH)["image"].shape, times=2)
-    assert int(twin.state.step) == 1 + 2 * THREADS
-    assert int(operator.state.step) == 0
+    assert int(twin.state.step) == 2 + 2 * THREADS
+    assert int(operator.state.step) == 1
+    assert twin != operator
 
 
 @often

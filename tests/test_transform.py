@@ -16,20 +16,6 @@ def dropped(config, image, mask, **fields):
     return apply(config, {"image": image, **fields}, {}, {}, {"keep_mask": jnp.asarray(mask)})[0]
 
 
-# init_state
-
-
-def test_a_state_owns_its_buffers(key):
-    config = config_of("pixel", precomputed_stats={"mean": jnp.ones(3)})
-    state = init_state(config, key)
-    jax.tree.map(lambda leaf: leaf.delete(), state.replace(key=jax.random.key_data(state.key)))
-    jax.random.uniform(key)
-    np.testing.assert_array_equal(config.precomputed_stats["mean"], jnp.ones(3))
-
-
-# generate_random_params
-
-
 @pytest.mark.parametrize(
     ("mode", "element", "shape"),
     [
@@ -65,10 +51,9 @@ def test_a_record_draws_from_the_batch_key_folded_with_its_position(key):
         generate_random_params(config_of("pixel"), keys, {"image": (4, 4, 5, 2)})
     for position in range(3):
         record = jax.random.fold_in(key, position)
-        np.testing.assert_array_equal(
-            masks[position], jax.random.bernoulli(record, keep, (4, 5, 2))
-        )
-        np.testing.assert_array_equal(channels[position], jax.random.bernoulli(record, keep, (2,)))
+        for drawn, shape in ((masks, (4, 5, 2)), (channels, (2,))):
+            expected = jax.random.bernoulli(record, keep, shape)
+            np.testing.assert_array_equal(drawn[position], expected)
 
 
 def test_shapes_are_found_by_dotted_path_nested_or_flat(key):
@@ -76,9 +61,6 @@ def test_shapes_are_found_by_dotted_path_nested_or_flat(key):
     nested = generate_random_params(config, key, {"camera": {"rgb": (2, 4, 4, 3)}})
     flat = generate_random_params(config, key, {"camera.rgb": (2, 4, 4, 3)})
     np.testing.assert_array_equal(nested["keep_mask"], flat["keep_mask"])
-
-
-# apply
 
 
 def test_apply_replaces_dropped_values_and_nothing_else():
@@ -153,9 +135,6 @@ def test_inputs_are_never_modified(key):
     assert out["camera"].keys() == data["camera"].keys()
 
 
-# apply_batch
-
-
 def test_a_batch_comes_back_as_the_kind_it_was(key):
     config = config_of("pixel")
     state = init_state(config, key)
@@ -168,12 +147,13 @@ def test_a_batch_comes_back_as_the_kind_it_was(key):
     np.testing.assert_array_equal(data["image"], batch["image"])
 
 
-@pytest.mark.parametrize(
-    ("strategy", "stochastic"), [("vmap", True), ("scan", True), ("vmap", False)]
-)
-def test_an_empty_batch_has_the_fields_of_a_full_one(strategy, stochastic, key):
-    config = config_of("pixel", target_key="out", batch_strategy=strategy, stochastic=stochastic)
-    state = init_state(config, key if stochastic else None)
+EMPTY = [{}, {"batch_strategy": "scan"}, {"stochastic": False}, {"share_mask": True}]
+
+
+@pytest.mark.parametrize("options", EMPTY, ids=str)
+def test_an_empty_batch_has_the_fields_of_a_full_one(options, key):
+    config = config_of("pixel", target_key="out", **options)
+    state = init_state(config, key if config.stochastic else None)
     out, _ = apply_batch(config, state, {"image": jnp.ones((0, 6, 5, 3)), "label": jnp.ones(0)})
     shapes = {name: leaf.shape for name, leaf in out.items()}
     assert shapes == {"image": (0, 6, 5, 3), "label": (0,), "out": (0, 6, 5, 3)}
@@ -190,9 +170,6 @@ def test_records_are_counted_as_applied_or_skipped(key):
         for _ in range(3):
             _, state = apply_batch(config, state, {"image": image_of(SHAPE)})
         assert (int(state.applied_count[1]), int(state.skipped_count[1])) == expected
-
-
-# dropout
 
 
 def test_one_image_draws_from_the_key_itself(key):
@@ -212,64 +189,38 @@ def test_elements_can_have_other_axes_than_three(key):
     assert bool((signal == 2.0).any())
 
 
-# What is refused, in the name of the function that was called.
+KEY, MANY, CONFIG = jax.random.key(0), jax.random.split(jax.random.key(0)), config_of("pixel")
+IMAGES = {"image": image_of(SHAPE)}
+SOUND = {
+    init_state: {"config": CONFIG, "key": KEY},
+    generate_random_params: {"config": CONFIG, "key": KEY, "data_shapes": {}},
+    apply_batch: {"config": CONFIG, "op_state": init_state(CONFIG, KEY), "batch": IMAGES},
+    dropax.dropout: {"key": KEY, "images": IMAGES["image"]},
+}
+SHAPES, BATCH = "data_shapes['image'] must ", "batch must be a dropax.Batch or a dict of arrays"
+WRONG = [
+    (init_state, {"key": None}, TypeError, "key must be a PRNG key; got None. Make one"),
+    (init_state, {"key": MANY}, ValueError, "key must be one key, of shape (); got"),
+    (init_state, {"config": 3}, TypeError, "config must be a config; got 3."),
+    *(
+        (generate_random_params, {"data_shapes": {"image": shape}}, error, SHAPES + text)
+        for shape, error, text in (
+            (3, TypeError, "be a shape; got 3."),
+            ((), ValueError, "have a leading batch axis"),
+        )
+    ),
+    (apply_batch, {"batch": IMAGES["image"]}, TypeError, BATCH),
+    (apply_batch, {"op_state": None}, TypeError, "op_state must be an OperatorState; got None."),
+    (dropax.dropout, {"images": 3}, TypeError, "images must be an array of numbers or bools; got"),
+    (dropax.dropout, {"rate": 2.0}, ValueError, "rate must be in [0.0, 1.0]; got 2.0."),
+    (dropax.dropout, {"element_ndim": -1}, ValueError, "element_ndim must be at least 0; got -1."),
+    (dropax.dropout, {"key": 0}, TypeError, "key must be a PRNG key; got 0. Make one"),
+]
 
 
-def refused_rows():
-    image, config = image_of(SHAPE), config_of("pixel")
-    state = init_state(config, jax.random.key(0))
-    sound = {
-        init_state: {"config": config, "key": jax.random.key(0)},
-        generate_random_params: {"config": config, "key": jax.random.key(0), "data_shapes": {}},
-        apply_batch: {"config": config, "op_state": state, "batch": {"image": image}},
-        dropax.dropout: {"key": jax.random.key(0), "images": image},
-    }
-    one, many = "key must be one key, of shape (); got", jax.random.split(jax.random.key(0))
-    shape = "data_shapes['image'] must "
-    wrong = {
-        init_state: [
-            ({"key": None}, TypeError, "key must be a PRNG key; got None. Make one"),
-            ({"key": many}, ValueError, one),
-            ({"config": 3}, TypeError, "config must be a config; got 3."),
-        ],
-        generate_random_params: [
-            ({"data_shapes": {"image": 3}}, TypeError, shape + "be a shape; got 3."),
-            ({"data_shapes": {"image": ()}}, ValueError, shape + "have a leading batch axis"),
-        ],
-        apply_batch: [
-            ({"batch": image}, TypeError, "batch must be a dropax.Batch or a dict of arrays"),
-            ({"op_state": None}, TypeError, "op_state must be an OperatorState; got None."),
-        ],
-        dropax.dropout: [
-            ({"images": 3}, TypeError, "images must be an array of numbers or bools; got 3."),
-            ({"rate": 2.0}, ValueError, "rate must be in [0.0, 1.0]; got 2.0."),
-            ({"element_ndim": -1}, ValueError, "element_ndim must be at least 0; got -1."),
-            ({"key": 0}, TypeError, "key must be a PRNG key; got 0."),
-        ],
-    }
-    for function, rows in wrong.items():
-        for given, error, text in rows:
-            yield function, sound[function] | given, error, text
-
-
-@pytest.mark.parametrize(("function", "arguments", "error", "text"), [*refused_rows()])
-def test_wrong_arguments_are_refused_by_name(function, arguments, error, text):
-    assert_refused(function, arguments, error, text)
-
-
-@pytest.mark.parametrize(
-    ("field", "error", "text"),
-    [
-        (jnp.ones(3), ValueError, "leaf 'data.label' must have 4 records along its leading"),
-        (jnp.ones(()), ValueError, "leaf 'data.label' must have a leading batch axis"),
-        ("cat", TypeError, "leaf 'data.label' must be an array; got 'cat'."),
-    ],
-    ids=str,
-)
-def test_a_field_that_does_not_go_with_the_image_is_refused(field, error, text, key):
-    config = config_of("pixel")
-    with pytest.raises(error, match=text):
-        apply_batch(config, init_state(config, key), {"image": image_of(SHAPE), "label": field})
+@pytest.mark.parametrize(("function", "given", "error", "text"), WRONG)
+def test_wrong_arguments_are_refused_by_name(function, given, error, text):
+    assert_refused(function, SOUND[function] | given, error, text)
 
 
 @pytest.mark.parametrize("mode", ["record", "Inverted('record')"])

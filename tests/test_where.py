@@ -91,9 +91,8 @@ def test_nan_and_infinity_stay_where_nothing_may_drop_and_gradients_are_finite()
     ids=str,
 )
 def test_it_has_the_spatial_axes_with_or_without_channels(shape, axis, of_where, rng):
-    config = config_of(
-        Pixel(), where_key="where", stochastic=False, dropout_rate=1.0, channel_axis=axis
-    )
+    options = {"stochastic": False, "dropout_rate": 1.0, "channel_axis": axis}
+    config = config_of("pixel", where_key="where", **options)
     where = rng.random(of_where) < 0.5
     data = {"image": image_of(shape), "where": where}
     out = apply(config, data, {}, {})[0]["image"]
@@ -144,8 +143,6 @@ def test_with_channels_it_is_named_as_what_keeps_a_label_map_from_following():
     with pytest.raises(ValueError, match="Pass field 'where', the where_key, without channels"):
         apply_batch(config, STATE, batch)
 
-
-# Masks of boxes and of lengths.
 
 NUMBERS = [-2.0, 0.0, 0.5, 1.0, 2.25, 3.0, 4.0, 7.0, np.nan, np.inf, -np.inf, 1e30, -1e30]
 WIDE = [1e-50, -1e-50, 1 + 1e-12, 2 - 1e-12, 1e300, -1e300]

@@ -70,10 +70,7 @@ ENTRY %main.9 (key.1: u32[2], images.1: f32[8]) -> f32[8] {
 """  # noqa: E501
 
 
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch):
-    """The folder is no part of the package, so its place is told."""
-    monkeypatch.syspath_prepend(str(ROOT))
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 def test_what_a_program_launches_repeats_and_waits_for_is_counted():

@@ -15,12 +15,6 @@ pytest.importorskip("matplotlib", reason="matplotlib is missing: pip install '.[
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-@pytest.fixture
-def benchmarks(monkeypatch):
-    """The folder is no part of the package, so its place is told."""
-    monkeypatch.syspath_prepend(str(ROOT))
-
-
 def run(module, *arguments):
     command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

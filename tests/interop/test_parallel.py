@@ -16,7 +16,6 @@ CONFIG = dropax.DropoutOperatorConfig(
 RECORDS, DEVICES = 16, 4
 BATCH = {"image": jnp.ones((RECORDS, 4, 4, 3))}
 IDS = np.arange(100, 100 + RECORDS, dtype=np.uint32)
-EPOCH = np.uint32(0)
 MESH = jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
 pytestmark = pytest.mark.skipif(
