@@ -11,6 +11,7 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
@@ -38,6 +39,9 @@ class Tokens(NamedTuple):
     dropped: jax.Array
     restore: jax.Array
     mask: jax.Array
+
+
+jax.export.register_namedtuple_serialization(Tokens, serialized_name="dropax.Tokens")
 
 
 def patch_mask(

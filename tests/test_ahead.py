@@ -153,3 +153,25 @@ def test_another_process_finds_the_compiled_step_in_the_cache(tmp_path):
 
     assert run(0) == [0, 1]
     assert run(1) == [1, 0]
+
+
+def test_ids_of_a_batch_that_is_made_within_an_exported_step_are_of_any_number(key):
+    config = config_of("pixel")
+    state, ids = init_state(config, key), np.arange(4, dtype=np.uint32)
+
+    def step(images, ids):
+        batch = Batch.from_parts({"image": images}, record_ids=ids, valid_mask=ids < 9)
+        assert "image" in repr(batch)
+        return apply_batch(config, state, batch, epoch=0)[0]["image"]
+
+    of_any = jax.export.symbolic_shape("n")
+    images = jax.ShapeDtypeStruct((*of_any, *IMAGES.shape[1:]), IMAGES.dtype)
+    program = jax.export.export(jax.jit(step))(images, jax.ShapeDtypeStruct(of_any, ids.dtype))
+    np.testing.assert_array_equal(program.call(IMAGES, ids), step(IMAGES, ids))
+
+
+def test_an_exported_program_that_returns_tokens_is_written_and_read():
+    mask = np.array([[True, False, True]])
+    program = jax.export.export(jax.jit(lambda mask: TOKENS(mask, 2)))(mask)
+    read = jax.export.deserialize(program.serialize())
+    chex.assert_trees_all_equal(read.call(mask), TOKENS(mask, 2))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import SHAPE, config_of
+from cases import SHAPE, config_of, refuses
 from dropax import OperatorConfig, apply_batch, batched, init_state
 from dropax.kit.state import new_state
 
@@ -50,6 +50,14 @@ def test_statistics_of_a_transform_are_numbers():
     operate = batched(lambda config, keys, shapes: None, lambda *given: given[1:4])
     with pytest.raises(TypeError, match=r"^apply_batch\.stats must be an array of numbers"):
         operate(config, init_state(config), {"x": jnp.ones((2, 3))})
+
+
+def test_a_field_of_text_is_refused_by_its_name():
+    operate = batched(lambda config, keys, shapes: None, lambda *given: given[1:4])
+    batch = {"image": np.ones(SHAPE), "path": np.array(["a.png"] * 4)}
+    config = OperatorConfig()
+    with refuses(TypeError, "leaf 'data.path' must be an array that JAX takes; got an array"):
+        operate(config, init_state(config), batch)
 
 
 def test_a_rate_of_integers_mixes_with_an_apply_probability(key):

@@ -14,6 +14,7 @@ from bounds import assert_counts
 from cases import MODES, assert_refused, collectives, config_of, mesh_of
 from dropax import Block, Blocks, Box, Channel, Patch, apply_batch, dropped_fraction, init_state
 from dropax.modes.base import positions_within
+from dropax.testing.masks import mean_bound
 
 CANVAS = (8, 9)
 # From one pixel to the canvas, odd and even, 1,024 records each.
@@ -338,3 +339,14 @@ def test_short_utterances_lose_as_much_as_long_ones():
     kept = drop(config, image=images_of(3 * 2048, (100, 1)), frames=frames)["kept"]
     fractions = np.asarray(dropped_fraction(kept, extents=frames)).reshape(2048, 3)
     assert_counts(fractions.sum(axis=0), 2048, np.full(3, 0.125))
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.6])
+def test_cells_of_blocks_that_are_cut_count_by_what_of_them_is_real(rate):
+    # Cells at the edges drop less often: counted as whole ones, too much of the rest would drop.
+    config = config_of(Blocks(size=8), extent_key="size", mask_key="kept", dropout_rate=rate)
+    for size in ((33, 33), (60, 20), (8, 5)):
+        fields = {"image": images_of(2048, (64, 64, 1)), "size": np.full((2048, 2), size)}
+        fractions = dropax.dropped_fraction(drop(config, **fields)["kept"], extents=fields["size"])
+        # A false alarm of 1e-6.
+        assert abs(float(fractions.mean()) - rate) <= mean_bound(np.asarray(fractions), 1e-6)

@@ -190,6 +190,11 @@ REFUSED = [
     ({"record_ids": np.arange(4.0)}, TypeError, IS + "array of shape (4,) and dtype float64."),
     ({"record_ids": [2**70] * 4}, TypeError, IS + "object of type list."),
     ({"record_ids": jnp.arange(4)}, TypeError, "record_ids must be unsigned if they are a JAX arr"),
+    (
+        {"record_ids": np.int64(3)},
+        ValueError,
+        "record_ids must have shape (B,), or (B, 2)",
+    ),
     ({"record_ids": np.zeros((4, 3), np.uint32)}, ValueError, "record_ids must have shape (B,), o"),
     *(
         ({"epoch": kind(number)}, ValueError, "epoch must be ")

@@ -147,3 +147,9 @@ def test_a_span_is_two_numbers():
 def test_a_mask_without_channels_is_refused_with_the_cure():
     with pytest.raises(ValueError, match=r"Give it an axis .*: keep_mask\[..., None\]"):
         images.mask_overlay(PICTURE, np.ones((4, 5), bool))
+
+
+@pytest.mark.parametrize(("size", "error"), [(32.5, TypeError), (0, ValueError)])
+def test_a_picture_has_a_whole_size(size, error):
+    with pytest.raises(error, match=r"sample_picture\.size must be"):
+        images.sample_picture(size)

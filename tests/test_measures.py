@@ -336,3 +336,20 @@ def test_what_is_no_config_and_no_shape_is_refused():
         text = rf"element_shape must be a shape; got {re.escape(str(shape))}"
         with pytest.raises(TypeError, match=text):
             expected_dropped_fraction(config_of("pixel"), shape)
+
+
+def test_extents_are_of_the_spatial_axes_wherever_the_channels_are(key):
+    config = config_of("box", extent_key="size", mask_key="kept")
+    sizes = np.array([[6, 5], [3, 2], [1, 4], [6, 1]])
+    for axis in (-1, 0):
+        images = np.ones(SHAPE) if axis else np.ones((4, 3, 6, 5))
+        data = {"image": images, "size": sizes}
+        config = config.replace(channel_axis=axis)
+        out, _ = dropax.apply_batch(config, dropax.init_state(config, key), data)
+        place = {"extents": sizes, "channel_axis": -1 if axis else 1}
+        found = dropped_fraction(out["kept"], **place)
+        kept = np.asarray(out["kept"]) if axis else np.moveaxis(out["kept"], 1, -1)
+        each = [1 - kept[n, :y, :x].mean() for n, (y, x) in enumerate(sizes)]
+        np.testing.assert_allclose(found, each, atol=1e-6)
+        per_channel = dropped_fraction(out["kept"], per_channel=True, **place)
+        np.testing.assert_allclose(per_channel, np.stack([each] * 3, axis=1), atol=1e-6)

@@ -184,6 +184,21 @@ def test_a_new_mode_is_one_row_of_the_table(key, monkeypatch):
     find(drawn_modes(names=["corner"]), lambda mode: mode == Corner())
 
 
+@dataclasses.dataclass(frozen=True)
+class Counting(Corner):
+    """Has an option that modes of the package have as well."""
+
+    counts: bool = True
+
+
+def test_options_of_a_users_mode_are_its_own(key):
+    config = dropax.DropoutOperatorConfig(
+        field_key="image", mode=Counting(), where_key="where", dropout_rate=0.5, stochastic=True
+    )
+    params = dropax.generate_random_params(config, key, {"image": (1, 3, 2, 1)})
+    assert set(params) == {"keep_mask"}
+
+
 class Thawed:
     """Not frozen, so it has no hash."""
 

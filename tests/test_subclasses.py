@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import ONES, both_strategies, det, equal, run, sto
+from cases import ONES, both_strategies, config_of, det, equal, run, sto
 from dropax import Batch, Element, ModalityOperator, OperatorConfig, Rngs
 
 
@@ -254,3 +254,39 @@ def test_describing_what_apply_returns_leaves_nothing_traced_in_the_operator():
         operator.output_spec({"image": jax.ShapeDtypeStruct((4, 4, 3), np.float32)})
     operator.apply_batch({"image": np.ones((1, 4, 4, 3), np.float32)})
     assert not hasattr(operator, "last")
+
+
+class Tagged(dropax.DropoutOperator):
+    """Dropout with an apply of its own."""
+
+    def apply(self, data, state, metadata, random_params=None, stats=None):
+        return super().apply(data, state, metadata, random_params, stats)
+
+
+@both_strategies
+def test_dropout_with_an_apply_of_its_own_shares_masks_and_counts_as_dropout_does(strategy):
+    config = config_of("box", share_mask=True, batch_strategy=strategy)
+    one, other = (kind(config, rngs=0) for kind in (dropax.DropoutOperator, Tagged))
+    np.testing.assert_array_equal(one({"image": ONES})["image"], other({"image": ONES})["image"])
+    with pytest.raises(ValueError, match="must be None if all records share a draw"):
+        other({"image": ONES}, record_ids=range(8), epoch=0)
+    for changes in ({"dropout_rate": 0.0}, {"apply_probability": 0.5}):
+        config = config_of("box", batch_strategy=strategy, **changes)
+        one, other = (kind(config, rngs=0) for kind in (dropax.DropoutOperator, Tagged))
+        one({"image": ONES})
+        other({"image": ONES})
+        assert one.get_operation_stats() == other.get_operation_stats()
+
+
+def test_an_operator_is_an_operand_of_conditionals_and_of_an_exported_step():
+    drop, skip = lambda o: (o({"image": ONES})["image"], o), lambda o: (jnp.asarray(ONES), o)
+    for make in (sto, lambda: scale(gain=np.float32(2))):
+        expected = make()({"image": ONES})["image"]
+        for call in (
+            jax.jit(lambda o: jax.lax.cond(True, drop, skip, o)),
+            lambda o: jax.lax.switch(1, [skip, drop], o),
+        ):
+            out, after = call(make())
+            np.testing.assert_array_equal(out, expected)
+            assert sum(after.get_operation_stats().values()) == len(ONES)
+    jax.export.export(jax.jit(lambda o: drop(o)[0]))(sto())

@@ -207,6 +207,7 @@ WRONG = [
         for shape, error, text in (
             (3, TypeError, "be a shape; got 3."),
             ((), ValueError, "have a leading batch axis"),
+            ((2, -1, 4, 1), ValueError, "have no negative size"),
         )
     ),
     (apply_batch, {"batch": IMAGES["image"]}, TypeError, BATCH),

@@ -267,3 +267,29 @@ def test_batches_steps_and_gradients_come_to_the_same(run, mode, setting, option
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_allclose(one, other, rtol=up_to, atol=up_to)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_second_derivatives_in_loops_are_those_of_a_batch(dtype, key):
+    config = config_of("box", fill=2.0)
+    state, ids = init_state(config, key), np.arange(3, dtype=np.uint32)
+    images = jnp.ones((3, 4, 4, 2), dtype)
+
+    def energy(scale, strategy):
+        data = {"image": (scale * images).astype(dtype)}
+        given = config.replace(batch_strategy=strategy)
+        out, _ = apply_batch(given, state, data, record_ids=ids, epoch=0)
+        return (out["image"].astype(jnp.float32) ** 2).sum()
+
+    def in_map(scale):
+        keys = dropax.record_keys(key, ids, 0)
+        drop = functools.partial(dropax.dropout, rate=0.4, mode="box", fill=2.0)
+        data = (scale * images).astype(dtype)
+        out = jax.lax.map(lambda record: drop(*record), (keys, data))
+        return (out.astype(jnp.float32) ** 2).sum()
+
+    expected = jax.hessian(energy)(2.0, "vmap")
+    assert expected > 0
+    assert jax.hessian(energy)(2.0, "scan") == expected
+    assert jax.grad(jax.grad(energy))(2.0, "scan") == expected
+    assert jax.hessian(in_map)(2.0) == expected
