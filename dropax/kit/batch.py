@@ -152,8 +152,10 @@ class Batch:
             raise ValueError(must("Batch.from_parts.valid_mask", constraint, valid_mask))
         marks = {"metadata_list": metadata_list, "record_ids": record_ids, "valid_mask": valid_mask}
         for name, part in marks.items():
+            if part is None:
+                continue
             # A size may be symbolic, which `len` cannot return.
-            if part is not None and (part.shape[0] if is_array(part) else len(part)) != size:
+            if (part.shape[:1] if is_array(part) else (len(part),)) != (size,):
                 constraint = f"have {size} entries, one per record"
                 raise ValueError(must(f"Batch.from_parts.{name}", constraint, part))
         return cls.unchecked(
