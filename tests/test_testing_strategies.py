@@ -147,7 +147,7 @@ def test_batches_reach_large_sides_many_channels_and_more_than_256_records():
         lambda image: image.shape[3] == 8,
     ):
         find(data, lambda batch, wanted=wanted: wanted(batch["image"]), settings=search)
-    found = drawn(batches(ranks=(3,), kinds=("dict", "Batch")), 100)
+    found = drawn(batches(ranks=(3,), kinds=("dict", "Batch")), 200)
     assert {batch["image"].dtype.name for batch in found} == set(DTYPES)
     assert {type(batch) for batch in found} == {dict, Batch}
 
