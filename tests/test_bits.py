@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from dropax import bits
 from dropax.bits import GRID, keep_threshold, normal_from, sample_bernoulli, sample_words

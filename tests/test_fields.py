@@ -5,8 +5,7 @@ import copy
 import types
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cases import refuses
 from dropax.kit.fields import get_field, remove_field, set_field

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import dropax
-from cases import ONES as IMAGES
-from cases import both_kinds, config_of, det, equal, make, run, sto
+from cases import ONES as IMAGES, both_kinds, config_of, det, equal, make, run, sto
 from dropax import Block, DropoutOperator, Element, FromField, OperatorConfig, Rngs, apply_batch
 
 

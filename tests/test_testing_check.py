@@ -6,8 +6,7 @@ import faulty
 import jax
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cases import MODES, config_of
 from dropax import (

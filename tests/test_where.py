@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from cases import MODES, SHAPE, assert_refused, config_of, image_of
 from dropax import FromField, Pixel, apply, apply_batch, box_mask, init_state, length_mask

@@ -3,18 +3,12 @@
 from dropax.modes.band import Band as Band
 from dropax.modes.base import (
     MODES as MODES,
-)
-from dropax.modes.base import (
     TYPES as TYPES,
-)
-from dropax.modes.base import Mode as Mode
-from dropax.modes.base import (
+    Mode as Mode,
     add_mode as add_mode,
-)
-from dropax.modes.base import (
     as_mode as as_mode,
+    expected_fraction as expected_fraction,
 )
-from dropax.modes.base import expected_fraction as expected_fraction
 from dropax.modes.block import Block as Block
 from dropax.modes.blocks import Blocks as Blocks
 from dropax.modes.box import Box as Box
