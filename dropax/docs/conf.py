@@ -38,6 +38,7 @@ nitpicky = True
 nitpick_ignore = [
     ("py:class", "dropax.chaining.Chain"),  # documented by `chain`
     ("py:class", "dropax.kit.batching.AnyBatch"),
+    ("py:class", "AnyBatch"),  # as overloads write it
     ("py:class", "hypothesis.strategies.SearchStrategy"),
 ]
 
