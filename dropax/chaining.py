@@ -87,8 +87,11 @@ class Chain:
             warn_if_baked(config, state, new, whole, record_ids)
             name = config.mask_key
             if name is not None and name in written and out is not whole:  # not if it is empty
-                kept = get_field(_data(whole), name) & get_field(_data(out), name)
-                data = set_field(_data(out), name, kept)
+                before, kept = (get_field(_data(each), name) for each in (whole, out))
+                if before.shape != kept.shape:
+                    constraint = f"name a field of its own: that of another is {before.shape}"
+                    raise ValueError(must(config.argument("mask_key"), constraint, kept))
+                data = set_field(_data(out), name, before & kept)
                 out = out.with_parts(data, out.states) if isinstance(out, Batch) else data
             written.add(name)
             after.append(new)

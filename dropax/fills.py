@@ -119,6 +119,9 @@ class StatsMean:
     ) -> jax.Array:
         """Returns the mean; raises a ValueError if it does not broadcast to the image."""
         name, mean = "apply.stats['mean']", jnp.asarray(stats["mean"])
+        complex_ones = [jnp.issubdtype(one.dtype, jnp.complexfloating) for one in (mean, image)]
+        if complex_ones == [True, False]:
+            raise TypeError(must(name, f"be real for dtype {image.dtype}", mean))
         if mean.ndim == 1:
             mean = spread_channels(mean, image.shape, channel_axis, name)
         return in_dtype(widened(broadcast_rank(mean, image.shape, name)), image.dtype)

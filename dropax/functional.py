@@ -23,7 +23,7 @@ from dropax.kit.batching import AnyBatch, RecordEngine, warn_if_baked
 from dropax.kit.errors import is_array, must, names, require_kind, require_whole
 from dropax.kit.fields import get_field, remove_field, set_field
 from dropax.kit.keys import as_key, as_keys, batch_keys, refuse_shared_key
-from dropax.kit.meshes import call_over_mesh, explicit_mesh
+from dropax.kit.meshes import over_mesh
 from dropax.kit.serialization import plain
 from dropax.kit.state import OperatorState
 from dropax.layout import ChannelAxis, Layout
@@ -94,13 +94,18 @@ def _sample_batch(
     config: DropoutOperatorConfig, key: jax.Array, batch_size: int, element_shape: tuple[int, ...]
 ) -> dict[str, jax.Array]:
     """Draws in the shapes that `generate_random_params` documents."""
+
+    def draw(config: DropoutOperatorConfig, state: None, keys: jax.Array) -> Any:
+        one = jax.ShapeDtypeStruct((1, *element_shape), np.bool_)
+        params = ENGINE.draw(config, keys[:1] if config.share_mask else keys, Fields(one))
+        if _is_channel_mode(config):
+            channels = Layout.of(element_shape, config.channel_axis).channel_last_shape[-1]
+            params["keep_mask"] = params["keep_mask"].reshape(-1, channels)
+        shape = keys.shape
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *x.shape[1:])), params), None
+
     keys = batch_keys(key, (batch_size,), "generate_random_params.key")
-    one = jax.ShapeDtypeStruct((1, *element_shape), np.bool_)
-    params = ENGINE.draw(config, keys[:1] if config.share_mask else keys, Fields(one))
-    if _is_channel_mode(config):
-        channels = Layout.of(element_shape, config.channel_axis).channel_last_shape[-1]
-        params["keep_mask"] = params["keep_mask"].reshape(-1, channels)
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*keys.shape, *leaf.shape[1:])), params)
+    return over_mesh(draw, config, None, keys)[0]
 
 
 def apply(
@@ -163,15 +168,17 @@ def apply(
     params = None
     if config.stochastic:
         params = given_params(config, random_params, np.shape(fields.image))
-    fields = _apply(config, fields, params, stats)
+    fields = _apply(config, params, fields, stats)
     return (*ENGINE.merge(config, (data, state), fields), metadata)
 
 
 @functools.partial(jax.jit, inline=True)
-def _apply(config: DropoutOperatorConfig, fields: Fields, params: Any, stats: Any) -> Fields:
-    if params is None:
-        params = sample_constant(config, fields.image.shape)
-    return drop_record(config, fields, params, stats)
+def _apply(config: DropoutOperatorConfig, params: Any, fields: Fields, stats: Any) -> Fields:
+    def drop(config: DropoutOperatorConfig, params: Any, fields: Fields, stats: Any) -> Any:
+        params = sample_constant(config, fields.image.shape) if params is None else params
+        return drop_record(config, fields, params, stats), None
+
+    return over_mesh(drop, config, params, fields, stats)[0]
 
 
 def apply_batch(
@@ -331,10 +338,7 @@ def drop_images(
         fields, _ = ENGINE.run(config, keys, Fields(records), None, None)
         return jax.tree.map(lambda leaf: leaf.reshape(images.shape), fields), None
 
-    is_explicit = explicit_mesh(images) is not None
-    drop = functools.partial(call_over_mesh, drop_all) if is_explicit else drop_all
-    fields: Fields = drop(config, key, images)[0]
-    return fields
+    return over_mesh(drop_all, config, key, images)[0]
 
 
 def select_fields(config: DropoutOperatorConfig, data: dict[str, Any]) -> Fields:
@@ -382,9 +386,11 @@ def select_stats(stats: Any) -> dict[str, Any]:
         )
     mean, name = stats["mean"], "apply.stats['mean']"
     if not is_array(mean):
+        # A list of numbers is one of arrays under `jit`, as a part of the state.
+        of_jax = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(mean))
         try:
-            mean = np.asarray(mean)
-        except ValueError:
+            mean = jnp.asarray(mean) if of_jax else np.asarray(mean)
+        except (TypeError, ValueError):
             raise TypeError(must(name, "be a number or an array of numbers", mean)) from None
     mean = as_numbers(mean, name)
     if isinstance(mean, np.ndarray) and mean.dtype.kind in "iu":  # what JAX would truncate

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cases import SHAPE, config_of, refuses
+from cases import SHAPE, both_strategies, config_of, refuses
 from dropax import OperatorConfig, apply_batch, batched, init_state
 from dropax.kit.state import new_state
 
@@ -43,6 +43,15 @@ def test_the_config_says_whether_records_count_as_worked_on(key):
     idle = batched(draw_gain, scale, is_active=lambda config, params: False)
     _, state = idle(OperatorConfig(), new_state(key), IMAGES)
     assert (int(state.applied_count[1]), int(state.skipped_count[1])) == (0, 4)
+
+
+@both_strategies
+@pytest.mark.parametrize("active", [np.ones((4, 2), bool), np.ones(4), np.ones(3, bool), None])
+def test_what_counts_records_is_a_bool_for_each(strategy, active, key):
+    config = OperatorConfig(batch_strategy=strategy)
+    count = batched(draw_gain, scale, is_active=lambda config, params: active)
+    with refuses(ValueError, "what is_active returns must be a bool, or bools of shape (4,)"):
+        count(config, new_state(key), IMAGES)
 
 
 def test_statistics_of_a_transform_are_numbers():

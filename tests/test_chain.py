@@ -102,3 +102,10 @@ def test_an_empty_batch_has_no_masks_to_join(key):
     both = chain(BOX.replace(mask_key="kept"), PIXEL.replace(mask_key="kept"))
     batch, _ = both.apply_batch(both.init_state(key), Batch([]))
     assert len(batch) == 0
+
+
+def test_masks_of_different_shapes_are_not_joined(key):
+    fields = IMAGES | {"other": IMAGES["image"][:, :2]}
+    both = chain(BOX.replace(mask_key="kept"), BOX.replace(mask_key="kept", field_key="other"))
+    with refuses(ValueError, "DropoutOperatorConfig.mask_key must name a field of its own"):
+        both.apply_batch(both.init_state(key), fields)

@@ -194,6 +194,11 @@ def test_the_mean_of_the_statistics_is_used(key):
     np.testing.assert_array_equal(operator.apply_batch(data)["image"], expected)
     state = init_state(known, key)
     np.testing.assert_array_equal(apply_batch(known, state, data)[0]["image"], expected)
+    # A list is one of traced numbers under `jit`.
+    listed = config.replace(precomputed_stats={"mean": np.asarray(mean).tolist()})
+    for step in (apply_batch, jax.jit(apply_batch)):
+        out, _ = step(listed, init_state(listed, key), data)
+        np.testing.assert_array_equal(out["image"], expected)
 
 
 CURE = "Pass stats={'mean': ...}, or set them: precomputed_stats, batch_stats_fn, set_statistics."
@@ -205,6 +210,7 @@ WRONG = [
         for stats, held in ((None, "None"), ({"std": 1}, "'std'"), ({}, "nothing"))
     ),
     (IMAGE, {"mean": jnp.ones(2)}, "stats_mean", ValueError, MEAN + "have one number for each"),
+    (IMAGE, {"mean": np.complex64(1j)}, "stats_mean", TypeError, MEAN + "be real for dtype float"),
     (
         *(IMAGE, {"mean": jnp.ones((5, 1, 1))}, "stats_mean", ValueError),
         MEAN + "broadcast to the element's shape (4, 6, 3); got an array",

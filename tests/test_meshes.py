@@ -23,6 +23,7 @@ MESHES = {
     "batch over both": ((2, 2), jax.P(("batch", "height")), AxisType.Auto),
     "explicit, batch over 1": ((1, 1), jax.P("batch"), AxisType.Explicit),
     "explicit, height over 3": (*HEIGHT, AxisType.Explicit),
+    "explicit, whole on each": ((2, 3), jax.P(), AxisType.Explicit),
     "explicit, both over 2 x 3": (*BATCH_AND_HEIGHT, AxisType.Explicit),
 }
 
@@ -110,10 +111,10 @@ def test_under_explicit_axes_gradients_and_maps_work_and_lie_as_the_images_do(ke
     np.testing.assert_array_equal(jax.vmap(drop, in_axes=(None, 0))(images, rates), expected)
 
 
-def test_only_what_is_cut_over_explicit_axes_counts_as_such():
+def test_what_lies_on_explicit_axes_counts_as_such():
     for kind, spec, counts in (
         (AxisType.Explicit, jax.P("batch"), True),
-        (AxisType.Explicit, jax.P(), False),
+        (AxisType.Explicit, jax.P(), True),  # it may be mapped over one of them
         (AxisType.Auto, jax.P("batch"), False),
     ):
         images = jax.device_put(IMAGES, lying((2, 4), spec, kind))
@@ -220,3 +221,32 @@ def test_ids_decide_where_one_axis_is_manual_and_the_other_is_not(kind, mode, ke
         cut = jax.device_put(ids, jax.NamedSharding(over.mesh, jax.P("batch")))
         out = mapped(state, jax.device_put(IMAGES, over), cut)
     np.testing.assert_array_equal(out, step(state, IMAGES, ids))
+
+
+@pytest.mark.parametrize("mode", ["box", "block", "grid", dropax.Blocks(1)], ids=str)
+def test_records_that_are_mapped_over_an_explicit_axis_draw_as_without(mode, key):
+    over = lying((4, 1), jax.P("batch"), AxisType.Explicit)
+    keys, images = dropax.record_keys(key, range(4), epoch=0), IMAGES
+    config = config_of(mode, extent_key="size", mask_key="kept")
+    sizes, ids = np.array([[6, 5], [3, 2], [1, 4], [6, 1]]), np.arange(4, dtype=np.uint32)
+    state = init_state(config, key)
+
+    @jax.jit
+    @jax.vmap
+    def drop(key, image, size, number):
+        batch = {"image": image[None], "size": size[None]}
+        out, _ = apply_batch(config, state, batch, record_ids=number[None], epoch=0)
+        shapes = {"image": (1, *image.shape)}
+        params = jax.tree.map(
+            lambda x: x[0], dropax.generate_random_params(config, key[None], shapes)
+        )
+        applied = dropax.apply(config, {"image": image, "size": size}, {}, {}, params)[0]
+        return dropax.dropout(key, image, mode=mode), applied, out
+
+    given = (keys, images, sizes, ids)
+    out = drop(*(jax.device_put(part, over) for part in given))
+    jax.tree.map(np.testing.assert_array_equal, out, drop(*given))
+    shapes = {"image": SHAPE}
+    params = dropax.generate_random_params(config, jax.device_put(keys, over), shapes)
+    expected = dropax.generate_random_params(config, keys, shapes)
+    np.testing.assert_array_equal(params["keep_mask"], expected["keep_mask"])

@@ -290,3 +290,16 @@ def test_an_operator_is_an_operand_of_conditionals_and_of_an_exported_step():
             np.testing.assert_array_equal(out, expected)
             assert sum(after.get_operation_stats().values()) == len(ONES)
     jax.export.export(jax.jit(lambda o: drop(o)[0]))(sto())
+
+
+@pytest.mark.parametrize("method", ["copy", "clone"])
+def test_a_copy_has_attributes_of_its_own(method):
+    operator = scale(table=np.ones(3, np.float32), parts={"a": np.float32(1)})
+    operator.inner = det()
+    twin = getattr(operator, method)()
+    twin.table *= 0
+    twin.parts["a"] = np.float32(0)
+    twin.inner.set_statistics({"mean": 9.0})
+    assert equal(run(operator), ONES)
+    assert operator.inner.get_statistics() is None
+    assert run(twin).max() == 0

@@ -24,7 +24,7 @@ from dropax.kit.errors import must
 from dropax.kit.fields import leading_size
 from dropax.kit.ids import as_epoch, as_record_ids, id_keys
 from dropax.kit.keys import batch_keys, refuse_shared_key, varying_axes
-from dropax.kit.meshes import call_over_mesh, explicit_mesh
+from dropax.kit.meshes import explicit_mesh, over_mesh
 from dropax.kit.process import Process
 from dropax.kit.state import OperatorState
 
@@ -246,7 +246,7 @@ class RecordEngine:
             if config.batch_strategy == "scan" and is_split:
                 constraint = "be 'vmap' if the batch axis is sharded over explicit mesh axes"
                 raise ValueError(must("OperatorConfig.batch_strategy", constraint, "scan"))
-            return call_over_mesh(functools.partial(RecordEngine.step, self), *arguments)
+            return over_mesh(functools.partial(RecordEngine.step, self), *arguments)
         size, axes, keys = jax.tree.leaves(records)[0].shape[0], varying_axes(records), None
         if config.stochastic and params is None:
             if ids is None:
@@ -357,7 +357,12 @@ def count_records(
 
     Not those for which `valid` is false. Over manual `axes` of a mesh, shards are added up.
     """
-    active, total = jnp.asarray(active), jnp.uint32(size)
+    if isinstance(active, bool | np.bool_):
+        active = jnp.asarray(active)
+    if getattr(active, "dtype", None) != np.bool_ or active.shape not in ((), (size,)):
+        constraint = f"be a bool, or bools of shape ({size},), one per record"
+        raise ValueError(must("what is_active returns", constraint, active))
+    total = jnp.uint32(size)
     if valid is not None:
         valid = jnp.asarray(valid)
         applied, total = (active & valid).sum(dtype=jnp.uint32), valid.sum(dtype=jnp.uint32)

@@ -13,19 +13,22 @@ from jax.sharding import NamedSharding
 
 
 def explicit_mesh(tree: Any) -> Any:
-    """Returns the mesh over whose explicit axes an array of a tree is sharded, or None."""
+    """Returns the mesh with explicit axes that an array of a tree lies on, or None.
+
+    Under `vmap` the array itself need not be sharded: the axis that is mapped over may be.
+    """
     for leaf in jax.tree.leaves(tree):
         if isinstance(leaf, jax.Array):  # statistics may hold anything
-            sharding = jax.typeof(leaf).sharding
-            if any(part is not None for part in sharding.spec) and sharding.mesh.explicit_axes:
-                return sharding.mesh
+            mesh = jax.typeof(leaf).sharding.mesh
+            if mesh.explicit_axes:
+                return mesh
     return None
 
 
-def call_over_mesh(
+def over_mesh(
     function: Callable[..., tuple[Any, Any]], config: Any, state: Any, records: Any, *rest: Any
 ) -> Any:
-    """Calls a function of records, some of which have explicit axes; inside it they are automatic.
+    """Calls a function of records; if some have explicit axes, these are automatic inside it.
 
     All arguments are trees of arrays, and the function returns (records, summary). An array of its
     records lies as the first one of its shape did that was given, or else as the batch axis does,
@@ -33,6 +36,8 @@ def call_over_mesh(
     """
     arguments = (config, state, records, *rest)
     mesh, given = explicit_mesh(arguments), jax.tree.leaves(records)
+    if mesh is None:
+        return function(*arguments)
     lies = {leaf.shape: jax.typeof(leaf).sharding for leaf in reversed(given)}
     by_batch = NamedSharding(mesh, jax.P(*lies[given[0].shape].spec[:1]))
     # Without how they lie, or the function would be traced over explicit axes after all.
@@ -42,5 +47,4 @@ def call_over_mesh(
         jax.tree.map(lambda leaf: lies.get(leaf.shape, by_batch), made),
         NamedSharding(mesh, jax.P()),
     )
-    over_mesh = jax.sharding.auto_axes(function, axes=mesh.explicit_axes, out_sharding=out)
-    return over_mesh(*arguments)
+    return jax.sharding.auto_axes(function, axes=mesh.explicit_axes, out_sharding=out)(*arguments)

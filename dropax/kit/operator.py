@@ -379,6 +379,7 @@ class ModalityOperator:
           ValueError: if a key is needed and there are no `rngs` to draw it from.
         """
         twin = copy.copy(self)
+        vars(twin).update(copy.deepcopy(_own(self)))
         twin._configure(
             self.config if config is None else config,
             self.rngs if rngs is None else rngs,
