@@ -248,11 +248,8 @@ def _select_floats_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Arra
     # JAX forgets this rule where it differentiates a loop again, so that the results must come from
     # operations whose own derivatives are right; and a TPU would draw the mask for each of two
     # forms. On CPU the mask is stored in full: `where` is slow only if it is shared.
-    mask, shape = primals[0], primals[1].shape
-    mask = jax.lax.platform_dependent(
-        mask,
-        cpu=lambda mask: jax.lax.optimization_barrier(jnp.broadcast_to(mask, shape)),
-        default=lambda mask: jnp.broadcast_to(mask, shape),
-    )
+    mask = jnp.broadcast_to(primals[0], primals[1].shape)
+    store = jax.lax.optimization_barrier
+    mask = jax.lax.platform_dependent(mask, cpu=store, default=lambda mask: mask)
     out, tangent = (jnp.where(mask, array, fill) for _, array, fill in (primals, tangents))
     return out, tangent

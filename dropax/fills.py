@@ -119,8 +119,7 @@ class StatsMean:
     ) -> jax.Array:
         """Returns the mean; raises a ValueError if it does not broadcast to the image."""
         name, mean = "apply.stats['mean']", jnp.asarray(stats["mean"])
-        complex_ones = [jnp.issubdtype(one.dtype, jnp.complexfloating) for one in (mean, image)]
-        if complex_ones == [True, False]:
+        if jnp.iscomplexobj(mean) and not jnp.iscomplexobj(image):
             raise TypeError(must(name, f"be real for dtype {image.dtype}", mean))
         if mean.ndim == 1:
             mean = spread_channels(mean, image.shape, channel_axis, name)

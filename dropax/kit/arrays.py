@@ -58,12 +58,16 @@ def as_numbers(array: Any, name: str, kind: str = "numbers or bools") -> Any:
         raise TypeError(must(name, "not be a masked array", array, cure))
     if not any(jnp.issubdtype(array.dtype, one) for one in _KINDS[kind]):
         raise TypeError(must(name, f"be an array of {kind}", array))
+    require_taken(array, name, "Convert it first, such as by array.astype('float32').")
+    return np.asarray(array) if isinstance(array, np.generic) else array
+
+
+def require_taken(array: Any, name: str, cure: str) -> None:
+    """Raises a TypeError if an array, such as one of text, does not go through `jit`."""
     try:
         jax.typeof(array)
     except TypeError:
-        cure = "Convert it first, such as by array.astype('float32')."
         raise TypeError(must(name, "be an array that JAX takes", array, cure)) from None
-    return np.asarray(array) if isinstance(array, np.generic) else array
 
 
 def as_bools(array: Any, name: str) -> Any:

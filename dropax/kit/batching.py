@@ -15,13 +15,12 @@ from typing import Any, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
 
-from dropax.kit.arrays import as_array, as_numbers
+from dropax.kit.arrays import as_array, as_numbers, require_taken
 from dropax.kit.batch import Batch
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import must
-from dropax.kit.fields import leading_size
+from dropax.kit.fields import by_path, leading_size
 from dropax.kit.ids import as_epoch, as_record_ids, id_keys
 from dropax.kit.keys import batch_keys, refuse_shared_key, varying_axes
 from dropax.kit.meshes import explicit_mesh, over_mesh
@@ -143,14 +142,8 @@ def engine_of(
 
 def _taken(parts: tuple[Any, Any]) -> tuple[Any, Any]:
     """Returns the data and states of a batch; refuses what does not go through `jit`, as text."""
-    for path, leaf in tree_flatten_with_path({"data": parts[0], "states": parts[1]})[0]:
-        try:
-            jax.typeof(leaf)
-        except TypeError:
-            name, cure = keystr(path, simple=True, separator="."), "Put it into the metadata."
-            raise TypeError(
-                must(f"leaf {name!r}", "be an array that JAX takes", leaf, cure)
-            ) from None
+    for path, leaf in by_path({"data": parts[0], "states": parts[1]}):
+        require_taken(leaf, f"leaf {path!r}", "Put it into the metadata.")
     return parts
 
 

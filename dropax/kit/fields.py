@@ -75,11 +75,16 @@ def remove_field(data: dict[str, Any], path: str) -> dict[str, Any]:
     return set_field(data, path, _GONE)
 
 
+def by_path(tree: Any) -> list[tuple[str, Any]]:
+    """Returns the leaves of a tree, each with its dotted path."""
+    leaves = tree_flatten_with_path(tree)[0]
+    return [(keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
+
+
 def leading_size(tree: Any) -> int:
     """Returns the length of the leading axis that all arrays of a tree share."""
     first: tuple[str, int] | None = None
-    for path, leaf in tree_flatten_with_path(tree)[0]:
-        name = keystr(path, simple=True, separator=".")
+    for name, leaf in by_path(tree):
         shape = getattr(leaf, "shape", None)
         if not isinstance(shape, tuple):
             raise TypeError(must(f"leaf {name!r}", "be an array", leaf))

@@ -30,6 +30,7 @@ class Process:
     @classmethod
     def fork(cls) -> None:
         """Notes, in the child, that the process was forked."""
+        # A private name, as JAX does not tell whether it was used; a test notices if it goes.
         backends = getattr(sys.modules.get("jax._src.xla_bridge"), "_backends", None)
         cls.forked = cls.forked or bool(backends)
 

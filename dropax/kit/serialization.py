@@ -32,12 +32,6 @@ def plain(value: Any) -> Any:
     return value.item() if is_scalar else value
 
 
-def take_plain(instance: Any) -> None:
-    """Makes each field of a frozen dataclass `plain`, as its constructor starts."""
-    for field in dataclasses.fields(instance):
-        vars(instance)[field.name] = plain(vars(instance)[field.name])
-
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 

@@ -1,5 +1,6 @@
 """What a mode is: the protocol, what a user may pass for one, and what modes share."""
 
+import abc
 import dataclasses
 import functools
 import math
@@ -49,7 +50,7 @@ class Mode(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class BuiltIn:
+class BuiltIn(abc.ABC):
     """A mode of this package: checked options, and a `sample` that is one dispatch when eager.
 
     A subclass defines `draw`. Its options that are a bool or an int are checked here.
@@ -76,6 +77,7 @@ class BuiltIn:
     def _sample(self, key: jax.Array, shape: Shape, rate: Any) -> jax.Array:
         return self.draw(as_key(key, f"{type(self).__name__}.sample.key"), shape, rate, None)
 
+    @abc.abstractmethod
     def draw(self, key: jax.Array, shape: Shape, rate: Any, within: "Within | None") -> jax.Array:
         """Draws the keep mask of one record, of as many axes as its shape.
 
@@ -86,7 +88,6 @@ class BuiltIn:
           within: what of the record may drop, by which the mode draws; None for all of it, and for
             a mode that `is_even`. Where nothing may drop the mask may be anything.
         """
-        raise NotImplementedError
 
 
 MODES: dict[str, Mode] = {}

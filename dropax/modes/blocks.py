@@ -126,10 +126,10 @@ class Blocks(BuiltIn):
         count = rows * columns
         if count == 0:
             return jnp.ones((rows, columns), jnp.bool_)
-        words = sample_words(key, (2 + 4 * _RECTANGLES + count,))
+        words = sample_words(key, (1 + 4 * _RECTANGLES + count + (sizes is not None),))
         dropped = draw_count(words[0], rate, count)
         of_rectangle = words[1 : 1 + 4 * _RECTANGLES].reshape(_RECTANGLES, 4)
-        of_cell = words[1 + 4 * _RECTANGLES : -1]
+        of_cell = words[1 + 4 * _RECTANGLES :][:count]
         area = self._draw_areas(of_rectangle[:, 0], dropped, count)
         # As high as the ratio says, but neither higher than the grid nor so low that the area needs
         # more than all columns; and as wide as the area then asks.

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
 
 from dropax.kit.arrays import as_numbers
 from dropax.moments import integer_range
@@ -57,12 +56,6 @@ def assert_drops(
     fault = value_fault(after, reference_of(before, masks, kept, fill, clip_range), tolerance)
     if fault is not None:
         raise AssertionError(fault)
-
-
-def by_path(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of nested dicts by their dotted paths."""
-    leaves = tree_flatten_with_path(tree)[0]
-    return {keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 class Reference(NamedTuple):

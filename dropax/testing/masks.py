@@ -14,7 +14,7 @@ import numpy as np
 
 from dropax.kit.arrays import as_numbers
 from dropax.kit.errors import is_array, must, require_kind, require_number, require_whole
-from dropax.testing.drops import by_path
+from dropax.kit.fields import by_path
 
 FLIPS = 96
 """How many ways two keys of a pair differ: in one bit of 64, or in one bit of both words."""
@@ -257,7 +257,7 @@ def entries_fault(params: Any) -> str | None:
     follow from a threshold; integers, of which one may be the opposite corner, only if equal.
     """
     columns: dict[str, np.ndarray] = {}
-    for name, leaf in by_path(params).items():
+    for name, leaf in by_path(params):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or not leaf.size:
             continue
         column = np.asarray(leaf).reshape(len(leaf), -1)[:, 0]

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropax.kit.batch import Batch
-from dropax.kit.fields import get_field
+from dropax.kit.fields import by_path, get_field
 from dropax.kit.state import new_state
-from dropax.testing.drops import Reference, by_path, show, value_fault
+from dropax.testing.drops import Reference, show, value_fault
 from dropax.testing.masks import (
     FLIPS,
     count_different,
@@ -49,7 +49,7 @@ def _require_same(one: Any, other: Any, what: str, tolerance: float | None = Non
     structures: list[Any] = [jax.tree.structure(tree) for tree in (one, other)]
     if structures[0] != structures[1]:
         raise BrokenError(f"{what} differ in structure: {structures[0]} and {structures[1]}")
-    for (path, a), b in zip(by_path(one).items(), jax.tree.leaves(other), strict=True):
+    for (path, a), b in zip(by_path(one), jax.tree.leaves(other), strict=True):
         reference = Reference(_words_of(a), exact=tolerance is None)
         if fault := value_fault(_words_of(b), reference, tolerance or 0.0):
             raise BrokenError(f"{what} differ in {path or 'the result'}: {fault}")
@@ -89,7 +89,7 @@ def calls_agree(trial: Trial) -> None:
         one, two = (subject.generate_random_params(config, trial.keys, given) for _ in range(2))
         _require_same(one, two, "two draws from the same keys")
         _require_same(shapes, given, "data_shapes before and after a draw")
-        for path, leaf in by_path(one).items():
+        for path, leaf in by_path(one):
             if leaf.shape[:1] != (trial.size,):
                 raise BrokenError(f"random_params[{path!r}] is {show(leaf)} for {trial.size} keys")
     results = []
@@ -133,11 +133,11 @@ def other_fields_stay(trial: Trial) -> None:
 
 def _compare(trial: Trial, references: dict[str, Reference]) -> None:
     """Compares each field of the output with its reference, or with what it was."""
-    config, subject, out = trial.config, trial.subject, by_path(trial.output[0])
+    config, subject, out = trial.config, trial.subject, dict(by_path(trial.output[0]))
     spec, made = jax.ShapeDtypeStruct(trial.shape, trial.images.dtype), subject.output_spec
     made = made(spec) if callable(made) else made or spec
     anything = np.zeros((trial.size, *made.shape), made.dtype)
-    wanted = {path: Reference(leaf) for path, leaf in by_path(trial.data).items()}
+    wanted = {path: Reference(leaf) for path, leaf in by_path(trial.data)}
     wanted |= {trial.target: Reference(anything, known=False), **references}
     if subject.output_spec is not None:
         result = wanted[trial.target]

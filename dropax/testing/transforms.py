@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from dropax.kit.batching import records_of
 from dropax.kit.config import OperatorConfig
 from dropax.kit.errors import must, require_choice, require_kind, require_number, require_whole
+from dropax.kit.fields import by_path
 from dropax.kit.operator import ModalityOperator
 from dropax.kit.trees import summarize
-from dropax.testing.drops import TOLERANCE, by_path
+from dropax.testing.drops import TOLERANCE
 from dropax.testing.masks import require_probability
 from dropax.testing.properties import COMMON, PROPERTIES, BrokenError, NotRunError
 from dropax.testing.strategies import batches
@@ -309,7 +310,7 @@ def _suspicions(trial: Trial) -> Iterator[str]:
     """Yields what looks like a mask or a rate and is not declared."""
     text = "{} looks like a {}, and nothing says so: {} not checked. Pass {}"
     if trial.masks is None:
-        for path, leaf in by_path(trial.params).items():
+        for path, leaf in by_path(trial.params):
             if leaf.dtype == np.bool_ and leaf.ndim > 1 and leaf[0].size > 1:
                 how = "keep_mask=lambda config, params: ..."
                 what = f"random_params[{path!r}]"

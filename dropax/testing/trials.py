@@ -20,11 +20,11 @@ from dropax.config import DropoutOperatorConfig
 from dropax.fills import FromField, spread_channels
 from dropax.kit.batching import batched
 from dropax.kit.errors import must
-from dropax.kit.fields import get_field, set_field
+from dropax.kit.fields import by_path, get_field, set_field
 from dropax.kit.trees import summarize
 from dropax.layout import Layout
 from dropax.measures import expected_dropped_fraction
-from dropax.testing.drops import Reference, by_path, reference_of
+from dropax.testing.drops import Reference, reference_of
 from dropax.testing.masks import flipped_keys
 
 _BYTES, _FEWEST, _MOST = 2**23, 512, 2**14  # of the params of many records, and their number
@@ -242,7 +242,7 @@ class Trial:
         drops = {"masks": self.masks, "before": self.images}
         if self.is_dropout and subject.kept_value is None and subject.keep_mask is None:
             exact = not config.rescale and self.fill_reads == "nothing"
-            fields = by_path(self.by_dropax)
+            fields = dict(by_path(self.by_dropax))
             fields.pop(_MASK, None)
             wanted = {path: Reference(values, exact) for path, values in fields.items()}
             yield wanted | {self.target: wanted[self.target]._replace(**drops)}
@@ -268,10 +268,10 @@ class Trial:
             wanted = wanted[0] if isinstance(wanted, tuple) else wanted
             return wanted if isinstance(wanted, dict) else set_field({}, self.target, wanted)
 
-        out, fields = by_path(self.output[0]), by_path(self._each(fields_of, self.data))
+        out = dict(by_path(self.output[0]))
         return {
             path: Reference(values.astype(out[path].dtype) if path in out else values, exact=False)
-            for path, values in fields.items()
+            for path, values in by_path(self._each(fields_of, self.data))
         }
 
     def _each(self, function: Callable[..., Any], values: Any, stack: Any = np.stack) -> Any:
